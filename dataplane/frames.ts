@@ -1,0 +1,139 @@
+/**
+ * Frames: the arena of frame slots that one worker owns.
+ *
+ * A plain ArrayBuffer (bulk copies in a SharedArrayBuffer are several times slower in V8), cut into two classes of
+ * slots: small ones for ordinary frames, large ones for GSO super-frames. A frame starts HEADROOM bytes into its slot,
+ * at an offset ≡ 2 (mod 4), so that after a 14- or 18-byte link header the IP header is 4-aligned and is read as
+ * int32 words. Slot strides are an odd number of cache lines, so that equal offsets of neighbouring slots do not fall
+ * into the same cache set.
+ *
+ *   slot          start (= slot base + HEADROOM + 2)
+ *   |<- headroom ->|<- frame, meta[LEN] bytes ->|<- tailroom ->|
+ *
+ * Metadata beside each slot, META_WORDS int32 words:
+ *
+ *   0 OFF    absolute byte offset of the frame's first byte     4 GSO     type | size << 16
+ *   1 LEN    frame length in bytes, no FCS                      5 CSUM    start | offset << 16 (from frame start)
+ *   2 PORT   ingress port number                                6 HDRLEN  length of all headers of a super-frame
+ *   3 FLAGS  FRAME_* (virtio's NEEDS_CSUM 1, DATA_VALID 2)      7 NEXT    free-list link
+ *
+ * Ownership: whoever holds a slot number owns the slot until it passes it on (txBurst takes ownership) or frees it.
+ * Not thread safe: one arena, one worker.
+ */
+export const META_WORDS = 8;
+export const META_OFF = 0;
+export const META_LEN = 1;
+export const META_PORT = 2;
+export const META_FLAGS = 3;
+export const META_GSO = 4;
+export const META_CSUM = 5;
+export const META_HDRLEN = 6;
+export const META_NEXT = 7;
+
+/** The checksum field holds only the folded pseudo-header sum; the sender of the frame must complete it. */
+export const FRAME_NEEDS_CSUM = 1;
+/** The receiver has verified the transport checksum. */
+export const FRAME_DATA_VALID = 2;
+
+/** GSO types, virtio's numbers. */
+export const GSO_NONE = 0;
+export const GSO_TCPV4 = 1;
+export const GSO_TCPV6 = 4;
+export const GSO_UDP_L4 = 5;
+export const GSO_ECN = 0x80;
+
+export const HEADROOM = 128;
+const SMALL_STRIDE = 33 * 64; // 2112: 130 bytes of headroom, 1982 for the frame
+const LARGE_STRIDE = 1033 * 64; // 66112: a 65535-byte datagram, its link header, and room to spare
+
+/** Largest frame that fits a small and a large slot, bytes. */
+export const SMALL_ROOM = SMALL_STRIDE - HEADROOM - 2;
+export const LARGE_ROOM = LARGE_STRIDE - HEADROOM - 2;
+
+export class Frames {
+  readonly buffer: ArrayBuffer;
+  readonly u8: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly i32: Int32Array;
+  readonly meta: Int32Array;
+  readonly small: number;
+  readonly large: number;
+  private freeSmall = -1;
+  private freeLarge = -1;
+  /** Slots that are free now, by class. */
+  freeSmallCount = 0;
+  freeLargeCount = 0;
+
+  /**
+   * @param small number of small slots   @param large number of large slots
+   * @param buffer memory to use (for example an mmap); at least Frames.bytes(small, large) bytes, 64-aligned
+   */
+  constructor(small: number, large: number, buffer: ArrayBuffer = new ArrayBuffer(Frames.bytes(small, large))) {
+    this.buffer = buffer;
+    this.small = small;
+    this.large = large;
+    this.u8 = new Uint8Array(buffer);
+    this.u16 = new Uint16Array(buffer);
+    this.i32 = new Int32Array(buffer);
+    this.meta = new Int32Array((small + large) * META_WORDS);
+    for (let slot = small + large - 1; slot >= 0; slot--) this.free(slot);
+  }
+
+  static bytes(small: number, large: number): number {
+    return small * SMALL_STRIDE + large * LARGE_STRIDE;
+  }
+
+  /** Takes a slot with room for `bytes`; its meta is reset, OFF set to the class's start. Returns −1 when none is free. */
+  alloc(bytes: number): number {
+    const meta = this.meta;
+    let slot: number;
+    if (bytes <= SMALL_ROOM && this.freeSmall >= 0) {
+      slot = this.freeSmall;
+      this.freeSmall = meta[slot * META_WORDS + META_NEXT];
+      this.freeSmallCount--;
+    } else {
+      slot = this.freeLarge;
+      if (slot < 0 || bytes > LARGE_ROOM) return -1;
+      this.freeLarge = meta[slot * META_WORDS + META_NEXT];
+      this.freeLargeCount--;
+    }
+    const m = slot * META_WORDS;
+    meta[m + META_OFF] = this.start(slot);
+    meta[m + META_LEN] = 0;
+    meta[m + META_PORT] = 0;
+    meta[m + META_FLAGS] = 0;
+    meta[m + META_GSO] = 0;
+    meta[m + META_CSUM] = 0;
+    meta[m + META_HDRLEN] = 0;
+    meta[m + META_NEXT] = -1;
+    return slot;
+  }
+
+  /** Gives a slot back. */
+  free(slot: number): void {
+    const m = slot * META_WORDS + META_NEXT;
+    if (slot < this.small) {
+      this.meta[m] = this.freeSmall;
+      this.freeSmall = slot;
+      this.freeSmallCount++;
+    } else {
+      this.meta[m] = this.freeLarge;
+      this.freeLarge = slot;
+      this.freeLargeCount++;
+    }
+  }
+
+  /** Absolute byte offset where a frame in this slot starts by default. */
+  start(slot: number): number {
+    return slot < this.small
+      ? slot * SMALL_STRIDE + HEADROOM + 2
+      : this.small * SMALL_STRIDE + (slot - this.small) * LARGE_STRIDE + HEADROOM + 2;
+  }
+
+  /** Bytes from OFF to the end of the slot. */
+  room(slot: number): number {
+    const end =
+      slot < this.small ? (slot + 1) * SMALL_STRIDE : this.small * SMALL_STRIDE + (slot - this.small + 1) * LARGE_STRIDE;
+    return end - this.meta[slot * META_WORDS + META_OFF];
+  }
+}

@@ -1,0 +1,172 @@
+/**
+ * Neighbours: who is behind an address on a port (RFC 826, RFC 4861 §5.1), in shared memory.
+ *
+ * Readers (the path's `neighbour` stage) look up without a lock; the control plane is the only writer. Both families
+ * in one table, keyed by port and address. Open addressing with linear probing; an entry is published by a store to
+ * its STATE word, and removed by turning it into a tombstone, so that a reader never follows a moving chain.
+ *
+ *   0 STATE   NUD_*; 0 free, −1 removed        8 GEN        grows whenever MAC or usability changes (engine entries hold it)
+ *   1 PORT    | family << 8                    9 USED       clock ms of the last packet sent through it (written by workers)
+ *   2–5 ADDR  raw; IPv4 in word 2             10 CONFIRMED  clock ms of the last proof of reachability
+ *   6 MAC_LO  first four bytes, raw           11 UPDATED    clock ms of the last state change
+ *   7 MAC_HI  last two bytes, raw             12 PROBES     solicitations sent in this state
+ *                                             13 FLAGS      NTF_* (router, static)     14, 15 spare
+ */
+export const NEIGH_WORDS = 16;
+export const NEIGH_STATE = 0;
+export const NEIGH_PORT = 1;
+export const NEIGH_ADDR = 2;
+export const NEIGH_MAC_LO = 6;
+export const NEIGH_MAC_HI = 7;
+export const NEIGH_GEN = 8;
+export const NEIGH_USED = 9;
+export const NEIGH_CONFIRMED = 10;
+export const NEIGH_UPDATED = 11;
+export const NEIGH_PROBES = 12;
+export const NEIGH_FLAGS = 13;
+
+/** States, the kernel's numbers (linux/neighbour.h). */
+export const NUD_INCOMPLETE = 0x01;
+export const NUD_REACHABLE = 0x02;
+export const NUD_STALE = 0x04;
+export const NUD_DELAY = 0x08;
+export const NUD_PROBE = 0x10;
+export const NUD_FAILED = 0x20;
+export const NUD_PERMANENT = 0x80;
+/** States in which the MAC may be used. */
+export const NUD_VALID = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
+
+export const NTF_ROUTER = 0x80;
+
+const TOMBSTONE = -1;
+/** Words before the records: 0 count, 1 epoch (grows with every change), 2 capacity. */
+const HEAD = 4;
+
+export class NeighbourTable {
+  readonly words: Int32Array;
+  readonly capacity: number;
+  private readonly mask: number;
+
+  constructor(buffer: SharedArrayBuffer) {
+    this.words = new Int32Array(buffer);
+    this.capacity = (this.words.length - HEAD) / NEIGH_WORDS;
+    this.mask = this.capacity - 1;
+  }
+
+  /** Bytes for a table of `capacity` entries, a power of two. */
+  static bytes(capacity: number): number {
+    return (HEAD + capacity * NEIGH_WORDS) * 4;
+  }
+
+  /** Grows with every change of any entry: workers compare it to know when to look at their held packets. */
+  epoch(): number {
+    return Atomics.load(this.words, 1);
+  }
+
+  get count(): number {
+    return this.words[0];
+  }
+
+  /** Word index of record `n`. */
+  at(n: number): number {
+    return HEAD + n * NEIGH_WORDS;
+  }
+
+  private hash(portFamily: number, a0: number, a1: number, a2: number, a3: number): number {
+    let h = Math.imul(portFamily ^ a0, 0x9e3779b1) ^ Math.imul(a1 ^ (a3 << 7), 0x85ebca6b);
+    h = Math.imul(h ^ (h >>> 15) ^ a2 ^ a3, 0xc2b2ae35);
+    return (h ^ (h >>> 13)) & this.mask;
+  }
+
+  /** Record number of the neighbour, or −1. Raw addresses; IPv4: a1 = a2 = a3 = 0. */
+  find(port: number, family: number, a0: number, a1: number, a2: number, a3: number): number {
+    const w = this.words;
+    const key = port | (family << 8);
+    let n = this.hash(key, a0, a1, a2, a3);
+    for (let probes = 0; probes <= this.mask; probes++) {
+      const r = HEAD + n * NEIGH_WORDS;
+      const state = Atomics.load(w, r);
+      if (state === 0) return -1;
+      if (
+        state !== TOMBSTONE &&
+        w[r + 1] === key &&
+        w[r + 2] === a0 &&
+        w[r + 3] === a1 &&
+        w[r + 4] === a2 &&
+        w[r + 5] === a3
+      )
+        return n;
+      n = (n + 1) & this.mask;
+    }
+    return -1;
+  }
+
+  /**
+   * Finds or makes the entry (a new one is NUD_INCOMPLETE without a MAC). Control plane only. Returns −1 when the table
+   * is three quarters full: the caller evicts first.
+   */
+  ensure(port: number, family: number, a0: number, a1: number, a2: number, a3: number, now: number): number {
+    const found = this.find(port, family, a0, a1, a2, a3);
+    if (found >= 0) return found;
+    const w = this.words;
+    if (w[0] >= (this.capacity >> 2) * 3) return -1;
+    const key = port | (family << 8);
+    let n = this.hash(key, a0, a1, a2, a3);
+    while (w[HEAD + n * NEIGH_WORDS] !== 0 && w[HEAD + n * NEIGH_WORDS] !== TOMBSTONE) n = (n + 1) & this.mask;
+    const r = HEAD + n * NEIGH_WORDS;
+    w[r + 1] = key;
+    w[r + 2] = a0;
+    w[r + 3] = a1;
+    w[r + 4] = a2;
+    w[r + 5] = a3;
+    w[r + NEIGH_MAC_LO] = 0;
+    w[r + NEIGH_MAC_HI] = 0;
+    w[r + NEIGH_USED] = now;
+    w[r + NEIGH_CONFIRMED] = now;
+    w[r + NEIGH_UPDATED] = now;
+    w[r + NEIGH_PROBES] = 0;
+    w[r + NEIGH_FLAGS] = 0;
+    w[0]++;
+    Atomics.store(w, r, NUD_INCOMPLETE);
+    return n;
+  }
+
+  /** Sets MAC (raw words) and state; the generation grows when the MAC or its usability changes. Control plane only. */
+  update(n: number, state: number, macLo: number, macHi: number, now: number): void {
+    const w = this.words;
+    const r = HEAD + n * NEIGH_WORDS;
+    const wasUsable = (w[r] & NUD_VALID) !== 0;
+    const usable = (state & NUD_VALID) !== 0;
+    if (w[r + NEIGH_MAC_LO] !== macLo || w[r + NEIGH_MAC_HI] !== macHi || wasUsable !== usable) {
+      w[r + NEIGH_MAC_LO] = macLo;
+      w[r + NEIGH_MAC_HI] = macHi;
+      Atomics.add(w, r + NEIGH_GEN, 1);
+    }
+    if (w[r] !== state) {
+      w[r + NEIGH_UPDATED] = now;
+      w[r + NEIGH_PROBES] = 0;
+    }
+    if (state & (NUD_REACHABLE | NUD_PERMANENT)) w[r + NEIGH_CONFIRMED] = now;
+    Atomics.store(w, r, state);
+    Atomics.add(w, 1, 1);
+  }
+
+  /** Forgets the entry. Control plane only. */
+  remove(n: number): void {
+    const w = this.words;
+    const r = HEAD + n * NEIGH_WORDS;
+    if (w[r] === 0 || w[r] === TOMBSTONE) return;
+    Atomics.add(w, r + NEIGH_GEN, 1);
+    // A tombstone is only needed when somebody may have probed past it.
+    const next = HEAD + ((n + 1) & this.mask) * NEIGH_WORDS;
+    Atomics.store(w, r, w[next] === 0 ? 0 : TOMBSTONE);
+    w[0]--;
+    Atomics.add(w, 1, 1);
+  }
+
+  /** True when record `n` holds an entry. */
+  used(n: number): boolean {
+    const s = this.words[HEAD + n * NEIGH_WORDS];
+    return s !== 0 && s !== TOMBSTONE;
+  }
+}

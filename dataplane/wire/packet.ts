@@ -1,0 +1,102 @@
+/**
+ * Packet: the working view of one frame on its way through the path.
+ *
+ * One instance per worker, overwritten for every frame; nothing here is allocated per packet. `ip-parse` fills it once
+ * and checks every length; after that, stages trust it. Addresses and ports are the *effective* ones: a NAT stage
+ * changes them here, and the frame's bytes are only rewritten at the end of the path, so that an ICMP error of the
+ * router itself quotes the packet as it was received.
+ *
+ * Everything that came from the wire as an address, port pair or identifier stays in network byte order, as a
+ * little-endian load of the frame's bytes gives it ("raw"): compared and hashed, never swapped. Lengths, offsets and
+ * small numbers are host integers. Offsets are absolute byte offsets in the frame arena.
+ */
+export class Packet {
+  /** Slot in the frame arena, and where the frame begins and how long it is (bytes). */
+  slot = 0;
+  off = 0;
+  len = 0;
+  /** Ingress port number, VLAN tag control information of the outer tag (0: untagged), EtherType (host order). */
+  port = 0;
+  vlan = 0;
+  etherType = 0;
+  /** Absolute offsets: IP header, transport header, one past the IP datagram (padding excluded). */
+  l3 = 0;
+  l4 = 0;
+  end = 0;
+  /** 4 or 6; the protocol after all extension headers; where the field that names it sits (ICMP errors point to it). */
+  family = 0;
+  proto = 0;
+  protoAt = 0;
+  /** Effective source and destination, raw. IPv4 uses s0 and d0 only; the others are 0 then. */
+  s0 = 0;
+  s1 = 0;
+  s2 = 0;
+  s3 = 0;
+  d0 = 0;
+  d1 = 0;
+  d2 = 0;
+  d3 = 0;
+  /**
+   * Effective ports, raw: the 4 bytes at the transport header for TCP, UDP, UDP-Lite, SCTP, DCCP (source in the low 16
+   * bits). ICMP echo: identifier in the low 16 bits, type in bits 16–23, code in 24–31. GRE version 1: see gre.ts.
+   * ESP: 0 (the SPI is not a port). Everything else 0.
+   */
+  ports = 0;
+  /** As received (before any NAT stage), for the tuple, the rewrite and quotes. */
+  rs0 = 0;
+  rs1 = 0;
+  rs2 = 0;
+  rs3 = 0;
+  rd0 = 0;
+  rd1 = 0;
+  rd2 = 0;
+  rd3 = 0;
+  rports = 0;
+  /** TTL or hop limit, DSCP/ECN byte, TCP flags byte (FIN 1 SYN 2 RST 4 PSH 8 ACK 16 URG 32 ECE 64 CWR 128). */
+  ttl = 0;
+  tos = 0;
+  tcpFlags = 0;
+  /** Fragment: byte offset of this part, more-fragments flag, identification (raw), absolute offset of the v6 header. */
+  fragOffset = 0;
+  fragMore = 0;
+  fragId = 0;
+  fragHeader = 0;
+  /** 1 when the datagram is a fragment (offset ≠ 0 or more follow). */
+  isFragment = 0;
+  /** 1 when IPv4 carries options or IPv6 carries extension headers (never offloaded). */
+  hasOptions = 0;
+  /** IPv4 Don't Fragment. */
+  dontFragment = 0;
+  /** virtio-style metadata: flags (1 NEEDS_CSUM, 2 DATA_VALID), GSO type and segment size, checksum start and offset. */
+  flags = 0;
+  gsoType = 0;
+  gsoSize = 0;
+  csumStart = 0;
+  csumOffset = 0;
+  /** Conntrack: record (−1 none), direction of this packet (0 ORIGINAL, 1 REPLY), CT_* state (conntrack/table.ts). */
+  ct = -1;
+  dir = 0;
+  ctinfo = 0;
+  /** 1 while the record is new and not yet in the hash. */
+  fresh = 0;
+  /** For an ICMP error about a tracked connection: absolute offset of the quoted IP header and transport header, else 0. */
+  innerL3 = 0;
+  innerL4 = 0;
+  innerProto = 0;
+  /** Direction that the quoted packet had travelled in. */
+  innerDir = 0;
+  /** Route decision: next-hop number, egress port, next hop's address (raw), neighbour record. */
+  nexthop = 0;
+  outPort = -1;
+  n0 = 0;
+  n1 = 0;
+  n2 = 0;
+  n3 = 0;
+  neighbour = -1;
+  /** Epoch word read before the walk began (see offload). */
+  epoch = 0;
+  /** The stage that the packet is in (STAGE_*), for drops and traces. */
+  stage = 0;
+  /** A detail that explains the last verdict (sub-reason number; 0 none). */
+  detail = 0;
+}
