@@ -1,0 +1,265 @@
+/**
+ * The configuration, version 1, after reading: everything parsed, numbered and filled with defaults.
+ *
+ * Addresses and MACs are raw words (see dataplane/wire/address.ts) beside their text; ports of TCP and UDP are host
+ * integers. Ports and zones are numbered in the order in which they were written, from 0. Every item carries `where`,
+ * so that a trace or an explanation can name the line that made the decision.
+ */
+import type { Family, Words } from '../../dataplane/wire/address.ts';
+
+/** Where something stands: line and column from 1; both 0 when the configuration was an object, not a text. */
+export interface Where {
+  line: number;
+  column: number;
+  path: string;
+}
+
+export interface AddressValue {
+  family: Family;
+  words: Words;
+  text: string;
+}
+
+/** An address and a prefix length. Of a port: the host bits are kept. Everywhere else they are zero. */
+export interface PrefixValue extends AddressValue {
+  prefixLength: number;
+}
+
+export interface MacValue {
+  lo: number;
+  hi: number;
+  text: string;
+}
+
+/** First and last, both included. */
+export type PortRange = readonly [number, number];
+
+/** What `from`, `to`, `in` and `out` name: a zone (all its ports) or one port. A zone wins when both have the name. */
+export interface Scope {
+  kind: 'zone' | 'port';
+  name: string;
+  /** Number of the zone or of the port. */
+  number: number;
+  /** Numbers of all ports meant. */
+  ports: readonly number[];
+}
+
+export type PortKind = 'tap' | 'packet' | 'host' | 'pcap' | 'memory' | 'vlan';
+export type Verdict = 'accept' | 'drop' | 'reject';
+/** RFC 4787 §4.1 (mapping) and §5 (filtering). */
+export type NatBehaviour = 'endpoint-independent' | 'address-dependent' | 'address-and-port-dependent';
+export type NatProfile = 'linux' | 'full-cone' | 'restricted-cone' | 'port-restricted-cone' | 'symmetric';
+export type PacketState = 'new' | 'established' | 'related' | 'invalid';
+export type AlgName = 'ftp' | 'pptp' | 'tftp' | 'sip' | 'rtsp' | 'h323' | 'irc';
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
+
+export interface FaultConfig {
+  /** Probabilities, 0 to 1. */
+  loss: number;
+  duplicate: number;
+  reorder: number;
+  corrupt: number;
+  seed: number;
+}
+
+export interface PortConfig {
+  name: string;
+  /** Index in `Config.ports`; the number in the interface table. */
+  number: number;
+  kind: PortKind;
+  /** Device of the host; '' for kinds without one. */
+  ifname: string;
+  /** Number in `Config.zones`, and its name. */
+  zone: number;
+  zoneName: string;
+  /** Null: the device's own (kinds `packet` and `host` without `mac`). */
+  mac: MacValue | null;
+  addresses: PrefixValue[];
+  mtu: number;
+  /** VLAN identifier, 0: none; and the number of the port that carries the tag, −1: none. */
+  vlan: number;
+  parent: number;
+  up: boolean;
+  /** ALLOW_* bits (dataplane/interfaces.ts). */
+  ethertypes: number;
+  /** Source MACs that may enter; empty: any. */
+  sources: MacValue[];
+  fault: FaultConfig | null;
+  /** pcapng file that gets a copy of every frame; '' none. */
+  mirror: string;
+  /** Kind `pcap`: capture read and capture written; '' none. */
+  file: string;
+  out: string;
+  offloads: boolean;
+  /** Queues of the device: `workers` unless given. */
+  queues: number;
+  /** Conntrack zone of packets that enter here. */
+  conntrackZone: number;
+  where: Where;
+}
+
+export interface RouteConfig {
+  to: PrefixValue;
+  type: 'unicast' | 'blackhole' | 'unreachable' | 'prohibit';
+  via: AddressValue | null;
+  /** Egress port number. −1: none (not unicast), or unknown as no connected prefix covers `via`. */
+  port: number;
+  metric: number;
+  /** 0: the port's. */
+  mtu: number;
+  where: Where;
+}
+
+export interface NeighborConfig {
+  port: number;
+  ip: AddressValue;
+  mac: MacValue;
+  where: Where;
+}
+
+/** A zone's verdicts on new connections: through the router, and to the router itself. */
+export interface ZoneVerdicts {
+  forward: Verdict;
+  input: Verdict;
+}
+
+export interface ZoneConfig {
+  name: string;
+  number: number;
+  ipv4: ZoneVerdicts;
+  ipv6: ZoneVerdicts;
+  /** Numbers of its ports. */
+  ports: number[];
+  where: Where;
+}
+
+/** Lists that are empty match anything. */
+export interface RuleConfig {
+  /** Ingress. Null: any. */
+  from: Scope | null;
+  /** Egress. Null: any, and the router itself; a rule with `to` is about forwarded packets only. */
+  to: Scope | null;
+  /** Null: both. */
+  family: Family | null;
+  protocols: number[];
+  src: PrefixValue[];
+  dst: PrefixValue[];
+  sport: PortRange[];
+  port: PortRange[];
+  icmpTypes: number[];
+  states: PacketState[];
+  verdict: Verdict;
+  name: string;
+  /** ALG to attach to the connection; null: by port, as usual. */
+  helper: AlgName | null;
+  where: Where;
+}
+
+export interface MasqueradeConfig {
+  out: Scope;
+  family: Family;
+  /** Sources meant; empty: any. */
+  from: PrefixValue[];
+  /** The address to use; null: the egress port's own. */
+  to: AddressValue | null;
+  mapping: NatBehaviour;
+  filtering: NatBehaviour;
+  /** Ports to choose from. */
+  ports: PortRange[];
+  /** True when `ports` was written: then a source port outside of it is never kept. */
+  portsGiven: boolean;
+  /** True: a dependent mapping keeps the source port while the tuple is free (profile `linux`); false: it takes a new one. */
+  keepPort: boolean;
+  where: Where;
+}
+
+export interface ForwardConfig {
+  in: Scope;
+  protocols: number[];
+  /** Destination ports as received; null when the protocol has none. */
+  port: PortRange | null;
+  to: AddressValue;
+  /**
+   * Destination ports inside; null: as received. As long as `port`: counted from its first (8000-8010 to 9000-9010);
+   * one port: that one for all.
+   */
+  toPort: PortRange | null;
+  /** Senders meant; empty: any. */
+  from: PrefixValue[];
+  where: Where;
+}
+
+export interface DmzConfig {
+  in: Scope;
+  to: AddressValue;
+  where: Where;
+}
+
+/** Connections from and to these are not translated. Empty: any. */
+export interface BypassConfig {
+  from: PrefixValue[];
+  to: PrefixValue[];
+  where: Where;
+}
+
+export interface NatConfig {
+  profile: NatProfile;
+  masquerade: MasqueradeConfig[];
+  forward: ForwardConfig[];
+  dmz: DmzConfig[];
+  bypass: BypassConfig[];
+  hairpin: boolean;
+}
+
+export interface AlgConfig {
+  name: AlgName;
+  enabled: boolean;
+  /** Destination ports of the control connection. */
+  ports: number[];
+  /** FTP: accept replies that only nearly follow RFC 959 (a 227 without parentheses); others false. */
+  loose: boolean;
+  /** FTP: let PORT and PASV name a host other than the speaker; others false. */
+  bounce: boolean;
+  where: Where;
+}
+
+export interface OffloadConfig {
+  mode: 'off' | 'on' | 'verify';
+  entries: number;
+  /** Packets of a connection, both directions together, before it is programmed. */
+  programAfter: number;
+  engine: 'emulated' | 'kernel';
+  /** Entries of the software flow cache below the engine; 0: none. */
+  flowCacheEntries: number;
+  where: Where;
+}
+
+export interface ConntrackConfig {
+  max: number;
+  tcpLiberal: boolean;
+  /** Verify transport checksums; a wrong one makes the packet INVALID. */
+  checksum: boolean;
+  /** Only what was written, by the kernel's names, in seconds: for conntrack/timeouts.ts. */
+  timeouts: Record<string, number>;
+  where: Where;
+}
+
+export interface Config {
+  /** Name of the file, '' for an object. */
+  file: string;
+  ports: PortConfig[];
+  routes: RouteConfig[];
+  neighbors: NeighborConfig[];
+  zones: ZoneConfig[];
+  rules: RuleConfig[];
+  nat: NatConfig;
+  /** Every ALG, enabled or not. */
+  alg: Record<AlgName, AlgConfig>;
+  offload: OffloadConfig;
+  conntrack: ConntrackConfig;
+  workers: number;
+  logLevel: LogLevel;
+  control: { socket: string };
+  /** Sentences about what is legal but probably not meant; each starts with its place. */
+  warnings: string[];
+}
