@@ -15,9 +15,11 @@
  * remembers the last ROUTE it saw while it follows CHILD. So a change touches one node or one range of the root, each
  * slot by one store, and a reader sees the old or the new route of its address, never a third one.
  *
- * Readers are in any thread and take no lock. There is one writer (the main thread); what it must know beyond the trie
- * (which prefixes exist, how full a node is) is in its own memory. A node that became empty is unlinked and rests until
- * the caller says that every reader has passed a quiet point since (`mark` and `reclaim`).
+ * Readers are in any thread and take no lock. Their loads are plain: Atomics.load is a call into a builtin and would
+ * double the time of a lookup, and the one order that matters (a node's content after the number that leads to it)
+ * holds by address dependency; the writer's stores are atomic and in order. There is one writer (the main thread); what
+ * it must know beyond the trie (which prefixes exist, how full a node is) is in its own memory. A node that became empty
+ * is unlinked and rests until the caller says that every reader has passed a quiet point since (`mark`, `reclaim`).
  *
  * Not here: which of several routes to one prefix wins (control plane), what a next hop is (nexthops.ts), policy routing.
  */
@@ -94,14 +96,14 @@ export class RouteTable {
     const h = swap(d0);
     let at = ROOT4 + ((h >>> 16) << 1);
     let best = w[at];
-    let child = Atomics.load(w, at + 1);
+    let child = w[at + 1];
     for (let shift = 12; child !== 0; shift -= STRIDE) {
       at = NODES + (child << 5) + (((h >>> shift) & 15) << 1);
       const route = w[at];
       if (route !== 0) best = route;
       // The last level has no children; the test only keeps a damaged table from turning this into an endless loop.
       if (shift === 0) break;
-      child = Atomics.load(w, at + 1);
+      child = w[at + 1];
     }
     this.length = best >>> 24;
     return best & NEXTHOP_MASK;
@@ -113,14 +115,14 @@ export class RouteTable {
     let h = swap(d0);
     let at = ROOT6 + ((h >>> 16) << 1);
     let best = w[at];
-    let child = Atomics.load(w, at + 1);
+    let child = w[at + 1];
     let shift = 12;
     let word = 0;
     while (child !== 0) {
       at = NODES + (child << 5) + (((h >>> shift) & 15) << 1);
       const route = w[at];
       if (route !== 0) best = route;
-      child = Atomics.load(w, at + 1);
+      child = w[at + 1];
       shift -= STRIDE;
       if (shift < 0) {
         if (word === 3) break;
