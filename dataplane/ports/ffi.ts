@@ -61,15 +61,18 @@ export const bind = libc.func('int bind(int fd, const void *address, unsigned in
   address: Uint8Array,
   bytes: number,
 ) => number;
+export const connect = libc.func('int connect(int fd, const void *address, unsigned int bytes)') as (
+  fd: number,
+  address: Uint8Array,
+  bytes: number,
+) => number;
 export const setsockopt = libc.func(
   'int setsockopt(int fd, int level, int name, const void *value, unsigned int bytes)',
 ) as (fd: number, level: number, name: number, value: Uint8Array, bytes: number) => number;
 export const getsockopt = libc.func(
   'int getsockopt(int fd, int level, int name, _Inout_ uint8_t *value, _Inout_ uint8_t *bytes)',
 ) as (fd: number, level: number, name: number, value: Uint8Array, bytes: Uint8Array) => number;
-export const sendmmsg = libc.func(
-  'int sendmmsg(int fd, uintptr_t messages, unsigned int count, int flags)',
-) as Call4;
+export const sendmmsg = libc.func('int sendmmsg(int fd, uintptr_t messages, unsigned int count, int flags)') as Call4;
 export const send = libc.func('int64_t send(int fd, uintptr_t address, size_t bytes, int flags)') as Call4;
 export const recv = libc.func('int64_t recv(int fd, uintptr_t address, size_t bytes, int flags)') as Call4;
 export const setns = libc.func('int setns(int fd, int type)') as (fd: number, type: number) => number;
@@ -96,6 +99,7 @@ export const EFAULT = 14;
 export const ENODEV = 19;
 export const EINVAL = 22;
 export const EBADFD = 77;
+export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
 export const ENETDOWN = 100;
 
@@ -112,7 +116,9 @@ export function errnoText(number: number): string {
 /** Builds the error for a system call that failed with `number`. Pass errno() read directly after the call. */
 export function systemError(where: string, expected: string, number: number, advice = ''): IoError {
   const hint =
-    advice === '' && (number === EPERM || number === 13) ? 'run as root or grant CAP_NET_ADMIN and CAP_NET_RAW' : advice;
+    advice === '' && (number === EPERM || number === 13)
+      ? 'run as root or grant CAP_NET_ADMIN and CAP_NET_RAW'
+      : advice;
   return new IoError(where, expected, errnoText(number), hint, getSystemErrorName(-number));
 }
 
