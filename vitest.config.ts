@@ -1,9 +1,9 @@
 /**
  * How the tests run: two projects, one after the other.
  *
- * `unit` is everything that needs no privilege and no device; its files run side by side. `lab` is test/lab: real
- * programs through a router between network namespaces, one file at a time, because namespaces, device names and the
- * machine's two or three cores are shared. The JSON result that .ci/run counts is asked for on its command line.
+ * `unit` is everything that needs no privilege and no device; its files run side by side. `lab` is what makes network
+ * namespaces and devices: test/lab (real programs through a router) and the ports, one file at a time, because device
+ * names and the machine's few cores are shared. The JSON result that .ci/run counts is asked for on its command line.
  */
 import { defineConfig } from 'vitest/config';
 
@@ -15,6 +15,8 @@ const common = {
   hookTimeout: 60_000,
 };
 
+const lab = ['test/lab/**/*.test.ts', 'test/dataplane/ports/**/*.test.ts'];
+
 export default defineConfig({
   test: {
     teardownTimeout: 10_000,
@@ -24,7 +26,7 @@ export default defineConfig({
           ...common,
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/lab/**', '**/node_modules/**', 'dist/**'],
+          exclude: lab,
           maxWorkers: '100%',
           sequence: { groupOrder: 0 },
         },
@@ -33,7 +35,7 @@ export default defineConfig({
         test: {
           ...common,
           name: 'lab',
-          include: ['test/lab/**/*.test.ts'],
+          include: lab,
           fileParallelism: false,
           sequence: { groupOrder: 1 },
         },

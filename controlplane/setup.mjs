@@ -80,7 +80,17 @@ function installTools() {
     say(`installing ${names().join(', ')}`);
     // noninteractive: tshark and iperf3 would ask a question; their default answers are the ones wanted here.
     const quiet = { DEBIAN_FRONTEND: 'noninteractive', NEEDRESTART_MODE: 'a' };
-    const apt = ['-qq', '-o', 'DPkg::Lock::Timeout=120', '-o', 'Acquire::Retries=2', '-o', 'Acquire::http::Timeout=30'];
+    const apt = [
+      '-qq',
+      '-o',
+      'Dpkg::Use-Pty=0',
+      '-o',
+      'DPkg::Lock::Timeout=120',
+      '-o',
+      'Acquire::Retries=2',
+      '-o',
+      'Acquire::http::Timeout=30',
+    ];
     run('apt-get', [...apt, 'update'], quiet); // old lists may still do, so its failure decides nothing
     if (!run('apt-get', [...apt, 'install', ...options, ...names()], quiet)) {
       // One package that cannot be had must not keep the others away.
