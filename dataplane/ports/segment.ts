@@ -200,6 +200,7 @@ function locate(frames: Frames, slot: number): boolean {
   l3 = at + 2;
   if (type === 0x0800 && l3 + 20 <= limit) {
     family = 4;
+    if ((u8[l3] & 15) < 5) return false;
     l4 = l3 + (u8[l3] & 15) * 4;
     end = l3 + ((u8[l3 + 2] << 8) | u8[l3 + 3]);
     proto = u8[l3 + 9];
