@@ -180,7 +180,8 @@ function protocolsOf(rule: RuleConfig): readonly number[] {
 /** The one family that protocol, addresses and the rule's own word leave; 0 both, null none. */
 function familyOf(rule: RuleConfig, proto: number, src: PrefixValue | null, dst: PrefixValue | null): 0 | 4 | 6 | null {
   let family: 0 | 4 | 6 = rule.family ?? 0;
-  for (const other of [src?.family, dst?.family, proto === ICMP ? 4 : proto === ICMPV6 ? 6 : undefined]) {
+  const ofProtocol = proto === ICMP ? 4 : proto === ICMPV6 ? 6 : undefined;
+  for (const other of [src?.family, dst?.family, ofProtocol] as const) {
     if (other === undefined) continue;
     if (family !== 0 && family !== other) return null;
     family = other;
