@@ -24,8 +24,9 @@
  *   32,33 packets ORIGINAL   34,35 packets REPLY   36,37 bytes ORIGINAL   38,39 bytes REPLY    (each a float64)
  *   40 START    clock ms at creation                   41 MASTER   index + 1 of the connection that expected this one
  *   42 MAPPING  NAT mapping + 1                        43 FLOWS    engine entries, see offload
- *   44 PORTS_IO ingress port of ORIGINAL + 1 (bits 0–7), of REPLY + 1 (8–15), worker that owns its timer (16–23)
- *   45 MASTER_GEN                                      46 ENGINE   why it is not in the engine   47 MARK
+ *   44 PORTS_IO ingress port of ORIGINAL + 1 (bits 0–7), of REPLY + 1 (8–15), worker that owns its timer (16–23),
+ *               why it is not in the engine (24–31)
+ *   45 MASTER_GEN                                      46 TIMER_PREV  (index + 1, or −(slot + 1))   47 MARK
  *
  * Addresses and port words are raw (network byte order as loaded little-endian); see wire/packet.ts.
  */
@@ -67,7 +68,7 @@ export const CT_MAPPING = 42;
 export const CT_FLOWS = 43;
 export const CT_PORTS_IO = 44;
 export const CT_MASTER_GEN = 45;
-export const CT_ENGINE = 46;
+export const CT_TIMER_PREV = 46;
 export const CT_MARK = 47;
 
 /** IPv6 addresses of a record: 16 words beside it, 4 per address, in this order. */

@@ -60,6 +60,7 @@ const SETTINGS: Readonly<Record<string, Setting>> = {
   tcp_timeout_last_ack: time(CFG_TCP + 6, 30),
   tcp_timeout_time_wait: time(CFG_TCP + 7, 120), // 2 MSL, RFC 9293 §3.4.2
   tcp_timeout_close: time(CFG_TCP + 8, 10),
+  tcp_timeout_syn_sent2: time(CFG_TCP + 9, 120), // the kernel has this time too, but no sysctl for it
   tcp_timeout_max_retrans: time(CFG_TCP_RETRANS, 300),
   tcp_timeout_unacknowledged: time(CFG_TCP_UNACK, 300),
   udp_timeout: time(CFG_UDP, 30),

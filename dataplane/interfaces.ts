@@ -8,8 +8,9 @@
  *   1 MAC_LO  first four bytes, raw       7 OFFLOADS what the device takes: virtio   18 SOURCES        L2 source filter: count
  *   2 MAC_HI  last two bytes, raw              TUN_F_* bits                          19 LINK_GEN       grows with every link change
  *   3 MTU     bytes of IP                 8 ADDRESS4 primary, raw (masquerade,       20 SPEED
- *   4 ZONE    number                           ICMP errors); 0 none                  21–31 spare
- *   5 VLAN    tag of a VLAN port; 0 none  9 PREFIX4  10–13 LINKLOCAL6, raw
+ *   4 ZONE    number                           ICMP errors); 0 none                  22,23 PEER_MAC of the host's end of sluice0
+ *                                                                                    24 CT_ZONE  conntrack zone
+ *   5 VLAN    tag of a VLAN port; 0 none  9 PREFIX4  10–13 LINKLOCAL6, raw              21 CHILDREN VLAN ports on it
  */
 export const MAX_PORTS = 64;
 export const IF_WORDS = 32;
@@ -27,6 +28,10 @@ export const IF_LINKLOCAL6 = 10;
 export const IF_GLOBAL6 = 14;
 export const IF_SOURCES = 18;
 export const IF_LINK_GEN = 19;
+export const IF_PARENT = 20;
+export const IF_CHILDREN = 21;
+export const IF_PEER_MAC = 22;
+export const IF_CT_ZONE = 24;
 
 /** PRESENT: configured. UP: administratively and physically up. HOST: the way to the host kernel (sluice0). */
 export const IFF_PRESENT = 1;
@@ -62,6 +67,16 @@ export class InterfaceTable {
   /** Word index of the n-th allowed source MAC of a port. */
   sourceAt(port: number, n: number): number {
     return SOURCE_BASE + (port * MAX_SOURCES + n) * 2;
+  }
+
+  /** The VLAN port that carries tag `vlan` on `parent`, or −1. */
+  vlanPort(parent: number, vlan: number): number {
+    const w = this.words;
+    for (let port = 0; port < MAX_PORTS; port++) {
+      const r = port * IF_WORDS;
+      if (w[r + IF_PARENT] === parent + 1 && w[r + IF_VLAN] === vlan) return port;
+    }
+    return -1;
   }
 
   isUp(port: number): boolean {

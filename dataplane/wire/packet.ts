@@ -85,6 +85,12 @@ export class Packet {
   innerProto = 0;
   /** Direction that the quoted packet had travelled in. */
   innerDir = 0;
+  /** ICMP or ICMPv6 error that a drop asks for: type, code, and MTU or pointer; type 0 (never an error's) asks for none. */
+  errorType = 0;
+  errorCode = 0;
+  errorParam = 0;
+  /** The frame came to a group MAC address (no error answers it). */
+  groupMac = 0;
   /** Route decision: next-hop number, egress port, next hop's address (raw), neighbour record. */
   nexthop = 0;
   outPort = -1;
@@ -93,6 +99,9 @@ export class Packet {
   n2 = 0;
   n3 = 0;
   neighbour = -1;
+  /** MTU towards the next hop, bytes of IP. `own`: 1 when the router made this packet itself (then no TTL is taken). */
+  mtu = 0;
+  own = 0;
   /** Epoch word read before the walk began (see offload). */
   epoch = 0;
   /** The stage that the packet is in (STAGE_*), for drops and traces. */

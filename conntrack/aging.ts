@@ -1,0 +1,124 @@
+/**
+ * Aging: the wheel that finds expired connections, without cost for those that live.
+ *
+ * A connection's deadline is a word in its record, moved by every packet with one store. The wheel only says when to
+ * look at it again: 64 slots of 1.024 s, each a doubly linked list through CT_TIMER and CT_TIMER_PREV. When a slot comes
+ * up, a record whose deadline has moved is filed anew, at most 62 slots ahead, so that a deadline that was shortened
+ * (a closed TCP connection) is noticed within about a minute; lookups notice it at once.
+ *
+ * Each worker owns one wheel and files the connections that it confirmed (CT_PORTS_IO names the owner). Another
+ * worker that deletes one leaves it filed; the owner releases it when its slot comes up. Wheels are in shared memory: a
+ * worker that takes over a dead one's number goes on with its wheel. Work per turn is bounded by the caller.
+ *
+ * Not here: what happens to connections that the engine carries (IPS_OFFLOAD): they are filed anew; offload/aging
+ * extends or ends them.
+ */
+import { CT_DEADLINE, CT_PORTS_IO, CT_STATUS, CT_TIMER, CT_TIMER_PREV, CT_WORDS, IPS_DYING, IPS_OFFLOAD } from './record.ts';
+import type { ConntrackTable } from './table.ts';
+
+const SLOTS = 64;
+const TICK_SHIFT = 10;
+const FARTHEST = 62;
+/** Words per worker: 64 list heads (index + 1), the tick that comes up next, whether the wheel has been started. */
+const WHEEL_WORDS = SLOTS + 2;
+const CURSOR = SLOTS;
+const STARTED = SLOTS + 1;
+
+export class Aging {
+  private readonly table: ConntrackTable;
+  private readonly wheel: Int32Array;
+  private readonly owner: number;
+  /** Called with every connection that has expired, before it is deleted. */
+  onExpire: (index: number) => void = () => {};
+
+  constructor(table: ConntrackTable, buffer: SharedArrayBuffer, worker: number, now: number) {
+    this.table = table;
+    this.owner = worker;
+    this.wheel = new Int32Array(buffer, worker * WHEEL_WORDS * 4, WHEEL_WORDS);
+    if (this.wheel[STARTED] === 0) {
+      this.wheel[CURSOR] = now >> TICK_SHIFT;
+      this.wheel[STARTED] = 1;
+    }
+    table.onDelete = (index) => this.forget(index);
+  }
+
+  static bytes(workers: number): number {
+    return workers * WHEEL_WORDS * 4;
+  }
+
+  /** Files a connection that has just been confirmed. */
+  add(index: number, now: number): void {
+    const w = this.table.words;
+    const c = index * CT_WORDS;
+    w[c + CT_PORTS_IO] = (w[c + CT_PORTS_IO] & 0xff00ffff) | (this.owner << 16);
+    this.file(index, c, now >> TICK_SHIFT);
+  }
+
+  /** Files a record at the tick of its deadline, 1 to 62 ticks after `from`. */
+  private file(index: number, c: number, from: number): void {
+    const w = this.table.words;
+    let ahead = difference((w[c + CT_DEADLINE] >> TICK_SHIFT) + 1, from);
+    if (ahead > FARTHEST) ahead = FARTHEST;
+    else if (ahead < 1) ahead = 1;
+    const slot = (from + ahead) & (SLOTS - 1);
+    const head = this.wheel[slot];
+    w[c + CT_TIMER] = head;
+    w[c + CT_TIMER_PREV] = -(slot + 1);
+    if (head !== 0) w[(head - 1) * CT_WORDS + CT_TIMER_PREV] = index + 1;
+    this.wheel[slot] = index + 1;
+  }
+
+  private unfile(c: number): void {
+    const w = this.table.words;
+    const next = w[c + CT_TIMER];
+    const prev = w[c + CT_TIMER_PREV];
+    if (prev < 0) this.wheel[-prev - 1] = next;
+    else w[(prev - 1) * CT_WORDS + CT_TIMER] = next;
+    if (next !== 0) w[(next - 1) * CT_WORDS + CT_TIMER_PREV] = prev;
+  }
+
+  /** A record that this worker deleted: release it now when it is filed here, else leave it to its owner. */
+  private forget(index: number): void {
+    const c = index * CT_WORDS;
+    if (((this.table.words[c + CT_PORTS_IO] >> 16) & 0xff) !== this.owner) return;
+    this.unfile(c);
+    this.table.release(index);
+  }
+
+  /**
+   * Looks at up to `budget` filed connections that have come up. Returns how many it looked at: less than `budget` means
+   * that nothing is left to do now.
+   */
+  turn(now: number, budget: number): number {
+    const wheel = this.wheel;
+    const nowTick = now >> TICK_SHIFT;
+    const w = this.table.words;
+    let looked = 0;
+    while (difference(nowTick, wheel[CURSOR]) >= 0) {
+      const tick = wheel[CURSOR];
+      const slot = tick & (SLOTS - 1);
+      while (wheel[slot] !== 0) {
+        if (looked++ >= budget) return budget;
+        const index = wheel[slot] - 1;
+        const c = index * CT_WORDS;
+        const status = w[c + CT_STATUS];
+        this.unfile(c);
+        if ((status & IPS_DYING) !== 0) this.table.release(index);
+        else {
+          this.file(index, c, tick);
+          if ((status & IPS_OFFLOAD) === 0 && ((w[c + CT_DEADLINE] - now) | 0) < 0) {
+            this.onExpire(index);
+            this.table.delete(index); // finds it filed and releases it
+          }
+        }
+      }
+      wheel[CURSOR] = ((tick + 1) << TICK_SHIFT) >> TICK_SHIFT;
+    }
+    return looked;
+  }
+}
+
+/** a − b of two ticks, which have 22 bits and wrap. */
+function difference(a: number, b: number): number {
+  return ((a - b) << TICK_SHIFT) >> TICK_SHIFT;
+}

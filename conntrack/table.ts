@@ -1,0 +1,634 @@
+/**
+ * The connection table: one hash for all protocols and both families, in shared memory.
+ *
+ * Theory of operation
+ * - A connection is one record (record.ts) that hangs in the hash twice, once for each tuple. A chain link names the
+ *   record and the direction: ((index << 1) | dir) + 1; 0 ends a chain.
+ * - Readers take no lock: they load the bucket head with Atomics.load and follow links. A record is filled with plain
+ *   stores and becomes visible by one Atomics.store on a bucket head.
+ * - Writers lock the stripes of the two buckets in ascending order. A lock word holds its owner's number + 1, so that
+ *   the supervisor can break the locks of a dead worker (`repair`): a record without CONFIRMED, or with DYING, that a
+ *   dead owner left in a chain is taken out there.
+ * - A deleted record rests in its worker's limbo until every reader has passed a quiet point twice (epochs): a reader
+ *   may still stand on it and follow its links. A worker that sleeps, or a domain that only looks in now and then, is
+ *   OFFLINE and holds nobody up.
+ * - What two workers may change at once (both directions of a connection): protocol state under the record's own lock
+ *   word, status bits by Atomics.or, the deadline by plain stores (either is right).
+ *
+ * Control words:
+ *   0 COUNT  1 BUMP (records ever used)  2 FREE (global list)  3 FREE_LOCK  4 EPOCH  5 FULL (times)  6 EARLY_DROP
+ *   7 INSERTS  8 DELETES  9 SEED  10 MAX (connections; there are more records, as deleted ones rest a while)
+ *   16 + 4w: of worker w: LOCAL_EPOCH, FREE list, LIMBO head, LIMBO tail       (MAX_WORKERS of them)
+ */
+import {
+  CT_DEADLINE,
+  CT_F64,
+  CT_GEN,
+  CT_HASH,
+  CT_KEY,
+  CT_NEXT,
+  CT_O_DST,
+  CT_O_PORTS,
+  CT_O_SRC,
+  CT_R_DST,
+  CT_R_PORTS,
+  CT_R_SRC,
+  CT_STATUS,
+  CT_TIMER,
+  CT_WORDS,
+  CT6_WORDS,
+  IPS_ASSURED,
+  IPS_CONFIRMED,
+  IPS_DYING,
+  IPS_OFFLOAD,
+} from './record.ts';
+
+export const MAX_WORKERS = 32;
+const COUNT = 0;
+const BUMP = 1;
+const FREE = 2;
+const FREE_LOCK = 3;
+const EPOCH = 4;
+const FULL = 5;
+const EARLY_DROP = 6;
+const INSERTS = 7;
+const DELETES = 8;
+const SEED = 9;
+const MAX = 10;
+const WORKER = 16;
+const W_EPOCH = 0;
+const W_FREE = 1;
+const W_LIMBO_HEAD = 2;
+const W_LIMBO_TAIL = 3;
+const CONTROL_WORDS = WORKER + 4 * MAX_WORKERS;
+const STRIPES = 4096;
+const OFFLINE = -1;
+/** Records fetched from the global list at a time. */
+const BATCH = 32;
+/** Buckets that early drop looks through, as nf_conntrack's NF_CT_EVICTION_RANGE. */
+const EVICTION_RANGE = 8;
+
+export interface ConntrackBuffers {
+  control: SharedArrayBuffer;
+  heads: SharedArrayBuffer;
+  words: SharedArrayBuffer;
+  addresses6: SharedArrayBuffer;
+}
+
+export class ConntrackTable {
+  readonly buffers: ConntrackBuffers;
+  /** Record words; a record starts at index * CT_WORDS. */
+  readonly words: Int32Array;
+  /** The same memory as doubles, for packet and byte counters; a record starts at index * CT_F64. */
+  readonly doubles: Float64Array;
+  /** IPv6 addresses; a record starts at index * CT6_WORDS. */
+  readonly words6: Int32Array;
+  /** Connections that may be tracked, and records that there are. */
+  readonly max: number;
+  readonly capacity: number;
+  private readonly control: Int32Array;
+  private readonly heads: Int32Array;
+  private readonly locks: Int32Array;
+  private readonly mask: number;
+  private readonly seed: number;
+  private readonly worker: number;
+  private readonly mine: number;
+  /** Hash of the last tuple that `find4` or `find6` looked up. */
+  hash = 0;
+  /** Record that the last refused `insert` clashed with, as (index << 1) | dir. */
+  clash = -1;
+
+  /** @param worker number of the calling worker, 0 … MAX_WORKERS − 1 (lock owner, free list, limbo) */
+  constructor(buffers: ConntrackBuffers, worker: number) {
+    this.buffers = buffers;
+    this.control = new Int32Array(buffers.control, 0, CONTROL_WORDS);
+    this.locks = new Int32Array(buffers.control, CONTROL_WORDS * 4, STRIPES);
+    this.heads = new Int32Array(buffers.heads);
+    this.words = new Int32Array(buffers.words);
+    this.doubles = new Float64Array(buffers.words);
+    this.words6 = new Int32Array(buffers.addresses6);
+    this.mask = this.heads.length - 1;
+    this.max = this.control[MAX];
+    this.capacity = this.words.length / CT_WORDS;
+    this.seed = this.control[SEED];
+    this.worker = worker;
+    this.mine = WORKER + 4 * worker;
+  }
+
+  /** Bytes that a table for `max` connections takes (without the address space reserved for IPv6 addresses). */
+  static bytes(max: number): number {
+    return capacityFor(max) * CT_WORDS * 4 + bucketsFor(max) * 4 + (CONTROL_WORDS + STRIPES) * 4;
+  }
+
+  /** Makes the shared memory of a table. `seed`: any int32, different at each start unless repeatability is wanted. */
+  static create(max: number, seed: number): ConntrackBuffers {
+    const buffers = {
+      control: new SharedArrayBuffer((CONTROL_WORDS + STRIPES) * 4),
+      heads: new SharedArrayBuffer(bucketsFor(max) * 4),
+      words: new SharedArrayBuffer(capacityFor(max) * CT_WORDS * 4),
+      addresses6: new SharedArrayBuffer(capacityFor(max) * CT6_WORDS * 4),
+    };
+    const control = new Int32Array(buffers.control);
+    control[SEED] = seed;
+    control[MAX] = max;
+    control[EPOCH] = 2;
+    for (let w = 0; w < MAX_WORKERS; w++) control[WORKER + 4 * w + W_EPOCH] = OFFLINE;
+    return buffers;
+  }
+
+  get count(): number {
+    return Atomics.load(this.control, COUNT);
+  }
+
+  /** Counters since start: inserted, deleted, times the table was full, connections given up by early drop. */
+  statistics(): { inserted: number; deleted: number; full: number; earlyDrop: number } {
+    const c = this.control;
+    return { inserted: c[INSERTS], deleted: c[DELETES], full: c[FULL], earlyDrop: c[EARLY_DROP] };
+  }
+
+  /** Records 0 … highWater − 1 have been used at some time: what a dump has to look at. */
+  get highWater(): number {
+    return Math.min(Atomics.load(this.control, BUMP), this.capacity);
+  }
+
+  // --- hashing -------------------------------------------------------------------------------------------------
+
+  /** Hash of an IPv4 tuple; raw words. */
+  hash4(src: number, dst: number, ports: number, key: number): number {
+    let h = Math.imul(src ^ this.seed, 0x9e3779b1);
+    h = Math.imul((h ^ (h >>> 15)) + dst, 0x85ebca6b);
+    h = Math.imul((h ^ (h >>> 13)) + ports, 0xc2b2ae35);
+    h = Math.imul((h ^ (h >>> 16)) + key, 0x27d4eb2f);
+    return h ^ (h >>> 15);
+  }
+
+  /** Hash of an IPv6 tuple; raw words. */
+  hash6(
+    s0: number,
+    s1: number,
+    s2: number,
+    s3: number,
+    d0: number,
+    d1: number,
+    d2: number,
+    d3: number,
+    ports: number,
+    key: number,
+  ): number {
+    const s = Math.imul(s0 ^ this.seed, 0x9e3779b1) ^ Math.imul(s1 + 0x165667b1, 0x85ebca6b);
+    const t = Math.imul(s2 ^ (s >>> 15), 0xc2b2ae35) ^ Math.imul(s3 + s, 0x27d4eb2f);
+    const u = Math.imul(d0 ^ (t >>> 13), 0x9e3779b1) ^ Math.imul(d1 + t, 0x85ebca6b);
+    const v = Math.imul(d2 ^ (u >>> 15), 0xc2b2ae35) ^ Math.imul(d3 + u, 0x27d4eb2f);
+    return this.hash4(v, v >>> 7, ports, key);
+  }
+
+  // --- looking up ------------------------------------------------------------------------------------------------
+
+  /**
+   * Finds an IPv4 tuple. Returns (record << 1) | direction, or −1; sets `hash`. An expired connection that is met on
+   * the way is deleted, as nf_conntrack does.
+   */
+  find4(src: number, dst: number, ports: number, key: number, now: number): number {
+    const w = this.words;
+    const hash = this.hash4(src, dst, ports, key);
+    this.hash = hash;
+    let link = Atomics.load(this.heads, hash & this.mask);
+    while (link !== 0) {
+      const index = (link - 1) >> 1;
+      const dir = (link - 1) & 1;
+      const c = index * CT_WORDS;
+      const next = w[c + CT_NEXT + dir];
+      if (w[c + CT_HASH + dir] === hash) {
+        const t = c + (dir << 2);
+        if (
+          w[t + CT_O_SRC] === src &&
+          w[t + CT_O_DST] === dst &&
+          w[t + CT_O_PORTS] === ports &&
+          w[c + CT_KEY] === key &&
+          this.alive(index, c, now)
+        )
+          return (index << 1) | dir;
+      }
+      link = next;
+    }
+    return -1;
+  }
+
+  /** Finds an IPv6 tuple; as find4. */
+  find6(
+    s0: number,
+    s1: number,
+    s2: number,
+    s3: number,
+    d0: number,
+    d1: number,
+    d2: number,
+    d3: number,
+    ports: number,
+    key: number,
+    now: number,
+  ): number {
+    const w = this.words;
+    const w6 = this.words6;
+    const hash = this.hash6(s0, s1, s2, s3, d0, d1, d2, d3, ports, key);
+    this.hash = hash;
+    let link = Atomics.load(this.heads, hash & this.mask);
+    while (link !== 0) {
+      const index = (link - 1) >> 1;
+      const dir = (link - 1) & 1;
+      const c = index * CT_WORDS;
+      const next = w[c + CT_NEXT + dir];
+      if (w[c + CT_HASH + dir] === hash && w[c + CT_O_PORTS + (dir << 2)] === ports && w[c + CT_KEY] === key) {
+        const a = index * CT6_WORDS + (dir << 3);
+        if (
+          w6[a] === s0 &&
+          w6[a + 1] === s1 &&
+          w6[a + 2] === s2 &&
+          w6[a + 3] === s3 &&
+          w6[a + 4] === d0 &&
+          w6[a + 5] === d1 &&
+          w6[a + 6] === d2 &&
+          w6[a + 7] === d3 &&
+          this.alive(index, c, now)
+        )
+          return (index << 1) | dir;
+      }
+      link = next;
+    }
+    return -1;
+  }
+
+  private alive(index: number, c: number, now: number): boolean {
+    const status = this.words[c + CT_STATUS];
+    if ((status & IPS_DYING) !== 0) return false;
+    if ((status & IPS_OFFLOAD) === 0 && ((this.words[c + CT_DEADLINE] - now) | 0) < 0) {
+      this.delete(index);
+      return false;
+    }
+    return true;
+  }
+
+  // --- records ---------------------------------------------------------------------------------------------------
+
+  /**
+   * Takes a free record for the calling worker, all words zero but GEN (which grew). When the table is full, one
+   * connection near `hash` is given up first; −1 when there is none. The record is private until `insert`.
+   */
+  alloc(hash: number, now: number): number {
+    const control = this.control;
+    const full = Atomics.load(control, COUNT) >= this.max;
+    if ((full && !this.earlyDrop(hash, now)) || (control[this.mine + W_FREE] === 0 && !this.refill())) {
+      Atomics.add(control, FULL, 1);
+      return -1;
+    }
+    const index = control[this.mine + W_FREE] - 1;
+    const w = this.words;
+    const c = index * CT_WORDS;
+    control[this.mine + W_FREE] = w[c + CT_TIMER];
+    const generation = w[c + CT_GEN];
+    w.fill(0, c, c + CT_WORDS);
+    w[c + CT_GEN] = (generation + 1) | 0;
+    return index;
+  }
+
+  /** Gives back a record that was never inserted. */
+  discard(index: number): void {
+    const control = this.control;
+    this.words[index * CT_WORDS + CT_STATUS] = 0;
+    this.words[index * CT_WORDS + CT_TIMER] = control[this.mine + W_FREE];
+    control[this.mine + W_FREE] = index + 1;
+  }
+
+  /** Fills the worker's free list: from its limbo, from memory never used, from the global list. */
+  private refill(): boolean {
+    const control = this.control;
+    if (this.reclaim() > 0) return true;
+    const first = control[BUMP] < this.capacity ? Atomics.add(control, BUMP, BATCH) : this.capacity;
+    if (first < this.capacity) {
+      const end = Math.min(first + BATCH, this.capacity);
+      for (let index = end - 1; index >= first; index--) this.discard(index);
+      return true;
+    }
+    if (control[FREE] === 0) return false;
+    this.lock(FREE_LOCK, control);
+    for (let n = 0; n < BATCH && control[FREE] !== 0; n++) {
+      const index = control[FREE] - 1;
+      control[FREE] = this.words[index * CT_WORDS + CT_TIMER];
+      this.discard(index);
+    }
+    Atomics.store(control, FREE_LOCK, 0);
+    return control[this.mine + W_FREE] !== 0;
+  }
+
+  /** Moves records from limbo to the free list whose epoch every reader has left. Returns how many. */
+  private reclaim(): number {
+    const control = this.control;
+    const w = this.words;
+    const safe = (Atomics.load(control, EPOCH) - 2) | 0;
+    let moved = 0;
+    let head = control[this.mine + W_LIMBO_HEAD];
+    while (head !== 0 && moved < 4 * BATCH) {
+      const c = (head - 1) * CT_WORDS;
+      if (((w[c + CT_DEADLINE] - safe) | 0) > 0) break;
+      const next = w[c + CT_TIMER];
+      this.discard(head - 1);
+      moved++;
+      head = next;
+    }
+    control[this.mine + W_LIMBO_HEAD] = head;
+    if (head === 0) control[this.mine + W_LIMBO_TAIL] = 0;
+    return moved;
+  }
+
+  /**
+   * Publishes a filled record under both its tuples (`hashOriginal`, `hashReply` of them). Returns true, or false when
+   * either tuple is already there: then `clash` names whose it is, and the record stays private.
+   */
+  insert(index: number, hashOriginal: number, hashReply: number, now: number): boolean {
+    const w = this.words;
+    const c = index * CT_WORDS;
+    const a = hashOriginal & this.mask;
+    const b = hashReply & this.mask;
+    this.lockTwo(a, b);
+    if (this.occupied(a, c, index, 0, hashOriginal, now) || this.occupied(b, c, index, 1, hashReply, now)) {
+      this.unlockTwo(a, b);
+      return false;
+    }
+    w[c + CT_HASH] = hashOriginal;
+    w[c + CT_HASH + 1] = hashReply;
+    w[c + CT_NEXT] = this.heads[a];
+    w[c + CT_STATUS] |= IPS_CONFIRMED;
+    Atomics.store(this.heads, a, (index << 1) + 1);
+    w[c + CT_NEXT + 1] = this.heads[b];
+    Atomics.store(this.heads, b, ((index << 1) | 1) + 1);
+    this.unlockTwo(a, b);
+    Atomics.add(this.control, COUNT, 1);
+    Atomics.add(this.control, INSERTS, 1);
+    return true;
+  }
+
+  /** True when the tuple `dir` of the private record at `c` is already in bucket `bucket`. */
+  private occupied(bucket: number, c: number, index: number, dir: number, hash: number, now: number): boolean {
+    const w = this.words;
+    const w6 = this.words6;
+    const mine = c + (dir << 2);
+    const six = ((w[c + CT_KEY] >> 8) & 15) === 6;
+    for (let link = this.heads[bucket]; link !== 0; ) {
+      const other = (link - 1) >> 1;
+      const otherDir = (link - 1) & 1;
+      const o = other * CT_WORDS;
+      const t = o + (otherDir << 2);
+      link = w[o + CT_NEXT + otherDir];
+      if (
+        w[o + CT_HASH + otherDir] !== hash ||
+        w[t + CT_O_PORTS] !== w[mine + CT_O_PORTS] ||
+        w[o + CT_KEY] !== w[c + CT_KEY]
+      )
+        continue;
+      if (six) {
+        const x = index * CT6_WORDS + (dir << 3);
+        const y = other * CT6_WORDS + (otherDir << 3);
+        let same = true;
+        for (let n = 0; n < 8 && same; n++) same = w6[x + n] === w6[y + n];
+        if (!same) continue;
+      } else if (w[t + CT_O_SRC] !== w[mine + CT_O_SRC] || w[t + CT_O_DST] !== w[mine + CT_O_DST]) continue;
+      // An expired one is no obstacle, but it must be gone first; it is not ours to unlink under these locks.
+      if ((w[o + CT_STATUS] & (IPS_DYING | IPS_OFFLOAD)) === 0 && ((w[o + CT_DEADLINE] - now) | 0) < 0) {
+        this.clash = -1;
+        return true;
+      }
+      this.clash = (other << 1) | otherDir;
+      return true;
+    }
+    return false;
+  }
+
+  /**
+   * Takes a connection out of the hash; its record rests until no reader can stand on it. Returns false when somebody
+   * else was first. The caller reports the event before.
+   */
+  delete(index: number): boolean {
+    const w = this.words;
+    const c = index * CT_WORDS;
+    if ((Atomics.or(w, c + CT_STATUS, IPS_DYING) & (IPS_DYING | IPS_CONFIRMED)) !== IPS_CONFIRMED) return false;
+    const a = w[c + CT_HASH] & this.mask;
+    const b = w[c + CT_HASH + 1] & this.mask;
+    this.lockTwo(a, b);
+    this.unlink(a, index << 1);
+    this.unlink(b, (index << 1) | 1);
+    this.unlockTwo(a, b);
+    Atomics.sub(this.control, COUNT, 1);
+    Atomics.add(this.control, DELETES, 1);
+    this.onDelete(index);
+    return true;
+  }
+
+  /** Called for every record that this worker deletes, before it may be reused; aging.ts sets it. */
+  onDelete: (index: number) => void = () => {};
+
+  /**
+   * Sends a deleted record to limbo, and from there to the free list. A deleted record may still be filed in an aging
+   * wheel: whoever takes it out there calls this, exactly once.
+   */
+  release(index: number): void {
+    const control = this.control;
+    const w = this.words;
+    const c = index * CT_WORDS;
+    w[c + CT_TIMER] = 0;
+    w[c + CT_DEADLINE] = Atomics.load(control, EPOCH);
+    const tail = control[this.mine + W_LIMBO_TAIL];
+    if (tail === 0) control[this.mine + W_LIMBO_HEAD] = index + 1;
+    else w[(tail - 1) * CT_WORDS + CT_TIMER] = index + 1;
+    control[this.mine + W_LIMBO_TAIL] = index + 1;
+  }
+
+  private unlink(bucket: number, handle: number): void {
+    const w = this.words;
+    let at = -1;
+    for (let link = this.heads[bucket]; link !== 0; ) {
+      const c = ((link - 1) >> 1) * CT_WORDS + CT_NEXT + ((link - 1) & 1);
+      if (link === handle + 1) {
+        if (at < 0) Atomics.store(this.heads, bucket, w[c]);
+        else Atomics.store(w, at, w[c]);
+        return;
+      }
+      at = c;
+      link = w[c];
+    }
+  }
+
+  /**
+   * Gives up one connection that is not ASSURED near `hash` (nf_conntrack's early drop). Returns true when one went; its
+   * record is free again after the next quiet points.
+   */
+  earlyDrop(hash: number, now: number): boolean {
+    const w = this.words;
+    for (let n = 0; n < EVICTION_RANGE; n++) {
+      for (let link = Atomics.load(this.heads, (hash + n) & this.mask); link !== 0; ) {
+        const index = (link - 1) >> 1;
+        const c = index * CT_WORDS;
+        const status = w[c + CT_STATUS];
+        link = w[c + CT_NEXT + ((link - 1) & 1)];
+        const expired = ((w[c + CT_DEADLINE] - now) | 0) < 0;
+        if ((status & (IPS_DYING | IPS_OFFLOAD)) === 0 && (expired || (status & IPS_ASSURED) === 0)) {
+          if (this.delete(index)) {
+            Atomics.add(this.control, EARLY_DROP, 1);
+            return true;
+          }
+        }
+      }
+    }
+    return false;
+  }
+
+  // --- quiet points ------------------------------------------------------------------------------------------------
+
+  /** The calling worker holds no reference into the table now; called once a burst. */
+  quiet(): void {
+    const control = this.control;
+    const epoch = Atomics.load(control, EPOCH);
+    if (control[this.mine + W_EPOCH] !== epoch) Atomics.store(control, this.mine + W_EPOCH, epoch);
+    // Only worth advancing when somebody waits for it.
+    if (control[this.mine + W_LIMBO_HEAD] === 0) return;
+    for (let n = 0; n < MAX_WORKERS; n++) {
+      const seen = control[WORKER + 4 * n + W_EPOCH];
+      if (seen !== OFFLINE && seen !== epoch) return;
+    }
+    Atomics.compareExchange(control, EPOCH, epoch, (epoch + 1) & 0x7fffffff);
+  }
+
+  /** The calling worker will not look at the table until it calls `quiet` again. */
+  offline(): void {
+    Atomics.store(this.control, this.mine + W_EPOCH, OFFLINE);
+  }
+
+  // --- locks -------------------------------------------------------------------------------------------------------
+
+  /** Locks a word; holds the owner's number + 1. */
+  lock(at: number, locks: Int32Array): void {
+    const owner = this.worker + 1;
+    let spins = 0;
+    while (Atomics.compareExchange(locks, at, 0, owner) !== 0) {
+      if (++spins > 1000) {
+        Atomics.wait(this.control, 15, 0, 0.05); // never notified: a bounded nap
+        spins = 0;
+      }
+    }
+  }
+
+  private lockTwo(a: number, b: number): void {
+    const x = a & (STRIPES - 1);
+    const y = b & (STRIPES - 1);
+    if (x <= y) {
+      this.lock(x, this.locks);
+      if (x !== y) this.lock(y, this.locks);
+    } else {
+      this.lock(y, this.locks);
+      this.lock(x, this.locks);
+    }
+  }
+
+  private unlockTwo(a: number, b: number): void {
+    const x = a & (STRIPES - 1);
+    const y = b & (STRIPES - 1);
+    Atomics.store(this.locks, x, 0);
+    if (x !== y) Atomics.store(this.locks, y, 0);
+  }
+
+  /**
+   * After the death of a worker: breaks the locks that it held and takes half-linked records out of those chains.
+   * Called by the supervisor before the worker's task is started again. Returns how many locks were broken.
+   */
+  repair(deadWorker: number): number {
+    const w = this.words;
+    let broken = 0;
+    if (this.control[FREE_LOCK] === deadWorker + 1) Atomics.store(this.control, FREE_LOCK, 0);
+    Atomics.store(this.control, WORKER + 4 * deadWorker + W_EPOCH, OFFLINE);
+    for (let stripe = 0; stripe < STRIPES; stripe++) {
+      if (Atomics.load(this.locks, stripe) !== deadWorker + 1) continue;
+      broken++;
+      for (let bucket = stripe; bucket <= this.mask; bucket += STRIPES) {
+        for (let link = this.heads[bucket]; link !== 0; ) {
+          const index = (link - 1) >> 1;
+          const dir = (link - 1) & 1;
+          const c = index * CT_WORDS;
+          const next = w[c + CT_NEXT + dir];
+          const half = !this.linked(w[c + CT_HASH + (dir ^ 1)] & this.mask, (index << 1) | (dir ^ 1));
+          if ((w[c + CT_STATUS] & IPS_DYING) !== 0 || half) {
+            this.unlink(bucket, (index << 1) | dir);
+            Atomics.or(w, c + CT_STATUS, IPS_DYING);
+          }
+          link = next;
+        }
+      }
+      Atomics.store(this.locks, stripe, 0);
+    }
+    for (let index = 0; index < this.highWater; index++)
+      if (w[index * CT_WORDS + 15] === deadWorker + 1) Atomics.store(w, index * CT_WORDS + 15, 0);
+    return broken;
+  }
+
+  private linked(bucket: number, handle: number): boolean {
+    for (let link = this.heads[bucket]; link !== 0; ) {
+      if (link === handle + 1) return true;
+      link = this.words[((link - 1) >> 1) * CT_WORDS + CT_NEXT + ((link - 1) & 1)];
+    }
+    return false;
+  }
+
+  // --- slow readers --------------------------------------------------------------------------------------------------
+
+  /** True when the record holds a connection that is in the hash and has not expired. */
+  inUse(index: number, now: number): boolean {
+    const c = index * CT_WORDS;
+    const status = this.words[c + CT_STATUS];
+    return (
+      (status & (IPS_CONFIRMED | IPS_DYING)) === IPS_CONFIRMED &&
+      ((status & IPS_OFFLOAD) !== 0 || ((this.words[c + CT_DEADLINE] - now) | 0) >= 0)
+    );
+  }
+
+  /** Adds a packet to the connection's counters. */
+  account(index: number, dir: number, packets: number, bytes: number): void {
+    const f = index * CT_F64 + dir;
+    this.doubles[f + 16] += packets;
+    this.doubles[f + 18] += bytes;
+  }
+
+  /** Hash of tuple `dir` of a record. */
+  hashOf(index: number, dir: number): number {
+    const w = this.words;
+    const c = index * CT_WORDS;
+    const t = c + (dir << 2);
+    if (((w[c + CT_KEY] >> 8) & 15) !== 6)
+      return this.hash4(w[t + CT_O_SRC], w[t + CT_O_DST], w[t + CT_O_PORTS], w[c + CT_KEY]);
+    const a = index * CT6_WORDS + (dir << 3);
+    const x = this.words6;
+    return this.hash6(
+      x[a],
+      x[a + 1],
+      x[a + 2],
+      x[a + 3],
+      x[a + 4],
+      x[a + 5],
+      x[a + 6],
+      x[a + 7],
+      w[t + CT_O_PORTS],
+      w[c + CT_KEY],
+    );
+  }
+}
+
+/** Records for `max` connections: deleted ones rest until every reader has passed, workers fetch free ones in batches. */
+function capacityFor(max: number): number {
+  return max + 1024 + (max >> 6);
+}
+
+/** Buckets for `max` connections: a power of two, at least two per connection (each is in the hash twice). */
+function bucketsFor(max: number): number {
+  return 2 ** Math.ceil(Math.log2(Math.max(max, 64) * 2));
+}
+
+// Layout that `find` and `occupied` build on: the REPLY tuple lies four words behind the ORIGINAL one.
+if (CT_R_SRC - CT_O_SRC !== 4 || CT_R_DST - CT_O_DST !== 4 || CT_R_PORTS - CT_O_PORTS !== 4)
+  throw new Error('conntrack/record.ts: expected the REPLY tuple four words behind the ORIGINAL one');

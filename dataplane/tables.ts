@@ -1,0 +1,180 @@
+/**
+ * Tables: everything that workers and the control plane share, made once and attached to by every thread.
+ *
+ * Control words: 0 CLOCK (int32 ms since start), 1 EPOCH (link, route, NAT and filter epochs, 8 bits each), 2 STOP,
+ * 3 HOST_PORT + 1 (port to the host kernel), 4 WORKERS, 5 SWEEP (counts wrapped epochs).
+ *
+ * Counters: one row of doubles per worker (exact up to 2^53), so that counting needs no atomics; readers sum the rows.
+ */
+import { Aging } from '../conntrack/aging.ts';
+import { EventSink } from '../conntrack/events.ts';
+import { NatRules } from '../conntrack/nat-rules.ts';
+import { type ConntrackBuffers, ConntrackTable } from '../conntrack/table.ts';
+import { CFG_WORDS } from '../conntrack/timeouts.ts';
+import { REASONS } from './drop.ts';
+import { FilterTable } from './filter.ts';
+import { InterfaceTable, MAX_PORTS } from './interfaces.ts';
+import { NeighbourTable } from './neighbours.ts';
+import { NextHopTable } from './nexthops.ts';
+import { RouteTable } from './routes.ts';
+
+export const CLOCK = 0;
+export const EPOCH = 1;
+export const STOP = 2;
+export const HOST_PORT = 3;
+export const WORKERS = 4;
+export const SWEEP = 5;
+
+/** Causes of a flush: which 8 bits of the epoch word they move. */
+export const EPOCH_LINK = 0;
+export const EPOCH_ROUTE = 8;
+export const EPOCH_NAT = 16;
+export const EPOCH_FILTER = 24;
+
+/** Counters of a worker's row. */
+export const C_RECEIVED = 0;
+export const C_FORWARDED = 1;
+export const C_DELIVERED = 2;
+export const C_GENERATED = 3;
+export const C_HELD = 4;
+export const C_CONSUMED = 5;
+export const C_BURSTS = 6;
+export const C_TURNS = 7;
+export const C_DROPS = 16;
+export const C_PORTS = 144; // + 8 per port
+export const CP_RX_PACKETS = 0;
+export const CP_RX_BYTES = 1;
+export const CP_TX_PACKETS = 2;
+export const CP_TX_BYTES = 3;
+export const CP_DROPS = 4;
+export const COUNTER_WORDS = C_PORTS + MAX_PORTS * 8;
+
+if (REASONS.length > C_PORTS - C_DROPS) throw new Error('dataplane/tables.ts: more drop reasons than counters');
+
+export interface TableSizes {
+  connections: number;
+  neighbours: number;
+  routeNodes: number;
+  nexthops: number;
+  filterRules: number;
+  natRules: number;
+  workers: number;
+}
+
+export const DEFAULT_SIZES: TableSizes = {
+  connections: 262144,
+  neighbours: 8192,
+  routeNodes: 16384,
+  nexthops: 4096,
+  filterRules: 1024,
+  natRules: 256,
+  workers: 1,
+};
+
+export interface TableBuffers {
+  sizes: TableSizes;
+  control: SharedArrayBuffer;
+  counters: SharedArrayBuffer;
+  conntrack: ConntrackBuffers;
+  timeouts: SharedArrayBuffer;
+  wheels: SharedArrayBuffer;
+  events: SharedArrayBuffer;
+  interfaces: SharedArrayBuffer;
+  neighbours: SharedArrayBuffer;
+  routes: SharedArrayBuffer;
+  nexthops: SharedArrayBuffer;
+  filter: SharedArrayBuffer;
+  natRules: SharedArrayBuffer;
+  /** 65536 bits each for UDP and TCP: ports that a built-in protocol of the router listens on. */
+  services: SharedArrayBuffer;
+}
+
+/** Allocates all shared tables. `workers` counts the packet workers; one more row belongs to the main thread. */
+export function createTables(sizes: TableSizes, seed: number): TableBuffers {
+  const rows = sizes.workers + 1;
+  const buffers: TableBuffers = {
+    sizes,
+    control: new SharedArrayBuffer(64 * 4),
+    counters: new SharedArrayBuffer(rows * COUNTER_WORDS * 8),
+    conntrack: ConntrackTable.create(sizes.connections, seed),
+    timeouts: new SharedArrayBuffer(CFG_WORDS * 4),
+    wheels: new SharedArrayBuffer(Aging.bytes(rows)),
+    events: new SharedArrayBuffer(EventSink.bytes(rows)),
+    interfaces: new SharedArrayBuffer(InterfaceTable.bytes()),
+    neighbours: new SharedArrayBuffer(NeighbourTable.bytes(sizes.neighbours)),
+    routes: new SharedArrayBuffer(RouteTable.bytes(sizes.routeNodes)),
+    nexthops: new SharedArrayBuffer(NextHopTable.bytes(sizes.nexthops)),
+    filter: new SharedArrayBuffer(FilterTable.bytes(sizes.filterRules, rows)),
+    natRules: new SharedArrayBuffer(NatRules.bytes(sizes.natRules)),
+    services: new SharedArrayBuffer(2 * 8192),
+  };
+  new Int32Array(buffers.control)[WORKERS] = sizes.workers;
+  return buffers;
+}
+
+/** One thread's view of the shared tables. */
+export class Tables {
+  readonly buffers: TableBuffers;
+  readonly worker: number;
+  readonly control: Int32Array;
+  readonly counters: Float64Array;
+  readonly conntrack: ConntrackTable;
+  readonly timeouts: Int32Array;
+  readonly interfaces: InterfaceTable;
+  readonly neighbours: NeighbourTable;
+  readonly routes: RouteTable;
+  readonly nexthops: NextHopTable;
+  readonly filter: FilterTable;
+  readonly natRules: NatRules;
+  readonly services: Uint8Array;
+
+  /** @param worker 0 … workers − 1 for packet workers; `workers` is the main thread's own row */
+  constructor(buffers: TableBuffers, worker: number) {
+    this.buffers = buffers;
+    this.worker = worker;
+    this.control = new Int32Array(buffers.control);
+    this.counters = new Float64Array(buffers.counters, worker * COUNTER_WORDS * 8, COUNTER_WORDS);
+    this.conntrack = new ConntrackTable(buffers.conntrack, worker);
+    this.timeouts = new Int32Array(buffers.timeouts);
+    this.interfaces = new InterfaceTable(buffers.interfaces);
+    this.neighbours = new NeighbourTable(buffers.neighbours);
+    this.routes = new RouteTable(buffers.routes);
+    this.nexthops = new NextHopTable(buffers.nexthops);
+    this.filter = new FilterTable(buffers.filter, buffers.sizes.workers + 1);
+    this.natRules = new NatRules(buffers.natRules);
+    this.services = new Uint8Array(buffers.services);
+  }
+
+  now(): number {
+    return this.control[CLOCK];
+  }
+
+  /** A counter summed over all workers. */
+  total(counter: number): number {
+    const all = new Float64Array(this.buffers.counters);
+    let sum = 0;
+    for (let at = counter; at < all.length; at += COUNTER_WORDS) sum += all[at];
+    return sum;
+  }
+
+  /** Invalidates what depends on `cause` (EPOCH_*) in the engine: one increment. */
+  flush(cause: number): void {
+    for (;;) {
+      const old = Atomics.load(this.control, EPOCH);
+      const next = (old & ~(0xff << cause)) | ((((old >>> cause) + 1) & 0xff) << cause);
+      if (((next >>> cause) & 0xff) === 0) Atomics.add(this.control, SWEEP, 1);
+      if (Atomics.compareExchange(this.control, EPOCH, old, next) === old) return;
+    }
+  }
+
+  /** Says whether a built-in protocol listens on a port (host order) of TCP (6) or UDP (17). */
+  setService(proto: number, port: number, on: boolean): void {
+    const at = (proto === 17 ? 0 : 8192) + (port >> 3);
+    if (on) this.services[at] |= 1 << (port & 7);
+    else this.services[at] &= ~(1 << (port & 7));
+  }
+
+  hasService(proto: number, port: number): boolean {
+    return (this.services[(proto === 17 ? 0 : 8192) + (port >> 3)] & (1 << (port & 7))) !== 0;
+  }
+}
