@@ -223,6 +223,7 @@ describe('pcapng', () => {
     ['a block length that is no multiple of 4', 4, '55000000', /multiple of 4, got 85/],
     ['a block length of 0, which would never end', 4, '00000000', /block length ≥ 12/],
     ['a block that is longer than the file', 4, 'f0ffffff', /a block of 4294967280 bytes/],
+    ['a captured length one byte beyond its block', 20, '2d000000', /at most the 44 bytes of its block, got 45/],
     ['a captured length beyond its block', 20, 'ffff0000', /got 65535/],
     ['a captured length that is negative as int32', 20, 'ffffffff', /got 4294967295/],
   ])('%s is an error at its place', (_what, at, word, message) => {
@@ -244,6 +245,16 @@ describe('pcapng', () => {
     const reader = CaptureReader.fromBytes('x', file);
     expect(reader.next()).toBe(false);
     expect(reader.error).toMatchObject({ offset: 24, expected: 'the block length 28 again', got: '32' });
+  });
+
+  test('a Simple Packet Block holds no more than its block either', () => {
+    const start = 28 + 32 + 40 + 76;
+    const file = NG_LITTLE.slice();
+    file[28 + 12] = 5; // the snap length, which decides what is captured: 5 bytes, where the block has 4
+    const reader = CaptureReader.fromBytes('x', file);
+    expect(reader.next()).toBe(true);
+    expect(reader.next()).toBe(false);
+    expect(reader.error).toMatchObject({ offset: start + 8, got: '5' });
   });
 
   test('an option that overruns its block costs the options, not the frame', () => {
