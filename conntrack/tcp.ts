@@ -536,8 +536,8 @@ function judgeRst(
     return RST_KEEP;
   }
   if (be32(u8, l4 + 8) === w[c + CT_LAST_END]) {
-    // It answers a SYN or a reply's ACK that we had let through: the ends know better than we.
-    if (lastKind === KIND_SYN && (w[c + CT_STATUS] & IPS_SEEN_REPLY) !== 0) return RST_CLOSE;
+    // It answers a SYN of the other side, or a reply's ACK, that we had let through: the ends know better than we.
+    if (lastKind === KIND_SYN && lastDir !== dir && (w[c + CT_STATUS] & IPS_SEEN_REPLY) !== 0) return RST_CLOSE;
     if (lastKind === KIND_ACK && (w[c + CT_STATUS] & IPS_ASSURED) === 0) return RST_CLOSE;
   }
   // It answers the challenge ACK that a SYN of ours drew from a half-open connection.
