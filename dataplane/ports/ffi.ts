@@ -75,6 +75,8 @@ export const getsockopt = libc.func(
 export const sendmmsg = libc.func('int sendmmsg(int fd, uintptr_t messages, unsigned int count, int flags)') as Call4;
 export const send = libc.func('int64_t send(int fd, uintptr_t address, size_t bytes, int flags)') as Call4;
 export const recv = libc.func('int64_t recv(int fd, uintptr_t address, size_t bytes, int flags)') as Call4;
+/** For copies between two mapped memories of more than a few hundred bytes; below, a loop over words is cheaper. */
+export const memcpy = libc.func('uintptr_t memcpy(uintptr_t to, uintptr_t from, size_t bytes)') as Call3;
 export const setns = libc.func('int setns(int fd, int type)') as (fd: number, type: number) => number;
 /** glibc's and musl's syscall(), with a fixed argument list: koffi's variadic calls cost a third more. */
 export const syscall6 = libc.func(
