@@ -1,0 +1,174 @@
+/**
+ * compare: what the kernel sent against what Sluice sent for the same input, byte for byte, per port and in order.
+ *
+ * A difference is real unless a normalisation, asked for by name, accounts for it:
+ *
+ *   ip-id            the IPv4 identification of packets that the router itself made (ICMP errors, resets): nobody
+ *                    prescribes it (RFC 6864 §4). Forwarded packets keep theirs, and stay compared.
+ *   chosen-port      a source port that NAT had to choose because the wanted one was taken: which one is free to the
+ *                    router. The two choices are paired when they first appear, and must then be used alike.
+ *   icmp-rate-limit  an ICMP error that one router sent and the other held back (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).
+ */
+import { checksum, get16, put16, toHex, verify } from '../../lib/build.ts';
+import { dissect, summary } from './dissect.ts';
+import type { Played } from './scenario.ts';
+
+export type Normalisation = 'ip-id' | 'chosen-port' | 'icmp-rate-limit';
+
+export interface CompareOptions {
+  ports: readonly string[];
+  normalise?: readonly string[];
+  /** Names in the report; default kernel and sluice. */
+  names?: readonly [string, string];
+}
+
+const NORMALISATIONS: readonly string[] = ['ip-id', 'chosen-port', 'icmp-rate-limit'];
+
+/** Null when both agree; else the first difference of the first port that has one, as text for people. */
+export function compare(left: readonly Played[], right: readonly Played[], options: CompareOptions): string | null {
+  const names = options.names ?? (['kernel', 'sluice'] as const);
+  const wanted = new Set(options.normalise ?? []);
+  for (const n of wanted)
+    if (!NORMALISATIONS.includes(n))
+      throw new Error(`compare: expected a normalisation of ${NORMALISATIONS}, got "${n}"`);
+  const chosen = new Map<string, number>();
+  for (const port of options.ports) {
+    const a = left.filter((p) => p.port === port);
+    const b = right.filter((p) => p.port === port);
+    let n = 0;
+    let m = 0;
+    for (; n < a.length && m < b.length; n++, m++) {
+      const x = a[n];
+      const y = b[m];
+      if (sameFrame(x.frame, y.frame, wanted, chosen)) continue;
+      if (wanted.has('icmp-rate-limit')) {
+        if (isError(x.frame) && !isError(y.frame)) {
+          m--;
+          continue;
+        }
+        if (isError(y.frame) && !isError(x.frame)) {
+          n--;
+          continue;
+        }
+      }
+      return `port ${port}, frame ${n} (after input ${x.after} / ${y.after}) differs\n${explain(x.frame, y.frame, names)}`;
+    }
+    const skip = (p: Played) => wanted.has('icmp-rate-limit') && isError(p.frame);
+    const moreA = a.slice(n).filter((p) => !skip(p));
+    const moreB = b.slice(m).filter((p) => !skip(p));
+    if (moreA.length > 0 || moreB.length > 0) return missing(port, moreA, moreB, names);
+  }
+  return null;
+}
+
+function missing(port: string, a: readonly Played[], b: readonly Played[], names: readonly [string, string]): string {
+  const [who, other, frames] = a.length > 0 ? [names[0], names[1], a] : [names[1], names[0], b];
+  const list = frames.map((p) => `  after input ${p.after}: ${summary(p.frame)}\n    ${toHex(p.frame)}`);
+  return `port ${port}: ${who} sent ${frames.length} that ${other} did not\n${list.join('\n')}`;
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, n) => byte === b[n]);
+}
+
+function sameFrame(a: Uint8Array, b: Uint8Array, wanted: ReadonlySet<string>, chosen: Map<string, number>): boolean {
+  if (sameBytes(a, b)) return true;
+  let x = a;
+  let y = b;
+  if (wanted.has('ip-id') && isOwn(x) && isOwn(y)) {
+    x = withoutId(x);
+    y = withoutId(y);
+  }
+  if (wanted.has('chosen-port')) {
+    // A checksum may only differ because a port does: each frame must be right by itself.
+    if (verify(x).length > 0 || verify(y).length > 0) return sameBytes(x, y);
+    y = withPairedPorts(x, y, chosen);
+  }
+  return sameBytes(x, y);
+}
+
+/** Start of the IP header and of the transport header of a plain IPv4 or IPv6 frame; null for others. */
+function headers(frame: Uint8Array): { l3: number; l4: number; proto: number } | null {
+  const type = get16(frame, 12);
+  if (type === 0x0800 && frame.length >= 34)
+    return { l3: 14, l4: 14 + (frame[14] & 15) * 4, proto: get16(frame, 20) & 0x1fff ? -1 : frame[23] };
+  if (type === 0x86dd && frame.length >= 54) return { l3: 14, l4: 54, proto: frame[20] };
+  return null;
+}
+
+function isError(frame: Uint8Array): boolean {
+  const h = headers(frame);
+  if (h === null || frame.length <= h.l4) return false;
+  const type = frame[h.l4];
+  return h.proto === 1 ? [3, 4, 5, 11, 12].includes(type) : h.proto === 58 && type < 128;
+}
+
+/** What a router makes itself: ICMP errors and TCP resets. */
+function isOwn(frame: Uint8Array): boolean {
+  const h = headers(frame);
+  return isError(frame) || (h !== null && h.proto === 6 && (frame[h.l4 + 13] & 4) !== 0);
+}
+
+function withoutId(frame: Uint8Array): Uint8Array {
+  if (get16(frame, 12) !== 0x0800) return frame;
+  const out = frame.slice();
+  const before = checksum(out.subarray(14, 14 + (out[14] & 15) * 4));
+  put16(out, 18, 0);
+  put16(out, 24, 0);
+  // A header checksum that was wrong stays visibly wrong.
+  put16(out, 24, checksum(out.subarray(14, 14 + (out[14] & 15) * 4)) ^ before);
+  return out;
+}
+
+/** `y` with its chosen source or destination port replaced by the one that `x` has, when the two are a pair. */
+function withPairedPorts(x: Uint8Array, y: Uint8Array, chosen: Map<string, number>): Uint8Array {
+  const h = headers(y);
+  if (h === null || (h.proto !== 6 && h.proto !== 17) || x.length !== y.length || y.length < h.l4 + 8) return y;
+  const out = y.slice();
+  const [mine, theirs] = [get16(y, h.l4), get16(x, h.l4)];
+  if (mine === theirs) return y;
+  const key = `${h.proto} ${toHex(y.subarray(h.l3 + 12, h.l3 + 16))} ${mine}`;
+  const reverse = `${h.proto} ${toHex(y.subarray(h.l3 + 12, h.l3 + 16))} <${theirs}`;
+  if (!chosen.has(key) && !chosen.has(reverse)) {
+    chosen.set(key, theirs);
+    chosen.set(reverse, mine);
+  }
+  if (chosen.get(key) !== theirs || chosen.get(reverse) !== mine) return y;
+  put16(out, h.l4, theirs);
+  const sumAt = h.l4 + (h.proto === 6 ? 16 : 6);
+  put16(out, sumAt, get16(x, sumAt)); // both were verified; with equal ports and bytes they are equal
+  return out;
+}
+
+/** Field by field, then the bytes around the first difference. */
+export function explain(a: Uint8Array, b: Uint8Array, names: readonly [string, string] = ['kernel', 'sluice']): string {
+  const lines = [
+    `  ${names[0]}: ${summary(a)} (${a.length} bytes)`,
+    `  ${names[1]}: ${summary(b)} (${b.length} bytes)`,
+  ];
+  const left = dissect(a);
+  const right = dissect(b);
+  const all = [...new Set([...left, ...right].map((f) => f.name))];
+  for (const name of all) {
+    const x = left.find((f) => f.name === name)?.text ?? '(absent)';
+    const y = right.find((f) => f.name === name)?.text ?? '(absent)';
+    if (x !== y) lines.push(`    ${name}: ${names[0]} ${x}, ${names[1]} ${y}`);
+  }
+  const length = Math.max(a.length, b.length);
+  for (let row = 0; row < length; row += 16) {
+    const x = a.subarray(row, row + 16);
+    const y = b.subarray(row, row + 16);
+    if (sameBytes(x, y)) continue;
+    const hexRow = (bytes: Uint8Array) => Array.from(bytes, (v) => v.toString(16).padStart(2, '0')).join(' ');
+    const marks = Array.from({ length: Math.max(x.length, y.length) }, (_, n) => (x[n] === y[n] ? '  ' : '^^')).join(
+      ' ',
+    );
+    const at = row.toString(16).padStart(4, '0');
+    lines.push(
+      `    ${at}  ${hexRow(x)}   ${names[0]}`,
+      `    ${at}  ${hexRow(y)}   ${names[1]}`,
+      `          ${marks}`.trimEnd(),
+    );
+  }
+  return lines.join('\n');
+}
