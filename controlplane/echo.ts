@@ -13,6 +13,7 @@
  */
 import { IF_MTU, type InterfaceTable, MAX_PORTS } from '../dataplane/interfaces.ts';
 import { addressFromBytes } from '../dataplane/wire/address.ts';
+import { swap16 } from '../dataplane/wire/bytes.ts';
 import * as ethernet from '../dataplane/wire/ethernet.ts';
 import * as icmp from '../dataplane/wire/icmp.ts';
 import * as icmpv6 from '../dataplane/wire/icmpv6.ts';
@@ -53,7 +54,8 @@ export class Echo implements Protocol {
   }
 
   private answer4(port: number, frame: Uint8Array, l3: number): Action | undefined {
-    if (!ipv4.check(frame, l3, frame.length - l3) || ipv4.proto(frame, l3) !== ipv4.PROTO_ICMP) return undefined;
+    if (!ipv4.check(frame, l3, frame.length - l3) || !ipv4.checksumOk(frame, l3)) return undefined;
+    if (ipv4.proto(frame, l3) !== ipv4.PROTO_ICMP) return undefined;
     const l4 = l3 + ipv4.headerLength(frame, l3);
     const end = l3 + ipv4.totalLength(frame, l3);
     if (ipv4.isFragment(frame, l3) || !icmp.check(frame, l4, end - l4)) return undefined;
@@ -71,7 +73,7 @@ export class Echo implements Protocol {
     icmp.finish(packet, ipv4.HEADER, packet.length);
     this.identification = (this.identification + 1) & 0xffff;
     const tos = ipv4.tos(frame, l3);
-    ipv4.emit(packet, 0, tos, packet.length, this.identification, 0, TTL, ipv4.PROTO_ICMP, to, from);
+    ipv4.emit(packet, 0, tos, packet.length, swap16(this.identification), 0, TTL, ipv4.PROTO_ICMP, to, from);
     return { kind: 'output', packet };
   }
 
