@@ -13,7 +13,16 @@
  * Not here: what happens to connections that the engine carries (IPS_OFFLOAD): they are filed anew; offload/aging
  * extends or ends them.
  */
-import { CT_DEADLINE, CT_PORTS_IO, CT_STATUS, CT_TIMER, CT_TIMER_PREV, CT_WORDS, IPS_DYING, IPS_OFFLOAD } from './record.ts';
+import {
+  CT_DEADLINE,
+  CT_PORTS_IO,
+  CT_STATUS,
+  CT_TIMER,
+  CT_TIMER_PREV,
+  CT_WORDS,
+  IPS_DYING,
+  IPS_OFFLOAD,
+} from './record.ts';
 import type { ConntrackTable } from './table.ts';
 
 const SLOTS = 64;

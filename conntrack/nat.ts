@@ -98,7 +98,8 @@ export class Nat {
         if (!hasPorts(p.proto) || p.proto === ICMP) continue;
         const port = swap(p.ports >>> 16);
         if (port < low || port > r[at + NR_PORT_HI]) continue;
-        if (r[at + NR_TO_LO] !== 0) toPort = r[at + NR_TO_LO] + Math.min(port - low, r[at + NR_TO_HI] - r[at + NR_TO_LO]);
+        if (r[at + NR_TO_LO] !== 0)
+          toPort = r[at + NR_TO_LO] + Math.min(port - low, r[at + NR_TO_HI] - r[at + NR_TO_LO]);
       }
       this.rule = n;
       this.setDestination(p, r[at + NR_TO], toPort, now);

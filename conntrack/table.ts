@@ -4,8 +4,9 @@
  * Theory of operation
  * - A connection is one record (record.ts) that hangs in the hash twice, once for each tuple. A chain link names the
  *   record and the direction: ((index << 1) | dir) + 1; 0 ends a chain.
- * - Readers take no lock: they load the bucket head with Atomics.load and follow links. A record is filled with plain
- *   stores and becomes visible by one Atomics.store on a bucket head.
+ * - Readers take no lock and no Atomics.load (a builtin call of some 20 ns in V8): an aligned int32 load does not tear,
+ *   and each link is reached through the load before it. A record is filled with plain stores and becomes visible by one
+ *   Atomics.store on a bucket head.
  * - Writers lock the stripes of the two buckets in ascending order. A lock word holds its owner's number + 1, so that
  *   the supervisor can break the locks of a dead worker (`repair`): a record without CONFIRMED, or with DYING, that a
  *   dead owner left in a chain is taken out there.
@@ -192,7 +193,7 @@ export class ConntrackTable {
     const w = this.words;
     const hash = this.hash4(src, dst, ports, key);
     this.hash = hash;
-    let link = Atomics.load(this.heads, hash & this.mask);
+    let link = this.heads[hash & this.mask];
     while (link !== 0) {
       const index = (link - 1) >> 1;
       const dir = (link - 1) & 1;
@@ -232,7 +233,7 @@ export class ConntrackTable {
     const w6 = this.words6;
     const hash = this.hash6(s0, s1, s2, s3, d0, d1, d2, d3, ports, key);
     this.hash = hash;
-    let link = Atomics.load(this.heads, hash & this.mask);
+    let link = this.heads[hash & this.mask];
     while (link !== 0) {
       const index = (link - 1) >> 1;
       const dir = (link - 1) & 1;

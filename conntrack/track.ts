@@ -234,7 +234,12 @@ export class Tracker {
     if (p.family === 4) {
       const header = (u8[quote] & 15) << 2;
       // The quoted header and 8 bytes behind it (RFC 792); a quoted later fragment has no ports to go by.
-      if (p.end - quote < header + 8 || header < 20 || u8[quote] >> 4 !== 4 || ((u8[quote + 6] & 0x1f) | u8[quote + 7]) !== 0) {
+      if (
+        p.end - quote < header + 8 ||
+        header < 20 ||
+        u8[quote] >> 4 !== 4 ||
+        ((u8[quote + 6] & 0x1f) | u8[quote + 7]) !== 0
+      ) {
         p.detail = DETAIL_ICMP_QUOTE;
         return NOT_VALID;
       }
@@ -353,7 +358,19 @@ export class Tracker {
     if (((w[c + CT_KEY] >> 8) & 15) === 4) {
       table.find4(w[t + CT_O_SRC], w[t + CT_O_DST], w[t + CT_O_PORTS], w[c + CT_KEY], now);
     } else {
-      table.find6(x[a], x[a + 1], x[a + 2], x[a + 3], x[a + 4], x[a + 5], x[a + 6], x[a + 7], w[t + CT_O_PORTS], w[c + CT_KEY], now);
+      table.find6(
+        x[a],
+        x[a + 1],
+        x[a + 2],
+        x[a + 3],
+        x[a + 4],
+        x[a + 5],
+        x[a + 6],
+        x[a + 7],
+        w[t + CT_O_PORTS],
+        w[c + CT_KEY],
+        now,
+      );
     }
   }
 
@@ -362,7 +379,8 @@ export class Tracker {
     const a = index * CT_WORDS;
     const b = other * CT_WORDS;
     if (w[a + CT_O_PORTS] !== w[b + CT_O_PORTS] || w[a + CT_KEY] !== w[b + CT_KEY]) return false;
-    if (((w[a + CT_KEY] >> 8) & 15) === 4) return w[a + CT_O_SRC] === w[b + CT_O_SRC] && w[a + CT_O_DST] === w[b + CT_O_DST];
+    if (((w[a + CT_KEY] >> 8) & 15) === 4)
+      return w[a + CT_O_SRC] === w[b + CT_O_SRC] && w[a + CT_O_DST] === w[b + CT_O_DST];
     const x = this.table.words6;
     for (let n = 0; n < 8; n++) if (x[index * CT6_WORDS + n] !== x[other * CT6_WORDS + n]) return false;
     return true;

@@ -133,7 +133,9 @@ export class Frames {
   /** Bytes from OFF to the end of the slot. */
   room(slot: number): number {
     const end =
-      slot < this.small ? (slot + 1) * SMALL_STRIDE : this.small * SMALL_STRIDE + (slot - this.small + 1) * LARGE_STRIDE;
+      slot < this.small
+        ? (slot + 1) * SMALL_STRIDE
+        : this.small * SMALL_STRIDE + (slot - this.small + 1) * LARGE_STRIDE;
     return end - this.meta[slot * META_WORDS + META_OFF];
   }
 }

@@ -5,7 +5,7 @@
  * Rate limits as Linux has them: 1,000 a second with bursts of 50 for all together, and one a second with bursts of 6
  * towards one destination; Packet Too Big and Fragmentation Needed are exempt from the second (path MTU discovery).
  */
-import { META_LEN, META_OFF, META_WORDS, type Frames } from './frames.ts';
+import { type Frames, META_LEN, META_OFF, META_WORDS } from './frames.ts';
 import { ICMP, ICMPV6 } from './parse.ts';
 import type { Packet } from './wire/packet.ts';
 import { fold, halves, sumRange } from './wire/sum.ts';
@@ -66,7 +66,16 @@ export function mayAnswer(p: Packet, frames: Frames, type: number): boolean {
     if (p.proto === ICMP) {
       if (p.end - p.l4 < 1) return false;
       const kind = frames.u8[p.l4];
-      if (kind !== 0 && kind !== 8 && kind !== 13 && kind !== 14 && kind !== 15 && kind !== 16 && kind !== 17 && kind !== 18)
+      if (
+        kind !== 0 &&
+        kind !== 8 &&
+        kind !== 13 &&
+        kind !== 14 &&
+        kind !== 15 &&
+        kind !== 16 &&
+        kind !== 17 &&
+        kind !== 18
+      )
         return false;
     }
     return true;

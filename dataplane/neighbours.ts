@@ -60,7 +60,7 @@ export class NeighbourTable {
 
   /** Grows with every change of any entry: workers compare it to know when to look at their held packets. */
   epoch(): number {
-    return Atomics.load(this.words, 1);
+    return this.words[1];
   }
 
   get count(): number {
@@ -85,7 +85,7 @@ export class NeighbourTable {
     let n = this.hash(key, a0, a1, a2, a3);
     for (let probes = 0; probes <= this.mask; probes++) {
       const r = HEAD + n * NEIGH_WORDS;
-      const state = Atomics.load(w, r);
+      const state = w[r];
       if (state === 0) return -1;
       if (
         state !== TOMBSTONE &&

@@ -8,7 +8,11 @@
  *
  * Not here: reassembly (a fragment's transport header is only read when it is in the first one), tracking, routing.
  */
+
+import { grePorts } from '../conntrack/gre.ts';
 import {
+  FRAG_TINY,
+  GSO_MALFORMED,
   ICMP_CSUM,
   IP_CSUM,
   IP_INHDR,
@@ -16,14 +20,11 @@ import {
   IP_INVALID_SOURCE,
   IPV6_CHAIN,
   IPV6_RH0,
-  FRAG_TINY,
-  GSO_MALFORMED,
   L4_TRUNCATED,
   PKT_TOO_SMALL,
   TCP_CSUM,
   UDP_CSUM,
 } from './drop.ts';
-import { grePorts } from '../conntrack/gre.ts';
 import type { Frames } from './frames.ts';
 import { FRAME_DATA_VALID, FRAME_NEEDS_CSUM } from './frames.ts';
 import type { Packet } from './wire/packet.ts';

@@ -14,23 +14,33 @@
  */
 import { Aging } from '../conntrack/aging.ts';
 import { EventSink } from '../conntrack/events.ts';
-import { Nat, NAT_NO_PORT, NAT_OK } from '../conntrack/nat.ts';
+import { NAT_NO_PORT, NAT_OK, Nat } from '../conntrack/nat.ts';
 import {
   CT_ESTABLISHED,
   CT_NEW,
   CT_RELATED,
+  CT_STATUS,
   CT_UNTRACKED,
   CT_WORDS,
   CT6_WORDS,
   IPS_DST_NAT,
   IPS_SRC_NAT,
-  CT_STATUS,
 } from '../conntrack/record.ts';
 import { ADOPTED, CLASH_LOST, NOT_VALID, PROTOCOL_DROP, TABLE_FULL, TRACKED, Tracker } from '../conntrack/track.ts';
 import * as D from './drop.ts';
 import { DELIVERED, DROP, FORWARDED, GO_ON, HELD } from './drop.ts';
 import { ACCEPT, REJECT, ZONE_ROUTER } from './filter.ts';
-import { META_CSUM, META_FLAGS, META_GSO, META_LEN, META_OFF, META_PORT, META_WORDS, SMALL_ROOM, type Frames } from './frames.ts';
+import {
+  type Frames,
+  META_CSUM,
+  META_FLAGS,
+  META_GSO,
+  META_LEN,
+  META_OFF,
+  META_PORT,
+  META_WORDS,
+  SMALL_ROOM,
+} from './frames.ts';
 import { Hold } from './hold.ts';
 import { buildError, ErrorLimiter, mayAnswer } from './icmp-errors.ts';
 import * as IF from './interfaces.ts';
@@ -341,26 +351,41 @@ export class Path {
   private route(p: Packet): number {
     p.stage = D.STAGE_ROUTE;
     if (isGroup(p)) return this.input(p);
+    if (p.family === 6 && isLinkLocal6(p.d0)) return this.routeLinkLocal(p);
     const verdict = this.lookup(p);
     if (verdict !== GO_ON) return verdict;
     if (p.nexthop === 0) return this.input(p);
     if (p.own === 0) {
-      // Link-local addresses stay on their link (RFC 4291 §2.5.6, RFC 3927 §2.7); ULA and the rest are the filter's.
-      if (p.family === 6 && (isLinkLocal6(p.d0) || isLinkLocal6(p.s0))) {
-        if (isLinkLocal6(p.d0)) return this.drop(p, D.IP_SCOPE);
-        return this.reject(p, D.IP_SCOPE, 1, 2, 0);
-      }
+      // Link-local sources stay on their link (RFC 4291 §2.5.6, RFC 3927 §2.7); ULA and the rest are the filter's.
+      if (p.family === 6 && isLinkLocal6(p.s0)) return this.reject(p, D.IP_SCOPE, 1, 2, 0);
       if (p.family === 4 && ((p.d0 & 0xffff) === 0xfea9 || (p.s0 & 0xffff) === 0xfea9)) return this.drop(p, D.IP_SCOPE);
       if (p.family === 4 && p.s0 === 0) return this.drop(p, D.IP_INVALID_SOURCE);
     }
     return GO_ON;
   }
 
+  /** fe80::/10 means something on one link only: ours or nobody's; the router's own packets go out where they belong. */
+  private routeLinkLocal(p: Packet): number {
+    const words = this.tables.interfaces.words;
+    const r = p.port * IF.IF_WORDS;
+    if (p.own === 0) {
+      const at = r + IF.IF_LINKLOCAL6;
+      const ours = words[at] === p.d0 && words[at + 1] === p.d1 && words[at + 2] === p.d2 && words[at + 3] === p.d3;
+      return ours ? this.input(p) : this.drop(p, D.IP_SCOPE);
+    }
+    p.outPort = p.port;
+    p.mtu = words[r + IF.IF_MTU];
+    p.n0 = p.d0;
+    p.n1 = p.d1;
+    p.n2 = p.d2;
+    p.n3 = p.d3;
+    return (words[r + IF.IF_FLAGS] & IF.IFF_UP) === 0 ? this.drop(p, D.TX_LINK_DOWN) : GO_ON;
+  }
+
   /** Finds the next hop: sets nexthop (0: the router itself), egress port, the neighbour's address and the MTU. */
   private lookup(p: Packet): number {
     const tables = this.tables;
-    let n =
-      p.family === 4 ? tables.routes.lookup4(p.d0) : tables.routes.lookup6(p.d0, p.d1, p.d2, p.d3);
+    let n = p.family === 4 ? tables.routes.lookup4(p.d0) : tables.routes.lookup6(p.d0, p.d1, p.d2, p.d3);
     if (n === 0) return this.unreachable(p, D.IP_OUTNOROUTES, 0);
     const words = tables.nexthops.words;
     let at = tables.nexthops.at(n);
@@ -660,7 +685,7 @@ export class Path {
       const refused = this.conntrackConfirm(p);
       if (refused !== GO_ON) return refused;
     }
-    const port = ((p.rports >>> 16) & 0xff) << 8 | (p.rports >>> 24);
+    const port = (((p.rports >>> 16) & 0xff) << 8) | (p.rports >>> 24);
     if (p.proto === ICMP || p.proto === ICMPV6) {
       const type = u8[p.l4];
       if ((p.family === 4 && type === 8) || (p.family === 6 && type === 128)) return this.toControl(p);
@@ -713,16 +738,17 @@ export class Path {
 
   /**
    * Sends an IP packet of the router's own: conntrack, NAT, route, neighbour, tx. The slot's IP packet begins 14 bytes
-   * behind its OFF; LEN counts those 14 bytes. `tracked` false for ICMP errors, which belong to another's connection.
+   * behind its OFF; LEN counts those 14 bytes. `tracked` false for ICMP errors, which belong to another's connection;
+   * `scope`: the port of a link-local destination.
    */
-  output(slot: number, family: number, tracked: boolean): void {
+  output(slot: number, family: number, tracked: boolean, scope: number): void {
     const p = this.own;
     const m = slot * META_WORDS;
     const meta = this.frames.meta;
     p.slot = slot;
     p.off = meta[m + META_OFF];
     p.len = meta[m + META_LEN];
-    p.port = 0;
+    p.port = scope;
     p.flags = meta[m + META_FLAGS];
     p.gsoType = meta[m + META_GSO] & 0xffff;
     p.gsoSize = meta[m + META_GSO] >>> 16;
@@ -769,7 +795,7 @@ export class Path {
     const slot = this.frames.alloc(SMALL_ROOM);
     if (slot < 0) return;
     buildError(p, this.frames, slot, type, code, param, this.errorSource);
-    this.output(slot, p.family, false);
+    this.output(slot, p.family, false, p.port);
   }
 
   /** The address that an error comes from: the one it was sent to if ours, else that of the port towards the sender. */
@@ -815,7 +841,8 @@ function isLinkLocal6(word: number): boolean {
 
 /** Hash of a flow for choosing one of several next hops (RFC 2992): stays the same for a flow. */
 function flowHash(p: Packet): number {
-  let h = Math.imul(p.rs0 ^ p.rs3 ^ (p.rs1 + p.rs2), 0x9e3779b1) ^ Math.imul(p.rd0 ^ p.rd3 ^ (p.rd1 + p.rd2), 0x85ebca6b);
+  let h =
+    Math.imul(p.rs0 ^ p.rs3 ^ (p.rs1 + p.rs2), 0x9e3779b1) ^ Math.imul(p.rd0 ^ p.rd3 ^ (p.rd1 + p.rd2), 0x85ebca6b);
   h = Math.imul(h ^ p.rports ^ (h >>> 15), 0xc2b2ae35);
   return h ^ (h >>> 13);
 }

@@ -7,7 +7,7 @@
  * the address delta alone, uncomplemented. SCTP's CRC32c does not cover addresses (RFC 9260 §6.8): it is computed anew
  * when a port changed.
  */
-import { META_CSUM, META_LEN, META_OFF, META_WORDS, FRAME_NEEDS_CSUM, type Frames } from './frames.ts';
+import { FRAME_NEEDS_CSUM, type Frames, META_CSUM, META_LEN, META_OFF, META_WORDS } from './frames.ts';
 import { DCCP, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE } from './parse.ts';
 import { crc32c } from './wire/crc32c.ts';
 import type { Packet } from './wire/packet.ts';
@@ -141,7 +141,8 @@ export function rewriteQuote(p: Packet, frames: Frames, quote: Quote): void {
     u16[(inner + 10) >> 1] = adjust(u16[(inner + 10) >> 1], change);
   } else {
     for (let n = 0; n < 4; n++) {
-      change += delta(readWord(u16, inner + 8 + 4 * n), quote.s[n]) + delta(readWord(u16, inner + 24 + 4 * n), quote.d[n]);
+      change +=
+        delta(readWord(u16, inner + 8 + 4 * n), quote.s[n]) + delta(readWord(u16, inner + 24 + 4 * n), quote.d[n]);
       writeWord(u16, inner + 8 + 4 * n, quote.s[n]);
       writeWord(u16, inner + 24 + 4 * n, quote.d[n]);
     }

@@ -1,0 +1,286 @@
+/**
+ * Control: the part of the router that decides. It turns the configuration into tables, and steps the protocols.
+ *
+ * One instance, on the main thread (or inline, in the only thread). It is the one writer of interfaces, neighbours,
+ * routes, next hops, filter and NAT rules. It knows no timers: `next` says when it wants to be ticked. What it sends goes
+ * through an Outlet, which is the path itself inline, and a ring to a worker live.
+ */
+import { fillTimeouts } from '../conntrack/timeouts.ts';
+import { FilterWriter } from '../dataplane/filter.ts';
+import * as IF from '../dataplane/interfaces.ts';
+import {
+  type NextHopSpec,
+  NextHopWriter,
+  NH_BLACKHOLE,
+  NH_BROADCAST,
+  NH_CONNECTED,
+  NH_LOCAL,
+  NH_PROHIBIT,
+  NH_UNREACHABLE,
+  NH_VIA,
+} from '../dataplane/nexthops.ts';
+import { RouteWriter } from '../dataplane/routes.ts';
+import { EPOCH_FILTER, EPOCH_LINK, EPOCH_NAT, EPOCH_ROUTE, type Tables } from '../dataplane/tables.ts';
+import type { Family, Words } from '../dataplane/wire/address.ts';
+import { maskWords } from '../dataplane/wire/address.ts';
+import { compileNat } from './compile-nat.ts';
+import { compileRules, tableZone } from './compile-rules.ts';
+import type { Config, PortConfig, Where } from './config/index.ts';
+import { Echo } from './echo.ts';
+import { Addresses } from './neighbour/addresses.ts';
+import { Arp } from './neighbour/arp.ts';
+import { Nd } from './neighbour/nd.ts';
+import type { Action, Event, Protocol } from './protocol.ts';
+
+/** How the control plane sends. */
+export interface Outlet {
+  /** A complete frame out of a port. */
+  send(port: number, frame: Uint8Array): void;
+  /** An IP packet into the path at `output`; `scope`: port of a link-local destination. */
+  output(packet: Uint8Array, scope: number): void;
+}
+
+export interface ControlOptions {
+  /** Nothing is sent unasked: no DAD, no gratuitous ARP, no probes (replay, embedding). */
+  quiet: boolean;
+  log: (level: 'info' | 'warn', message: string) => void;
+}
+
+export class Control {
+  readonly tables: Tables;
+  readonly addresses = new Addresses();
+  readonly routes: RouteWriter;
+  readonly nexthops: NextHopWriter;
+  readonly filter: FilterWriter;
+  readonly arp: Arp;
+  readonly nd: Nd;
+  readonly protocols: Protocol[];
+  config: Config;
+  /** Labels and places of filter rules and NAT rules by number, for explain and show. */
+  ruleLabels: string[] = [];
+  rulePlaces: (Where | null)[] = [];
+  natPlaces: Where[] = [];
+  private readonly outlet: Outlet;
+  private readonly options: ControlOptions;
+
+  /** Configures the tables at once; ports are up as the configuration says (live: until the device says otherwise). */
+  constructor(tables: Tables, config: Config, outlet: Outlet, options: ControlOptions) {
+    this.tables = tables;
+    this.config = config;
+    this.outlet = outlet;
+    this.options = options;
+    this.routes = new RouteWriter(tables.routes);
+    this.nexthops = new NextHopWriter(tables.nexthops);
+    this.filter = new FilterWriter(tables.filter);
+    this.arp = new Arp(tables.neighbours, tables.interfaces, this.addresses, { quiet: options.quiet });
+    this.nd = new Nd(tables.neighbours, tables.interfaces, this.addresses, { quiet: options.quiet });
+    this.protocols = [this.arp, this.nd, new Echo(tables.interfaces, this.addresses)];
+    this.configure(config);
+  }
+
+  // --- configuration -----------------------------------------------------------------------------------------------
+
+  private configure(config: Config): void {
+    for (const port of config.ports) this.addPort(port);
+    for (const port of config.ports)
+      for (const prefix of port.addresses)
+        this.addAddress(port.number, prefix.family, prefix.words, prefix.prefixLength);
+    for (const port of config.ports) if (port.addresses.some((prefix) => prefix.family === 6)) this.addLinkLocal(port);
+    for (const route of config.routes) {
+      const kinds = { unicast: 0, blackhole: NH_BLACKHOLE, unreachable: NH_UNREACHABLE, prohibit: NH_PROHIBIT };
+      const { family, words, prefixLength } = route.to;
+      const spec: NextHopSpec =
+        route.type !== 'unicast'
+          ? { kind: kinds[route.type] }
+          : route.via !== null
+            ? {
+                kind: NH_VIA,
+                port: route.port,
+                family: route.via.family,
+                gateway: route.via.words,
+                mtu: route.mtu,
+                metric: route.metric,
+              }
+            : { kind: NH_CONNECTED, port: route.port, mtu: route.mtu, metric: route.metric };
+      if (route.type === 'unicast' && route.port < 0) continue;
+      this.addRoute(family, words, prefixLength, spec);
+    }
+    for (const n of config.neighbors) this.setNeighbour(n.port, n.ip.family, n.ip.words, n.mac.lo, n.mac.hi);
+    this.loadFilter(config);
+    this.loadNat(config);
+    fillTimeouts(this.tables.timeouts, { ...config.conntrack.timeouts, tcp_be_liberal: config.conntrack.tcpLiberal });
+  }
+
+  loadFilter(config: Config): void {
+    const compiled = compileRules(config);
+    const refused = compiled.problems.length > 0 ? compiled.problems[0].expected : this.filter.load(compiled);
+    if (refused !== null) this.options.log('warn', `rules: ${refused}; the rules in force stay`);
+    this.ruleLabels = compiled.labels;
+    this.rulePlaces = compiled.places;
+    this.tables.flush(EPOCH_FILTER);
+  }
+
+  loadNat(config: Config): void {
+    const compiled = compileNat(config);
+    this.tables.natRules.replace(compiled.rules);
+    this.natPlaces = compiled.places;
+    this.tables.flush(EPOCH_NAT);
+  }
+
+  private addPort(port: PortConfig): void {
+    const w = this.tables.interfaces.words;
+    const r = port.number * IF.IF_WORDS;
+    w[r + IF.IF_FLAGS] = IF.IFF_PRESENT | (port.up ? IF.IFF_UP : 0);
+    w[r + IF.IF_MAC_LO] = port.mac?.lo ?? 0;
+    w[r + IF.IF_MAC_HI] = port.mac?.hi ?? 0;
+    w[r + IF.IF_MTU] = port.mtu;
+    w[r + IF.IF_ZONE] = tableZone(port.zone);
+    w[r + IF.IF_VLAN] = port.vlan;
+    w[r + IF.IF_FILTER] = port.ethertypes;
+    w[r + IF.IF_CT_ZONE] = port.conntrackZone;
+    if (port.parent >= 0) {
+      w[r + IF.IF_PARENT] = port.parent + 1;
+      w[port.parent * IF.IF_WORDS + IF.IF_CHILDREN]++;
+      if (port.mac === null)
+        this.setMac(
+          port.number,
+          w[port.parent * IF.IF_WORDS + IF.IF_MAC_LO],
+          w[port.parent * IF.IF_WORDS + IF.IF_MAC_HI],
+        );
+    }
+    w[r + IF.IF_SOURCES] = Math.min(port.sources.length, IF.MAX_SOURCES);
+    port.sources.slice(0, IF.MAX_SOURCES).forEach((mac, n) => {
+      w[this.tables.interfaces.sourceAt(port.number, n)] = mac.lo;
+      w[this.tables.interfaces.sourceAt(port.number, n) + 1] = mac.hi;
+    });
+  }
+
+  setMac(port: number, lo: number, hi: number): void {
+    const w = this.tables.interfaces.words;
+    w[port * IF.IF_WORDS + IF.IF_MAC_LO] = lo;
+    w[port * IF.IF_WORDS + IF.IF_MAC_HI] = hi;
+  }
+
+  /** fe80::/64 with the modified EUI-64 identifier of the port's MAC (RFC 4291 appendix A). */
+  private addLinkLocal(port: PortConfig): void {
+    const w = this.tables.interfaces.words;
+    const r = port.number * IF.IF_WORDS;
+    const lo = w[r + IF.IF_MAC_LO];
+    const hi = w[r + IF.IF_MAC_HI];
+    const words: Words = [
+      0x80fe,
+      0,
+      ((lo & 0xffffff) ^ 0x02) | (0xff << 24),
+      0xfe | ((lo >>> 24) << 8) | ((hi & 0xffff) << 16),
+    ];
+    for (let n = 0; n < 4; n++) w[r + IF.IF_LINKLOCAL6 + n] = words[n];
+    if (this.addresses.find(port.number, 6, words) === undefined)
+      this.addresses.add(port.number, 6, words, 64, this.options.quiet ? 'preferred' : 'tentative');
+  }
+
+  /** Gives a port an address: local route, connected route, broadcast routes, and the interface's primary address. */
+  addAddress(port: number, family: Family, words: Words, prefixLength: number): void {
+    this.addresses.add(
+      port,
+      family,
+      words,
+      prefixLength,
+      this.options.quiet || family === 4 ? 'preferred' : 'tentative',
+    );
+    const w = this.tables.interfaces.words;
+    const r = port * IF.IF_WORDS;
+    const full = family === 4 ? 32 : 128;
+    if (prefixLength < full) this.addRoute(family, words, prefixLength, { kind: NH_CONNECTED, port });
+    this.addRoute(family, words, full, { kind: NH_LOCAL, port });
+    if (family === 4) {
+      if (w[r + IF.IF_ADDRESS4] === 0) {
+        w[r + IF.IF_ADDRESS4] = words[0];
+        w[r + IF.IF_PREFIX4] = prefixLength;
+      }
+      if (prefixLength < 31) {
+        const mask = maskWords(4, prefixLength)[0];
+        for (const broadcast of [words[0] | ~mask, words[0] & mask])
+          if (this.routes.get(4, [broadcast, 0, 0, 0], 32) === 0)
+            this.addRoute(4, [broadcast, 0, 0, 0], 32, { kind: NH_BROADCAST, port });
+      }
+    } else if ((words[0] & 0xc0ff) !== 0x80fe && w[r + IF.IF_GLOBAL6] === 0)
+      for (let n = 0; n < 4; n++) w[r + IF.IF_GLOBAL6 + n] = words[n];
+    this.tables.flush(EPOCH_ROUTE);
+  }
+
+  /** Installs a route, replacing one to the same prefix. False when a table is full (logged). */
+  addRoute(family: Family, words: ArrayLike<number>, prefixLength: number, spec: NextHopSpec): boolean {
+    const before = this.routes.get(family, words, prefixLength);
+    const n = this.nexthops.acquire(spec);
+    const refused =
+      n === 0 ? 'the table of next hops is full' : this.routes.add(family, words, prefixLength, n)?.message;
+    if (refused !== undefined) {
+      this.nexthops.release(n);
+      this.options.log('warn', `route not installed: ${refused}`);
+      return false;
+    }
+    if (before !== 0) this.nexthops.release(before);
+    this.tables.flush(EPOCH_ROUTE);
+    return true;
+  }
+
+  removeRoute(family: Family, words: ArrayLike<number>, prefixLength: number): boolean {
+    const n = this.routes.remove(family, words, prefixLength);
+    if (n === 0) return false;
+    this.nexthops.release(n);
+    this.tables.flush(EPOCH_ROUTE);
+    return true;
+  }
+
+  setNeighbour(port: number, family: Family, words: Words, lo: number, hi: number): void {
+    const cache = family === 4 ? this.arp.cache : this.nd.cache;
+    if (!cache.setPermanent(this.tables.now(), port, words, lo, hi))
+      this.options.log('warn', 'neighbors: the neighbour table is full');
+  }
+
+  // --- events --------------------------------------------------------------------------------------------------------
+
+  /** A port went up or down: every table that depends on the link hears of it (row L5). */
+  setLink(port: number, up: boolean): void {
+    const w = this.tables.interfaces.words;
+    const r = port * IF.IF_WORDS;
+    const was = (w[r + IF.IF_FLAGS] & IF.IFF_UP) !== 0;
+    if (was === up) return;
+    Atomics.store(w, r + IF.IF_FLAGS, up ? w[r + IF.IF_FLAGS] | IF.IFF_UP : w[r + IF.IF_FLAGS] & ~IF.IFF_UP);
+    Atomics.add(w, r + IF.IF_LINK_GEN, 1);
+    this.nexthops.setPort(port, up);
+    this.tables.flush(EPOCH_LINK);
+    this.handle({ kind: 'link', port, up });
+    // VLAN ports share the fate of the port under them.
+    for (const child of this.config.ports) if (child.parent === port) this.setLink(child.number, up && child.up);
+  }
+
+  /** Steps every protocol with the event and does what they say. */
+  handle(event: Event): void {
+    const now = this.tables.now();
+    for (const protocol of this.protocols) this.perform(protocol.step(now, event), event);
+  }
+
+  tick(): void {
+    this.handle({ kind: 'tick' });
+  }
+
+  /** Milliseconds until a protocol wants to be ticked; −1: none does. */
+  next(): number {
+    const now = this.tables.now();
+    let next = -1;
+    for (const protocol of this.protocols) {
+      const wait = protocol.next(now);
+      if (wait >= 0 && (next < 0 || wait < next)) next = wait;
+    }
+    return next;
+  }
+
+  private perform(actions: Action[], event: Event): void {
+    for (const action of actions) {
+      if (action.kind === 'send') this.outlet.send(action.port, action.frame);
+      else if (action.kind === 'output') this.outlet.output(action.packet, event.kind === 'frame' ? event.port : 0);
+      else this.options.log(action.level, action.message);
+    }
+  }
+}

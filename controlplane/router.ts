@@ -1,0 +1,224 @@
+/**
+ * Router: the whole router in one thread, with a virtual clock. For tests, embedding, replay and the browser.
+ *
+ * The same path and the same tables as in live mode; ports are memory, time passes only by `advance`. Deterministic:
+ * the same configuration, seed and frames give the same frames. Nothing is sent unasked unless `unasked` is set.
+ */
+import { conntrackJson, conntrackLine } from '../conntrack/format.ts';
+import { CT_F64, CT_WORDS } from '../conntrack/record.ts';
+import { Frames, META_LEN, META_OFF, META_WORDS } from '../dataplane/frames.ts';
+import { Path, type Punt } from '../dataplane/path.ts';
+import { MemoryPort } from '../dataplane/ports/memory.ts';
+import type { Port } from '../dataplane/ports/port.ts';
+import { CLOCK, createTables, DEFAULT_SIZES, Tables } from '../dataplane/tables.ts';
+import { type Config, normalizeConfig } from './config/index.ts';
+import { Control } from './control.ts';
+import type { Event } from './protocol.ts';
+import { type Counters, readCounters } from './show/counters.ts';
+
+export interface RouterOptions {
+  /** Seed of the hash, of port choice and of identifiers. Default 1: repeatable. */
+  seed?: number;
+  /** Send DAD, gratuitous ARP, probes and other things that nobody asked for. Default false. */
+  unasked?: boolean;
+  /** Where messages for people go. Default: nowhere. */
+  log?: (level: 'info' | 'warn', message: string) => void;
+  /** Slots for ordinary frames and for super-frames. */
+  slots?: { small: number; large: number };
+  /** Replaces a port's memory port by another (wrappers, capture files). */
+  port?: (name: string, number: number, inner: MemoryPort) => Port;
+}
+
+/** What the connection table looks like from outside. */
+export interface ConntrackView {
+  /** Connections now. */
+  readonly count: number;
+  /** One line per connection, as `conntrack -L` prints it. */
+  lines(): string[];
+  list(): ReturnType<typeof conntrackJson>[];
+}
+
+const STEP = 1000;
+
+export class Router {
+  readonly config: Config;
+  readonly tables: Tables;
+  readonly path: Path;
+  readonly control: Control;
+  readonly frames: Frames;
+  private readonly memory: MemoryPort[] = [];
+  private readonly byName = new Map<string, number>();
+  private pending: Event[] = [];
+
+  constructor(config: Config, options: RouterOptions = {}) {
+    this.config = config;
+    const seed = options.seed ?? 1;
+    const sizes = { ...DEFAULT_SIZES, connections: config.conntrack.max, workers: 1 };
+    this.tables = new Tables(createTables(sizes, seed), 0);
+    this.frames = new Frames(options.slots?.small ?? 2048, options.slots?.large ?? 64);
+    const ports: (Port | null)[] = [];
+    for (const port of config.ports) {
+      const inner = new MemoryPort(port.name, port.number);
+      this.memory[port.number] = inner;
+      this.byName.set(port.name, port.number);
+      ports[port.number] = port.parent >= 0 ? null : (options.port?.(port.name, port.number, inner) ?? inner);
+    }
+    this.path = new Path(this.tables, this.frames, ports, this.punt(), { seed, shared: false });
+    this.control = new Control(
+      this.tables,
+      config,
+      { send: (port, frame) => this.send(port, frame), output: (packet, scope) => this.output(packet, scope) },
+      { quiet: !options.unasked, log: options.log ?? (() => {}) },
+    );
+  }
+
+  /** What the path punts is copied and handled once the burst is done: the control plane may send in return. */
+  private punt(): Punt {
+    return {
+      frame: (frames, slot, port, etherType, l3) => {
+        const m = slot * META_WORDS;
+        const start = frames.meta[m + META_OFF];
+        const frame = frames.u8.slice(start, start + frames.meta[m + META_LEN]);
+        this.pending.push({ kind: 'frame', port, frame, etherType, l3 });
+        return true;
+      },
+      resolve: (port, family, a0, a1, a2, a3) => {
+        this.pending.push({ kind: 'resolve', port, family: family as 4 | 6, address: [a0, a1, a2, a3] });
+      },
+      used: (neighbour) => {
+        this.pending.push({ kind: 'used', neighbour });
+      },
+    };
+  }
+
+  private send(port: number, frame: Uint8Array): void {
+    const slot = this.frames.alloc(frame.length);
+    if (slot < 0) return;
+    const m = slot * META_WORDS;
+    this.frames.u8.set(frame, this.frames.meta[m + META_OFF]);
+    this.frames.meta[m + META_LEN] = frame.length;
+    this.path.send(slot, port);
+  }
+
+  private output(packet: Uint8Array, scope: number): void {
+    const slot = this.frames.alloc(packet.length + 14);
+    if (slot < 0) return;
+    const m = slot * META_WORDS;
+    this.frames.u8.set(packet, this.frames.meta[m + META_OFF] + 14);
+    this.frames.meta[m + META_LEN] = packet.length + 14;
+    this.path.output(slot, packet[0] >> 4, true, scope);
+  }
+
+  private portNumber(name: string): number {
+    const port = this.byName.get(name);
+    if (port === undefined)
+      throw new RangeError(`port: expected one of ${[...this.byName.keys()].join(', ')}, got "${name}"`);
+    return port;
+  }
+
+  // --- the embedding interface -----------------------------------------------------------------------------------------
+
+  /**
+   * Puts a frame (Ethernet, no FCS) on a port and lets the router work until it has nothing more to do at this instant.
+   * `seconds`, `nanoseconds`: its time stamp, kept beside it.
+   */
+  inject(port: string, frame: Uint8Array, seconds = 0, nanoseconds = 0): void {
+    this.memory[this.portNumber(port)].push(frame, seconds, nanoseconds);
+    this.run();
+  }
+
+  /** Frames that left a port since the last `take`, in order. */
+  take(port: string): Uint8Array[] {
+    return this.memory[this.portNumber(port)].take();
+  }
+
+  /** The memory behind a port: its queues, with time stamps and offload metadata. */
+  port(name: string): MemoryPort {
+    return this.memory[this.portNumber(name)];
+  }
+
+  /** Virtual milliseconds since start. */
+  get now(): number {
+    return this.tables.now();
+  }
+
+  /** Lets virtual time pass: timers fire in their order, on their time. */
+  advance(milliseconds: number): void {
+    let left = Math.max(0, Math.floor(milliseconds));
+    while (left > 0) {
+      const next = this.control.next();
+      const step = Math.min(left, next < 0 ? left : Math.max(1, next), next < 0 ? left : STEP);
+      left -= step;
+      this.tables.control[CLOCK] = (this.tables.control[CLOCK] + step) | 0;
+      if (this.control.next() === 0 || left === 0) this.control.tick();
+      this.run();
+    }
+    this.expire();
+  }
+
+  /** Looks at every connection that has come up for aging. */
+  private expire(): void {
+    while (this.path.tracker.aging.turn(this.now, 4096) >= 4096);
+  }
+
+  private run(): void {
+    for (let rounds = 0; rounds < 1000; rounds++) {
+      const received = this.path.turn();
+      if (received === 0 && this.pending.length === 0) break;
+      const events = this.pending;
+      this.pending = [];
+      for (const event of events) this.control.handle(event);
+      this.path.housekeeping();
+      this.path.flush();
+    }
+  }
+
+  /** Takes a port down or up. */
+  setLink(port: string, up: boolean): void {
+    this.control.setLink(this.portNumber(port), up);
+    this.run();
+  }
+
+  readonly conntrack: ConntrackView = this.conntrackView();
+
+  private conntrackView(): ConntrackView {
+    const each = <T>(use: (index: number) => T): T[] => {
+      const table = this.tables.conntrack;
+      const out: T[] = [];
+      for (let index = 0; index < table.highWater; index++) if (table.inUse(index, this.now)) out.push(use(index));
+      return out;
+    };
+    const count = () => this.tables.conntrack.count;
+    return {
+      get count() {
+        return count();
+      },
+      lines: () =>
+        each((index) => {
+          const t = this.tables.conntrack;
+          return conntrackLine(t.words, t.words6, t.doubles, index, this.now, {});
+        }),
+      list: () =>
+        each((index) => {
+          const t = this.tables.conntrack;
+          return conntrackJson(t.words, t.words6, t.doubles, index, this.now);
+        }),
+    };
+  }
+
+  /** Counters: received = forwarded + delivered + consumed + dropped + held; drops by reason; ports. */
+  get counters(): Counters {
+    return readCounters(this.tables, this.config);
+  }
+}
+
+/**
+ * A router in this thread, with a virtual clock: the embedding interface.
+ * @param config an object or text of configuration version 1 (docs/configuration.md)
+ * @throws ConfigError with every problem of the configuration
+ */
+export function createRouter(config: unknown, options: RouterOptions = {}): Router {
+  return new Router(normalizeConfig(config), options);
+}
+
+if (CT_WORDS !== 2 * CT_F64) throw new Error('conntrack/record.ts: expected two words per double');
