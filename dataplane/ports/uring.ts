@@ -40,6 +40,7 @@ import {
   EOPNOTSUPP,
   errno,
   errnoText,
+  IoError,
   type Memory,
   mapDescriptor,
   mapMemory,
@@ -521,4 +522,29 @@ export class UringTapPort implements Port {
     }
     while (this.from < this.to) frames.free(this.ready[this.from++]);
   }
+}
+
+/** How TAP queues are read and written: `auto` is io_uring where the kernel has it. */
+export type IoBackend = 'uring' | 'readwrite' | 'auto';
+
+/**
+ * The group for all TAP ports of the calling worker, or null for plain reads and writes. Errors: IoError when `uring` is
+ * demanded and cannot be had.
+ */
+export function openGroup(backend: IoBackend): UringGroup | null {
+  if (backend === 'readwrite') return null;
+  const group = UringGroup.open();
+  if (group === null && backend === 'uring')
+    throw new IoError(
+      'io backend',
+      'io_uring',
+      uringReason,
+      'choose auto, or allow it (sysctl kernel.io_uring_disabled=0)',
+    );
+  return group;
+}
+
+/** A port on one queue of a TAP device, with the back end that the worker has chosen. */
+export function tapPort(options: TapPortOptions, group: UringGroup | null): TapPort | UringTapPort {
+  return group === null ? new TapPort(options) : new UringTapPort(options, group);
 }
