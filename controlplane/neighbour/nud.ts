@@ -45,8 +45,8 @@ import type { Action } from '../protocol.ts';
 
 export interface NudOptions {
   /**
-   * Replay: nothing is sent unasked. A capture cannot answer a probe, so entries are not probed and do not age away;
-   * the reachable time is not randomised. Default false.
+   * Replay: nothing is sent unasked. A capture cannot answer a probe, so entries are not probed, use counts as proof
+   * of reachability, and nobody ages away; the reachable time is not randomised. Default false.
    */
   quiet?: boolean;
   /** Numbers in [0, 1) for the reachable time; default: none, the base value is used as it is. */
@@ -173,7 +173,8 @@ export class NeighbourCache {
   used(now: number, n: number): void {
     if (!this.isMine(n)) return;
     this.table.words[this.table.at(n) + NEIGH_USED] = now;
-    if (this.stateOf(n) === NUD_STALE && !this.quiet) this.setState(now, n, NUD_DELAY);
+    // Quiet: nobody could answer, so use counts as proof; else every packet would come here and say so again.
+    if (this.stateOf(n) === NUD_STALE) this.setState(now, n, this.quiet ? NUD_REACHABLE : NUD_DELAY);
   }
 
   /**

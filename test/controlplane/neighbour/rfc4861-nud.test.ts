@@ -130,13 +130,15 @@ describe.each(FAMILIES)('RFC 4861 §7.3 over %s', (_name, address, answer) => {
     }
   });
 
-  test('quiet: a STALE entry is used without a probe, and does not age', () => {
+  test('quiet: use of a STALE entry counts as proof, nothing is probed, nobody ages away', () => {
     const world = new World({ quiet: true });
     world.resolve(0, address);
     world.frame(0, answer());
     world.take();
     world.advance(30_000);
+    expect(world.entry(0, address)).toBe(`STALE ${HOST}`);
     world.use(0, address);
+    expect(world.entry(0, address)).toBe(`REACHABLE ${HOST}`);
     world.advance(24 * 3_600_000);
     expect([world.entry(0, address), world.take()]).toEqual([`STALE ${HOST}`, []]);
   });
