@@ -7,13 +7,15 @@
  *                    prescribes it (RFC 6864 §4). Forwarded packets keep theirs, and stay compared.
  *   chosen-port      a source port that NAT had to choose because the wanted one was taken: which one is free to the
  *                    router. The two choices are paired when they first appear, and must then be used alike.
+ *   fragment-id      the identification of IPv6 fragments: Linux puts tracked datagrams together and cuts them anew,
+ *                    with a number of its own. Paired like ports.
  *   icmp-rate-limit  an ICMP error that one router sent and the other held back (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).
  */
-import { checksum, get16, put16, toHex, verify } from '../../lib/build.ts';
+import { checksum, get16, get32, put16, toHex, verify } from '../../lib/build.ts';
 import { dissect, summary } from './dissect.ts';
 import type { Played } from './scenario.ts';
 
-export type Normalisation = 'ip-id' | 'chosen-port' | 'icmp-rate-limit';
+export type Normalisation = 'ip-id' | 'chosen-port' | 'fragment-id' | 'icmp-rate-limit';
 
 export interface CompareOptions {
   ports: readonly string[];
@@ -22,7 +24,7 @@ export interface CompareOptions {
   names?: readonly [string, string];
 }
 
-const NORMALISATIONS: readonly string[] = ['ip-id', 'chosen-port', 'icmp-rate-limit'];
+const NORMALISATIONS: readonly string[] = ['ip-id', 'chosen-port', 'fragment-id', 'icmp-rate-limit'];
 
 /** Null when both agree; else the first difference of the first port that has one, as text for people. */
 export function compare(left: readonly Played[], right: readonly Played[], options: CompareOptions): string | null {
@@ -79,6 +81,7 @@ function sameFrame(a: Uint8Array, b: Uint8Array, wanted: ReadonlySet<string>, ch
     x = withoutId(x);
     y = withoutId(y);
   }
+  if (wanted.has('fragment-id')) y = withPairedFragmentId(x, y, chosen);
   if (wanted.has('chosen-port')) {
     // A checksum may only differ because a port does: each frame must be right by itself.
     if (verify(x).length > 0 || verify(y).length > 0) return sameBytes(x, y);
@@ -120,20 +123,36 @@ function withoutId(frame: Uint8Array): Uint8Array {
   return out;
 }
 
-/** `y` with its chosen source or destination port replaced by the one that `x` has, when the two are a pair. */
+/** Remembers the first partner of either value; true when these two belong together. */
+function isPair(chosen: Map<string, number>, scope: string, x: number, y: number): boolean {
+  const forth = `${scope} >${y}`;
+  const reverse = `${scope} <${x}`;
+  if (!chosen.has(forth) && !chosen.has(reverse)) {
+    chosen.set(forth, x);
+    chosen.set(reverse, y);
+  }
+  return chosen.get(forth) === x && chosen.get(reverse) === y;
+}
+
+/** `y` with the identification of its fragment header (the first extension header) replaced by `x`'s, if they pair. */
+function withPairedFragmentId(x: Uint8Array, y: Uint8Array, chosen: Map<string, number>): Uint8Array {
+  const plain = (f: Uint8Array) => f.length >= 62 && get16(f, 12) === 0x86dd && f[20] === 44;
+  if (!plain(x) || !plain(y) || !isPair(chosen, `fragment ${toHex(y.subarray(22, 54))}`, get32(x, 58), get32(y, 58)))
+    return y;
+  const out = y.slice();
+  out.set(x.subarray(58, 62), 58);
+  return out;
+}
+
+/** `y` with its chosen source port replaced by the one that `x` has, when the two are a pair. */
 function withPairedPorts(x: Uint8Array, y: Uint8Array, chosen: Map<string, number>): Uint8Array {
   const h = headers(y);
   if (h === null || (h.proto !== 6 && h.proto !== 17) || x.length !== y.length || y.length < h.l4 + 8) return y;
   const out = y.slice();
   const [mine, theirs] = [get16(y, h.l4), get16(x, h.l4)];
   if (mine === theirs) return y;
-  const key = `${h.proto} ${toHex(y.subarray(h.l3 + 12, h.l3 + 16))} ${mine}`;
-  const reverse = `${h.proto} ${toHex(y.subarray(h.l3 + 12, h.l3 + 16))} <${theirs}`;
-  if (!chosen.has(key) && !chosen.has(reverse)) {
-    chosen.set(key, theirs);
-    chosen.set(reverse, mine);
-  }
-  if (chosen.get(key) !== theirs || chosen.get(reverse) !== mine) return y;
+  const scope = `${h.proto} ${toHex(y.subarray(h.l3 + 12, h.l3 + 16))}`;
+  if (!isPair(chosen, scope, theirs, mine)) return y;
   put16(out, h.l4, theirs);
   const sumAt = h.l4 + (h.proto === 6 ? 16 : 6);
   put16(out, sumAt, get16(x, sumAt)); // both were verified; with equal ports and bytes they are equal

@@ -129,8 +129,16 @@ export interface InlineRouter {
   take(port: string): Uint8Array[];
 }
 
-/** Plays a scenario's frames into an inline router under its virtual clock: the counterpart of KernelPlayer.play. */
-export function playInline(router: InlineRouter, ports: readonly string[], frames: readonly ScenarioFrame[]): Played[] {
+/**
+ * Plays a scenario's frames into an inline router under its virtual clock: the counterpart of KernelPlayer.play. The
+ * clock ends `linger` ms (0) after the last frame.
+ */
+export function playInline(
+  router: InlineRouter,
+  ports: readonly string[],
+  frames: readonly ScenarioFrame[],
+  options: { linger?: number } = {},
+): Played[] {
   const out: Played[] = [];
   const collect = (after: number) => {
     for (const port of ports) for (const frame of router.take(port)) out.push({ port, frame: frame.slice(), after });
@@ -145,5 +153,9 @@ export function playInline(router: InlineRouter, ports: readonly string[], frame
     router.advance(0);
     collect(n);
   });
+  if (options.linger) {
+    router.advance(options.linger);
+    collect(frames.length - 1);
+  }
   return out;
 }
