@@ -20,7 +20,7 @@ export interface AddressValue {
   text: string;
 }
 
-/** An address and a prefix length. Of a port: the host bits are kept. Everywhere else they are zero. */
+/** An address and a prefix length; `text` has both. Of a port: the host bits are kept. Everywhere else they are zero. */
 export interface PrefixValue extends AddressValue {
   prefixLength: number;
 }
@@ -59,6 +59,9 @@ export interface FaultConfig {
   duplicate: number;
   reorder: number;
   corrupt: number;
+  delay: number;
+  /** Frames that enter (rx), frames that leave (tx), or both. */
+  direction: 'rx' | 'tx' | 'both';
   seed: number;
 }
 

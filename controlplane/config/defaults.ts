@@ -1,0 +1,63 @@
+/**
+ * Defaults: every one of them, by the path under which docs/configuration.md documents it.
+ *
+ * `NAME` stands for a name that the user gives, `[]` for an element of a list. A test compares this table with the page.
+ */
+export const DEFAULTS = {
+  'ports.NAME.kind': 'tap',
+  'ports.NAME.mtu': 1500,
+  'ports.NAME.up': true,
+  'ports.NAME.offloads': true,
+  'ports.NAME.fault.loss': 0,
+  'ports.NAME.fault.duplicate': 0,
+  'ports.NAME.fault.reorder': 0,
+  'ports.NAME.fault.corrupt': 0,
+  'ports.NAME.fault.delay': 0,
+  'ports.NAME.fault.direction': 'both',
+  'ports.NAME.fault.seed': 1,
+  'routes[].type': 'unicast',
+  'routes[].metric': 0,
+  'zones.NAME.forward': 'accept',
+  'zones.NAME.input': 'accept',
+  'nat.profile': 'linux',
+  'nat.masquerade[].ports': '1024-65535',
+  'nat.hairpin': true,
+  // RFC 5382 REQ-9 and RFC 4787 REQ-10: ALGs are off by default, except for FTP. PPTP is the second exception here:
+  // its GRE has no ports, so that without the ALG no call survives a NAT at all.
+  'alg.ftp.enabled': true,
+  'alg.ftp.ports': 21,
+  'alg.ftp.loose': false,
+  'alg.ftp.bounce': false,
+  'alg.pptp.enabled': true,
+  'alg.pptp.ports': 1723,
+  'alg.tftp.enabled': false,
+  'alg.tftp.ports': 69,
+  'alg.sip.enabled': false,
+  'alg.sip.ports': 5060,
+  'alg.rtsp.enabled': false,
+  'alg.rtsp.ports': 554,
+  'alg.h323.enabled': false,
+  'alg.h323.ports': 1720,
+  'alg.irc.enabled': false,
+  'alg.irc.ports': 6667,
+  'offload.mode': 'on',
+  'offload.entries': 16384,
+  'offload.program-after': 2,
+  'offload.engine': 'emulated',
+  'offload.flow-cache.entries': 0,
+  'conntrack.max': 262144,
+  'conntrack.tcp-liberal': false,
+  'conntrack.checksum': true,
+  'log-level': 'info',
+  'control.socket': '/run/sluice.sock',
+} as const;
+
+/** Bytes that one tracked connection takes: record, IPv6 addresses, its share of buckets and resting records. */
+export const CONNECTION_BYTES = 320;
+/** Bytes that one engine entry takes, both families' worth. */
+export const FLOW_BYTES = 160;
+/** Largest tables: record indices times words stay in int32, with room. */
+export const MAX_CONNECTIONS = 16_777_216;
+export const MAX_FLOW_ENTRIES = 4_194_304;
+/** One of the 64 numbers of the interface table is the way to the host kernel (`sluice0`). */
+export const MAX_CONFIGURED_PORTS = 63;

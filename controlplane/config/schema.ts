@@ -1,0 +1,240 @@
+/**
+ * Schema: which keys there are and what each takes, as strict zod objects.
+ *
+ * One schema per item (a port, a route, a rule ...), so that normalize.ts can read item by item and go on after a fault
+ * in one; `configSchema` at the end is all of them together, and what docs/configuration.md is tested against.
+ * What keys mean together (names that must exist, families that must agree) is in normalize.ts and checks.ts.
+ */
+import { z } from 'zod';
+import { MAX_WORKERS } from '../../conntrack/table.ts';
+import { TIMEOUT_NAMES } from '../../conntrack/timeouts.ts';
+import { MAX_SOURCES } from '../../dataplane/interfaces.ts';
+import { MAX_CONNECTIONS, MAX_FLOW_ENTRIES } from './defaults.ts';
+import {
+  address,
+  boolean,
+  fileName,
+  icmpTypes,
+  integer,
+  integerIn,
+  interfaceName,
+  leaf,
+  mac,
+  macs,
+  name,
+  oneOf,
+  portAddresses,
+  portNumbers,
+  portRange,
+  portRanges,
+  prefix,
+  prefixes,
+  probability,
+  protocols,
+  reference,
+  socketPath,
+  someOf,
+  target,
+  text,
+} from './values.ts';
+
+/** A map with these keys and no others. */
+function map<S extends z.ZodRawShape>(shape: S) {
+  const keys = Object.keys(shape).join(', ');
+  return z.strictObject(shape, {
+    error: (issue) => (issue.code === 'invalid_type' ? `a map with ${keys}` : undefined),
+  });
+}
+
+export const ALG_NAMES = ['ftp', 'pptp', 'tftp', 'sip', 'rtsp', 'h323', 'irc'] as const;
+const VERDICTS = ['accept', 'drop', 'reject'] as const;
+const FAMILIES = ['ipv4', 'ipv6'] as const;
+const BEHAVIOURS = ['endpoint-independent', 'address-dependent', 'address-and-port-dependent'] as const;
+const PROFILES = ['linux', 'full-cone', 'restricted-cone', 'port-restricted-cone', 'symmetric'] as const;
+/** YAML 1.1 readers and JSON writers make booleans of `on` and `off`. */
+const ON_OFF = new Map<unknown, 'on' | 'off'>([
+  [true, 'on'],
+  [false, 'off'],
+]);
+
+/** IPv4 over anything is 68 bytes (RFC 791 §3.2); IPv6 needs 1280 (RFC 8200 §5). */
+export const MIN_MTU4 = 68;
+export const MIN_MTU6 = 1280;
+
+/** Whether the port carries IPv6, and so needs the larger MTU, is seen in normalize.ts. */
+const portMtu = leaf(
+  `a number from ${MIN_MTU6} to 65535`,
+  (input) => integerIn(MIN_MTU4, 65535)(input),
+  (input) => (Number(input) < MIN_MTU4 ? `a port without IPv6 may go down to ${MIN_MTU4}` : ''),
+);
+
+export const portSchema = map({
+  kind: oneOf(['tap', 'packet', 'host', 'pcap', 'memory']).optional(),
+  ifname: interfaceName.optional(),
+  zone: name.optional(),
+  mac: mac.optional(),
+  addresses: portAddresses.optional(),
+  mtu: portMtu.optional(),
+  vlan: integer(1, 4094).optional(), // IEEE 802.1Q: 0 and 4095 are reserved
+  parent: reference.optional(),
+  up: boolean.optional(),
+  ethertypes: someOf(['ipv4', 'arp', 'ipv6']).optional(),
+  sources: macs(MAX_SOURCES).optional(),
+  fault: map({
+    loss: probability.optional(),
+    duplicate: probability.optional(),
+    reorder: probability.optional(),
+    corrupt: probability.optional(),
+    delay: probability.optional(),
+    direction: oneOf(['rx', 'tx', 'both']).optional(),
+    seed: integer(0, 2147483647).optional(),
+  }).optional(),
+  mirror: fileName.optional(),
+  file: fileName.optional(),
+  out: fileName.optional(),
+  offloads: boolean.optional(),
+  queues: integer(1, MAX_WORKERS).optional(),
+});
+
+export const routeSchema = map({
+  to: prefix,
+  via: address.optional(),
+  port: reference.optional(),
+  metric: integer(0, 2147483647).optional(),
+  mtu: integer(MIN_MTU4, 65535).optional(),
+  type: oneOf(['unicast', 'blackhole', 'unreachable', 'prohibit']).optional(),
+});
+
+export const neighborSchema = map({ port: reference, ip: address, mac });
+
+const verdicts = { forward: oneOf(VERDICTS).optional(), input: oneOf(VERDICTS).optional() };
+export const zoneSchema = map({ ...verdicts, ipv4: map(verdicts).optional(), ipv6: map(verdicts).optional() });
+
+export const ruleSchema = map({
+  from: reference.optional(),
+  to: reference.optional(),
+  family: oneOf(FAMILIES).optional(),
+  proto: protocols.optional(),
+  src: prefixes.optional(),
+  dst: prefixes.optional(),
+  sport: portRanges.optional(),
+  port: portRanges.optional(),
+  'icmp-type': icmpTypes.optional(),
+  state: someOf(['new', 'established', 'related', 'invalid']).optional(),
+  verdict: oneOf(VERDICTS),
+  name: text.optional(),
+  comment: text.optional(),
+  helper: oneOf(ALG_NAMES).optional(),
+});
+
+export const masqueradeSchema = map({
+  out: reference,
+  family: oneOf(FAMILIES).optional(),
+  from: prefixes.optional(),
+  to: address.optional(),
+  mapping: oneOf(BEHAVIOURS).optional(),
+  filtering: oneOf(BEHAVIOURS).optional(),
+  ports: portRanges.optional(),
+});
+
+export const forwardSchema = map({
+  in: reference,
+  proto: protocols.optional(),
+  port: portRange.optional(),
+  to: target,
+  from: prefixes.optional(),
+});
+
+export const dmzSchema = map({ in: reference, to: address });
+export const bypassSchema = map({ from: prefixes.optional(), to: prefixes.optional() });
+
+const list = z.unknown().optional();
+/** The section without its lists, whose items are read one by one. */
+export const natShallow = map({
+  profile: oneOf(PROFILES).optional(),
+  masquerade: list,
+  forward: list,
+  dmz: list,
+  bypass: list,
+  hairpin: boolean.optional(),
+});
+
+const algShape = { ports: portNumbers.optional(), enabled: boolean.optional() };
+export const algSchema = map(algShape);
+export const ftpSchema = map({ ...algShape, loose: boolean.optional(), bounce: boolean.optional() });
+export const algSchemas = {
+  ftp: ftpSchema,
+  pptp: algSchema,
+  tftp: algSchema,
+  sip: algSchema,
+  rtsp: algSchema,
+  h323: algSchema,
+  irc: algSchema,
+};
+
+export const offloadSchema = map({
+  mode: oneOf(['off', 'on', 'verify'], ON_OFF as Map<unknown, 'off' | 'on' | 'verify'>).optional(),
+  entries: integer(0, MAX_FLOW_ENTRIES).optional(),
+  'program-after': integer(1, 1_000_000).optional(),
+  engine: oneOf(['emulated', 'kernel']).optional(),
+  'flow-cache': map({ entries: integer(0, MAX_FLOW_ENTRIES).optional() }).optional(),
+});
+
+/** `tcp_timeout_established` of the kernel is `tcp-established` here; the tracker's other settings keep their words. */
+export const TIMEOUT_KEYS: ReadonlyMap<string, string> = new Map(
+  TIMEOUT_NAMES.map((kernel) => [kernel.replace('_timeout', '').replaceAll('_', '-'), kernel]),
+);
+
+const timeoutShape: Record<string, z.ZodOptional<ReturnType<typeof integer>>> = {};
+for (const [key, kernel] of TIMEOUT_KEYS) {
+  // Deadlines are int32 milliseconds, compared by difference: see conntrack/timeouts.ts.
+  const low = kernel.includes('_timeout') ? 1 : 0;
+  timeoutShape[key] = integer(low, low === 1 ? 2_000_000 : kernel === 'tcp_max_retrans' ? 255 : 1).optional();
+}
+
+export const conntrackSchema = map({
+  max: integer(1, MAX_CONNECTIONS).optional(),
+  'tcp-liberal': boolean.optional(),
+  checksum: boolean.optional(),
+  timeouts: map(timeoutShape).optional(),
+  zones: z.record(z.string(), integer(0, 65535), { error: () => 'a map of zones and ports to numbers' }).optional(),
+});
+
+export const controlSchema = map({ socket: socketPath.optional() });
+
+/** The top level; sections that are lists or maps of names are read item by item. */
+export const topShallow = map({
+  ports: list,
+  routes: list,
+  neighbors: list,
+  zones: list,
+  rules: list,
+  nat: list,
+  alg: list,
+  offload: list,
+  conntrack: list,
+  workers: integer(1, MAX_WORKERS).optional(),
+  'log-level': oneOf(['error', 'warn', 'info', 'debug']).optional(),
+  control: list,
+});
+
+/** Everything, as one schema: for the documentation and its test. */
+export const configSchema = topShallow.extend({
+  ports: z.record(z.string(), portSchema),
+  routes: z.array(routeSchema).optional(),
+  neighbors: z.array(neighborSchema).optional(),
+  zones: z.record(z.string(), zoneSchema).optional(),
+  rules: z.array(ruleSchema).optional(),
+  nat: natShallow
+    .extend({
+      masquerade: z.array(masqueradeSchema).optional(),
+      forward: z.array(forwardSchema).optional(),
+      dmz: z.array(dmzSchema).optional(),
+      bypass: z.array(bypassSchema).optional(),
+    })
+    .optional(),
+  alg: map(algSchemas).optional(),
+  offload: offloadSchema.optional(),
+  conntrack: conntrackSchema.optional(),
+  control: controlSchema.optional(),
+});
