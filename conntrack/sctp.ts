@@ -90,6 +90,7 @@ const TAG = CT_TCP; // + dir: the tag that packets of this direction must carry
 const FLAGS = CT_TCP + 2;
 const HEARTBEAT_TAG_FAILED = 1;
 const FAILED_DIR = 2; // the direction of the heartbeat that failed
+const INIT_SEEN = 4; // << dir: an INIT whose handshake is not over yet
 
 /**
  * Exceptions to "a control chunk leaves the state as it is"; for a new connection, to "CLOSED". `dir chunk: states >
@@ -102,6 +103,7 @@ ORIGINAL ABORT: * > CLOSED
 ORIGINAL SHUTDOWN: ESTABLISHED > SHUTDOWN_SENT
 ORIGINAL SHUTDOWN_ACK: NONE SHUTDOWN_SENT SHUTDOWN_RECD HEARTBEAT_SENT > SHUTDOWN_ACK_SENT
 ORIGINAL COOKIE_ECHO: COOKIE_WAIT > COOKIE_ECHOED
+ORIGINAL COOKIE_ACK: COOKIE_ECHOED > ESTABLISHED
 ORIGINAL SHUTDOWN_COMPLETE: SHUTDOWN_ACK_SENT > CLOSED
 ORIGINAL HEARTBEAT: NONE HEARTBEAT_SENT > HEARTBEAT_SENT
 ORIGINAL HEARTBEAT_ACK: HEARTBEAT_SENT > HEARTBEAT_SENT
@@ -110,6 +112,7 @@ REPLY ABORT: CLOSED COOKIE_WAIT COOKIE_ECHOED ESTABLISHED SHUTDOWN_SENT SHUTDOWN
 REPLY SHUTDOWN: ESTABLISHED > SHUTDOWN_RECD
 REPLY SHUTDOWN_ACK: SHUTDOWN_SENT SHUTDOWN_RECD > SHUTDOWN_ACK_SENT
 REPLY ERROR: COOKIE_ECHOED > CLOSED
+REPLY COOKIE_ECHO: COOKIE_WAIT > COOKIE_ECHOED
 REPLY COOKIE_ACK: COOKIE_ECHOED > ESTABLISHED
 REPLY SHUTDOWN_COMPLETE: SHUTDOWN_ACK_SENT > CLOSED
 REPLY HEARTBEAT: HEARTBEAT_SENT > HEARTBEAT_SENT
@@ -146,8 +149,10 @@ export function newSctp(w: Int32Array, c: number, p: Packet, u8: Uint8Array, now
       if (tag !== 0) return refuse(p, WHY_SCTP_TAG); // §8.5.1 A
       if (p.end - at < 20) return refuse(p, WHY_SCTP_CHUNKS);
       w[c + TAG + REPLY] = be32(u8, at + 4);
-    } else {
-      w[c + TAG + (chunk === HEARTBEAT ? ORIGINAL : REPLY)] = tag;
+    } else if (chunk === HEARTBEAT) {
+      w[c + TAG + ORIGINAL] = tag;
+    } else if (chunk === SHUTDOWN_ACK) {
+      w[c + TAG + REPLY] = tag; // §8.4 (5): SHUTDOWN COMPLETE answers with the same tag
     }
   }
   return walk(w, c, p, u8, ORIGINAL, now, cfg, chunks, true);
@@ -218,7 +223,7 @@ function walk(
           if ((chunks & (1 << DATA)) !== 0 || ignore) return refuse(p, WHY_SCTP_TAG);
           const failed = w[c + FLAGS];
           if (chunk === HEARTBEAT) {
-            w[c + FLAGS] = HEARTBEAT_TAG_FAILED | (dir * FAILED_DIR);
+            w[c + FLAGS] = (failed & ~FAILED_DIR) | HEARTBEAT_TAG_FAILED | (dir * FAILED_DIR);
             ignore = true;
             continue;
           }
@@ -238,9 +243,14 @@ function walk(
     if (next === INVALID) return refuse(p, WHY_SCTP_STATE);
     if (chunk === INIT || chunk === INIT_ACK) {
       if (p.end - at < 20) return refuse(p, WHY_SCTP_CHUNKS);
-      w[c + TAG + (dir ^ 1)] = be32(u8, at + 4);
+      const announced = be32(u8, at + 4);
+      if (chunk === INIT) noteInit(w, c, dir, state, announced);
+      else if (staleInitAck(w, c, dir, announced)) return refuse(p, WHY_SCTP_TAG);
+      w[c + TAG + (dir ^ 1)] = announced;
       // INITs alone must not keep a connection, and the NAT mapping with it, alive for ever.
-      if (next === CLOSED && state === CLOSED && !fresh) ignore = true;
+      if (chunk === INIT && next === CLOSED && state === CLOSED && !fresh) ignore = true;
+    } else if (chunk === COOKIE_ACK) {
+      w[c + FLAGS] &= ~(INIT_SEEN | (INIT_SEEN << 1));
     }
     w[c + CT_STATE] = next;
     if (state !== next && next === ESTABLISHED) assure(w, c);
@@ -248,6 +258,27 @@ function walk(
   if (ignore) return TRACK_IGNORE;
   refresh(w, c, now, cfg[CFG_SCTP + next]);
   return TRACK_ACCEPT;
+}
+
+/**
+ * Both ends may start at once (§5.2.1), and an INIT or INIT ACK of the attempt that lost may come late: what it
+ * announces must not replace the tags that the ends have agreed on. So we remember who has an INIT under way.
+ */
+function noteInit(w: Int32Array, c: number, dir: number, state: number, announced: number): void {
+  if (state !== NONE && w[c + TAG + (dir ^ 1)] === announced) return; // sent again, or late: it says nothing new
+  const both = INIT_SEEN | (INIT_SEEN << 1);
+  let flags = w[c + FLAGS];
+  if ((flags & both) === both) flags &= ~(INIT_SEEN << (dir ^ 1));
+  w[c + FLAGS] = flags | (INIT_SEEN << dir);
+}
+
+/** True for an INIT ACK that would change a tag although its INIT is not under way, or two are. */
+function staleInitAck(w: Int32Array, c: number, dir: number, announced: number): boolean {
+  const tag = w[c + TAG + (dir ^ 1)];
+  if (tag === announced) return false;
+  const mine = (w[c + FLAGS] & (INIT_SEEN << dir)) !== 0;
+  const theirs = (w[c + FLAGS] & (INIT_SEEN << (dir ^ 1))) !== 0;
+  return (!theirs && tag !== 0) || (mine && theirs);
 }
 
 /** Which chunks there are, as a bit set of the types below 31; −1 when the packet is malformed (`p.detail`). */

@@ -59,6 +59,8 @@ const ETHERTYPE_VLAN = 0x8100;
 const ETHERTYPE_IPV6 = 0x86dd;
 /** Frames taken from one port per turn. */
 export const BURST = 256;
+/** Longest time that a packet waits for a neighbour, ms: three solicitations and a second's grace. */
+const HOLD_TIME = 4000;
 /** Frames queued for one port before they are sent. */
 const TX_QUEUE = 512;
 
@@ -99,6 +101,7 @@ export class Path {
   private readonly quote = { s: new Int32Array(4), d: new Int32Array(4), ports: 0 };
   private readonly errorSource = new Int32Array(4);
   private neighbourEpoch = 0;
+  private heldLooked = 0;
   private now = 0;
 
   constructor(tables: T.Tables, frames: Frames, ports: (Port | null)[], punt: Punt, options: PathOptions) {
@@ -144,7 +147,11 @@ export class Path {
   /** What must happen now and then: neighbours that answered, connections that expired; bounded. */
   housekeeping(): void {
     this.now = this.tables.now();
-    if (this.hold.count > 0 && this.neighbourEpoch !== this.tables.neighbours.epoch()) this.retryHeld();
+    if (
+      this.hold.count > 0 &&
+      (this.neighbourEpoch !== this.tables.neighbours.epoch() || ((this.now - this.heldLooked) | 0) >= HOLD_TIME)
+    )
+      this.retryHeld();
     this.tracker.aging.turn(this.now, 256);
     this.tables.conntrack.quiet();
   }
@@ -564,7 +571,6 @@ export class Path {
       this.counters[T.C_HELD]--;
       this.frames.free(evicted);
     }
-    this.neighbourEpoch = neighbours.epoch() - 1;
     this.punt.resolve(p.outPort, p.family, p.n0, p.n1, p.n2, p.n3);
     return HELD;
   }
@@ -578,6 +584,7 @@ export class Path {
   private retryHeld(): void {
     const neighbours = this.tables.neighbours;
     this.neighbourEpoch = neighbours.epoch();
+    this.heldLooked = this.now;
     const p = this.resumed;
     const hold = this.hold;
     const words = neighbours.words;
@@ -586,7 +593,9 @@ export class Path {
       after = hold.orderOf(n);
       hold.restore(n, p, this.frames.i32);
       const record = neighbours.find(p.outPort, p.family, p.n0, p.n1, p.n2, p.n3);
-      const state = record < 0 ? NUD_FAILED : words[neighbours.at(record)];
+      // No entry: nobody has asked yet, or the table is full; then the packet waits no longer than an answer could take.
+      const late = ((this.now - hold.since(n)) | 0) >= HOLD_TIME;
+      const state = record >= 0 ? words[neighbours.at(record)] : late ? NUD_FAILED : 0;
       if ((state & (NUD_VALID | NUD_FAILED)) === 0) continue;
       hold.forget(n);
       this.counters[T.C_HELD]--;

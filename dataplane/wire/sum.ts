@@ -9,7 +9,14 @@
  * Sum of the 16-bit halves of bytes [from, to) plus `initial` (a folded or small sum). Not folded; stays below 2^31 for
  * up to 64 KiB. An odd last byte counts as the low half, as RFC 1071 pads with zero.
  */
-export function sumRange(u16: Uint16Array, i32: Int32Array, u8: Uint8Array, from: number, to: number, initial: number): number {
+export function sumRange(
+  u16: Uint16Array,
+  i32: Int32Array,
+  u8: Uint8Array,
+  from: number,
+  to: number,
+  initial: number,
+): number {
   let low = initial;
   let high = 0;
   let at = from;

@@ -65,7 +65,8 @@ export function compare(left: readonly Played[], right: readonly Played[], optio
 
 function missing(port: string, a: readonly Played[], b: readonly Played[], names: readonly [string, string]): string {
   const [who, other, frames] = a.length > 0 ? [names[0], names[1], a] : [names[1], names[0], b];
-  const list = frames.map((p) => `  after input ${p.after}: ${summary(p.frame)}\n    ${toHex(p.frame)}`);
+  const start = (frame: Uint8Array) => toHex(frame.subarray(0, 128)) + (frame.length > 128 ? '…' : '');
+  const list = frames.map((p) => `  after input ${p.after}: ${summary(p.frame)}\n    ${start(p.frame)}`);
   return `port ${port}: ${who} sent ${frames.length} that ${other} did not\n${list.join('\n')}`;
 }
 
@@ -159,7 +160,7 @@ function withPairedPorts(x: Uint8Array, y: Uint8Array, chosen: Map<string, numbe
   return out;
 }
 
-/** Field by field, then the bytes around the first difference. */
+/** Field by field, then the first eight rows of bytes that differ. */
 export function explain(a: Uint8Array, b: Uint8Array, names: readonly [string, string] = ['kernel', 'sluice']): string {
   const lines = [
     `  ${names[0]}: ${summary(a)} (${a.length} bytes)`,
@@ -174,10 +175,12 @@ export function explain(a: Uint8Array, b: Uint8Array, names: readonly [string, s
     if (x !== y) lines.push(`    ${name}: ${names[0]} ${x}, ${names[1]} ${y}`);
   }
   const length = Math.max(a.length, b.length);
-  for (let row = 0; row < length; row += 16) {
+  let rows = 0;
+  for (let row = 0; row < length && rows < 8; row += 16) {
     const x = a.subarray(row, row + 16);
     const y = b.subarray(row, row + 16);
     if (sameBytes(x, y)) continue;
+    rows++;
     const hexRow = (bytes: Uint8Array) => Array.from(bytes, (v) => v.toString(16).padStart(2, '0')).join(' ');
     const marks = Array.from({ length: Math.max(x.length, y.length) }, (_, n) => (x[n] === y[n] ? '  ' : '^^')).join(
       ' ',

@@ -33,7 +33,7 @@ export interface RouterConfig {
     dmz?: { in: string; to: string };
   };
   alg?: Record<string, { ports?: number[] }>;
-  conntrack?: { 'tcp-liberal'?: boolean };
+  conntrack?: { max?: number; 'tcp-liberal'?: boolean };
 }
 
 /** What the kernel calls the helpers: name, protocols and usual ports. */
