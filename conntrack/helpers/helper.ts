@@ -67,6 +67,12 @@ export interface Finding {
    * rewritten to what the receiver knows.
    */
   reverse: number;
+  /**
+   * The port (PPTP: call ID) that stands for `port` at the other side when that is settled already; −1: NAT chooses.
+   * `peerTranslatedPort`: the same for `peerPort`.
+   */
+  translatedPort: number;
+  peerTranslatedPort: number;
 }
 
 /** What `inspect` sees and fills; one object per worker. */
@@ -146,6 +152,8 @@ export function newHelperContext(u8: Uint8Array): HelperContext {
       permanent: 0,
       helper: 0,
       reverse: 0,
+      translatedPort: -1,
+      peerTranslatedPort: -1,
     });
   return {
     u8,
@@ -194,5 +202,7 @@ export function nextFinding(context: HelperContext, kind: number, from: number, 
   f.permanent = 0;
   f.helper = 0;
   f.reverse = 0;
+  f.translatedPort = -1;
+  f.peerTranslatedPort = -1;
   return f;
 }
