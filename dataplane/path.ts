@@ -181,10 +181,14 @@ export class Path {
     p.own = 0;
     p.detail = 0;
     p.errorType = 0;
-    this.counters[T.C_RECEIVED]++;
     const row = T.C_PORTS + p.port * 8;
     this.counters[row + T.CP_RX_PACKETS]++;
     this.counters[row + T.CP_RX_BYTES] += p.len;
+    if ((this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_FLAGS] & IF.IFF_HOST) !== 0) {
+      this.finish(p, this.fromHost(p));
+      return;
+    }
+    this.counters[T.C_RECEIVED]++;
     this.finish(p, this.walk(p));
   }
 
@@ -222,6 +226,7 @@ export class Path {
       this.counters[T.C_HELD]++;
       return;
     }
+    if (verdict === D.CONSUMED) return; // whoever consumed the frame has seen to its slot
     if (verdict === DELIVERED) this.counters[T.C_DELIVERED]++;
     this.frames.free(p.slot);
   }
@@ -772,6 +777,18 @@ export class Path {
     p.stage = D.STAGE_OUTPUT;
     const reason = parseIp(p, this.frames, p.off + p.len);
     this.finish(p, reason !== 0 ? this.drop(p, reason) : this.walkOutput(p, tracked));
+  }
+
+  /** A frame that the host kernel sent with one of the router's addresses (sluice0): the router's own packet. */
+  private fromHost(p: Packet): number {
+    p.own = 1;
+    const refused = this.linkInput(p) || this.ipParse(p) || this.reassembly(p);
+    if (refused !== GO_ON) return refused;
+    p.stage = D.STAGE_OUTPUT;
+    if (isGroup(p)) return this.drop(p, D.IP_MULTICAST);
+    // The kernel knows none of our links: it cannot say on which one a link-local destination is.
+    if (p.family === 6 && isLinkLocal6(p.d0)) return this.drop(p, D.IP_SCOPE);
+    return this.walkOutput(p, true);
   }
 
   private walkOutput(p: Packet, tracked: boolean): number {

@@ -1,0 +1,47 @@
+/**
+ * Live: what packet workers and their supervisor tell each other beside the tables, in shared memory.
+ *
+ *   0 BELL    grows when a worker has punted; the main thread waits on it (Atomics.waitAsync)
+ *   1 FAULT   number + 1 of a worker that is to throw once: how tests kill one
+ *   16 + 8 w  of worker w: 0 STATE  1 CIRCLES through the loop (wraps)  2 SLEEPS  3 TIMEOUTS (sleeps that nobody ended)
+ *   272 + …   of worker w and port p, 4 words: 0 rx errors  1 tx errors  2 system calls  3 1 when the device is gone
+ *
+ * CIRCLES is also the workers' quiet point for what the control plane reclaims (routes, next hops): a worker that has
+ * begun a new circle, or sleeps, holds nothing that it found before.
+ */
+import { MAX_WORKERS } from '../conntrack/table.ts';
+import { MAX_PORTS } from './interfaces.ts';
+
+export const BELL = 0;
+export const FAULT = 1;
+const WORKER = 16;
+const WORKER_WORDS = 8;
+export const LW_STATE = 0;
+export const LW_CIRCLES = 1;
+export const LW_SLEEPS = 2;
+export const LW_TIMEOUTS = 3;
+const PORT = WORKER + WORKER_WORDS * MAX_WORKERS;
+const PORT_WORDS = 4;
+export const LP_RX_ERRORS = 0;
+export const LP_TX_ERRORS = 1;
+export const LP_SYSCALLS = 2;
+export const LP_GONE = 3;
+
+export const WORKER_STOPPED = 0;
+export const WORKER_RUNNING = 1;
+export const WORKER_ASLEEP = 2;
+export const WORKER_DEAD = 3;
+
+export function createLive(): SharedArrayBuffer {
+  return new SharedArrayBuffer((PORT + PORT_WORDS * MAX_PORTS * MAX_WORKERS) * 4);
+}
+
+/** Word index of worker `worker`'s words. */
+export function workerAt(worker: number): number {
+  return WORKER + worker * WORKER_WORDS;
+}
+
+/** Word index of what worker `worker` tells of port `port`. */
+export function portAt(worker: number, port: number): number {
+  return PORT + (worker * MAX_PORTS + port) * PORT_WORDS;
+}

@@ -1,0 +1,351 @@
+/**
+ * Worker: one thread of the data plane. It owns one queue of every device, walks frames, and sleeps when there are none.
+ *
+ * Run by piscina as one endless task: it ends when control[STOP] is set, or by an exception, which the supervisor
+ * answers by starting the task again. Everything that must outlive it is in shared memory or in descriptors that the
+ * main thread opened and closes.
+ *
+ *   circle:  clock → frames from the control plane → path.turn (receive, walk, send) → bell, if something was punted
+ *   sleep:   offline in the connection table, ppoll over all queues and the eventfd, then the next circle
+ *
+ * Not here: opening devices, deciding anything. The path is the same one that runs inline.
+ */
+import * as IF from './interfaces.ts';
+import {
+  BELL,
+  FAULT,
+  LP_GONE,
+  LP_RX_ERRORS,
+  LP_SYSCALLS,
+  LP_TX_ERRORS,
+  LW_CIRCLES,
+  LW_SLEEPS,
+  LW_STATE,
+  LW_TIMEOUTS,
+  portAt,
+  WORKER_ASLEEP,
+  WORKER_DEAD,
+  WORKER_RUNNING,
+  WORKER_STOPPED,
+  workerAt,
+} from './live.ts';
+import { NO_BUFFER } from './drop.ts';
+import {
+  FRAME_NEEDS_CSUM,
+  type Frames,
+  META_FLAGS,
+  META_GSO,
+  META_LEN,
+  META_OFF,
+  META_PORT,
+  META_WORDS,
+} from './frames.ts';
+import { Path, type Punt } from './path.ts';
+import { liveArena } from './ports/arena.ts';
+import { CaptureClock, CaptureWriter } from './ports/capture-writer.ts';
+import { type FaultOptions, FaultPort } from './ports/fault.ts';
+import { MirrorPort } from './ports/mirror.ts';
+import { PacketPort, type PacketRing } from './ports/packet.ts';
+import { MAX_SLEEP_MS, Poller } from './ports/poller.ts';
+import { newPortCounters, type Port } from './ports/port.ts';
+import { completeChecksum, MAX_SEGMENTS, segment } from './ports/segment.ts';
+import { type IoBackend, openGroup, tapPort } from './ports/uring.ts';
+import {
+  INJECT_OUTPUT,
+  INJECT_RECEIVE,
+  INJECT_SEND,
+  PUNT_FRAME,
+  PUNT_RESOLVE,
+  PUNT_TRANSMIT,
+  PUNT_USED,
+  RingReader,
+  RingWriter,
+} from './rings.ts';
+import { C_DROPS, C_HELD, C_TURNS, CLOCK, STOP, type TableBuffers, Tables } from './tables.ts';
+
+/** One port as a worker sees it. Descriptors are the main thread's; they are numbers that mean the same in every thread. */
+export interface PortTask {
+  /** `ring`: the device is on the main thread (kind host), frames go through the rings. */
+  kind: 'tap' | 'packet' | 'ring';
+  name: string;
+  number: number;
+  fd: number;
+  /** TUN_F_* bits that the device takes. */
+  offloads: number;
+  ring: PacketRing | null;
+  fault: FaultOptions | null;
+  /** pcapng file that gets a copy of every frame; '' none. */
+  mirror: string;
+}
+
+export interface WorkerTask {
+  worker: number;
+  workers: number;
+  buffers: TableBuffers;
+  /** Memory of live.ts. */
+  live: SharedArrayBuffer;
+  punt: SharedArrayBuffer;
+  inject: SharedArrayBuffer;
+  /** Eventfd that ends this worker's sleep. */
+  waker: number;
+  ports: PortTask[];
+  /** Frame slots, and the address where they are: the same for every start of this worker. */
+  arena: { small: number; large: number; base: number };
+  /** Seed of port choice. */
+  seed: number;
+  /** Monotonic milliseconds at which the router's clock was 0. */
+  startedAt: number;
+  io: IoBackend;
+}
+
+/** Monotonic milliseconds, the same in every thread (performance.now counts from each thread's own start). */
+export function monotonic(): () => number {
+  const offset = Number(process.hrtime.bigint() / 1000n) / 1000 - performance.now();
+  return () => offset + performance.now();
+}
+
+/** Circles between two looks at the device counters while there is no sleep. */
+const REPORT_CIRCLES = 4096;
+/** Frames taken from the inject ring in one circle. */
+const INJECT_BURST = 64;
+/** Neighbours whose use or absence was reported a moment ago: entries, and that moment in milliseconds. */
+const RECENT = 64;
+const RECENT_MS = 20;
+/** Longest sleep with a fault wrapper. */
+const FAULT_SLEEP_MS = 1;
+
+/** The path's way to the control plane. */
+class RingPunt implements Punt {
+  private readonly ring: RingWriter;
+  private readonly tables: Tables;
+  private readonly pieces = new Int32Array(MAX_SEGMENTS);
+  /** What was reported last, and when: every packet that waits would ask again. */
+  private readonly recentKey = new Int32Array(RECENT);
+  private readonly recentTime = new Int32Array(RECENT).fill(-RECENT_MS);
+
+  constructor(ring: RingWriter, tables: Tables) {
+    this.ring = ring;
+    this.tables = tables;
+  }
+
+  frame(frames: Frames, slot: number, port: number, etherType: number, l3: number): boolean {
+    // The protocols see frames as they would be on a wire: finished checksums, one MTU long.
+    const m = slot * META_WORDS;
+    const gso = frames.meta[m + META_GSO];
+    if ((gso & 0xff) !== 0) {
+      const count = segment(frames, slot, gso >>> 16, this.pieces);
+      let taken = count > 0;
+      for (let n = 0; n < count; n++) {
+        taken = this.ring.frame(PUNT_FRAME, port, frames, this.pieces[n], etherType, l3) && taken;
+        frames.free(this.pieces[n]);
+      }
+      return taken;
+    }
+    if ((frames.meta[m + META_FLAGS] & FRAME_NEEDS_CSUM) !== 0) completeChecksum(frames, slot);
+    return this.ring.frame(PUNT_FRAME, port, frames, slot, etherType, l3);
+  }
+
+  resolve(port: number, family: number, a0: number, a1: number, a2: number, a3: number): void {
+    const key = Math.imul(a0 ^ a3 ^ (a1 << 7) ^ (a2 << 13), 0x9e3779b1) ^ (port | (family << 8));
+    if (this.isNews(key)) this.ring.event(PUNT_RESOLVE, port, family, a0, a1, a2, a3);
+  }
+
+  used(neighbour: number): void {
+    if (this.isNews(~neighbour)) this.ring.event(PUNT_USED, 0, neighbour);
+  }
+
+  private isNews(key: number): boolean {
+    const now = this.tables.now();
+    const at = (key ^ (key >>> 16)) & (RECENT - 1);
+    if (this.recentKey[at] === key && ((now - this.recentTime[at]) | 0) < RECENT_MS) return false;
+    this.recentKey[at] = key;
+    this.recentTime[at] = now;
+    return true;
+  }
+}
+
+/** A port whose device is on the main thread: frames leave through the punt ring and come by INJECT_RECEIVE. */
+class RingPort implements Port {
+  readonly name: string;
+  readonly number: number;
+  linkUp = true;
+  readonly counters = newPortCounters();
+  readonly pollFd = -1;
+  private readonly ring: RingWriter;
+  private readonly pieces = new Int32Array(MAX_SEGMENTS);
+
+  constructor(name: string, number: number, ring: RingWriter) {
+    this.name = name;
+    this.number = number;
+    this.ring = ring;
+  }
+
+  rxBurst(): number {
+    return 0;
+  }
+
+  txBurst(frames: Frames, slots: Int32Array, n: number): void {
+    for (let k = 0; k < n; k++) {
+      const slot = slots[k];
+      const gso = frames.meta[slot * META_WORDS + META_GSO];
+      if ((gso & 0xff) === 0) {
+        this.send(frames, slot);
+        continue;
+      }
+      const count = segment(frames, slot, gso >>> 16, this.pieces);
+      if (count < 0) this.counters.txErrors++;
+      for (let piece = 0; piece < count; piece++) this.send(frames, this.pieces[piece]);
+      frames.free(slot);
+    }
+  }
+
+  close(): void {
+    this.linkUp = false;
+  }
+
+  private send(frames: Frames, slot: number): void {
+    const m = slot * META_WORDS;
+    if ((frames.meta[m + META_FLAGS] & FRAME_NEEDS_CSUM) !== 0) completeChecksum(frames, slot);
+    if (this.ring.frame(PUNT_TRANSMIT, this.number, frames, slot)) {
+      this.counters.txPackets++;
+      this.counters.txBytes += frames.meta[m + META_LEN];
+    } else this.counters.txErrors++;
+    frames.free(slot);
+  }
+}
+
+/** Carries out what the control plane has put into the inject ring. Returns how many records. */
+function drain(ring: RingReader, path: Path, tables: Tables, one: Int32Array): number {
+  const frames = path.frames;
+  let done = 0;
+  while (done < INJECT_BURST && ring.next()) {
+    done++;
+    const ahead = ring.kind === INJECT_OUTPUT ? 14 : 0;
+    const slot = frames.alloc(ring.length + ahead);
+    if (slot < 0) tables.counters[C_DROPS + NO_BUFFER]++;
+    else {
+      const m = slot * META_WORDS;
+      ring.copy(frames.u8, frames.meta[m + META_OFF] + ahead);
+      frames.meta[m + META_LEN] = ring.length + ahead;
+      if (ring.kind === INJECT_SEND) path.send(slot, ring.port);
+      else if (ring.kind === INJECT_OUTPUT)
+        path.output(slot, frames.u8[frames.meta[m + META_OFF] + ahead] >> 4, true, ring.port);
+      else if (ring.kind === INJECT_RECEIVE) {
+        frames.meta[m + META_PORT] = ring.port;
+        one[0] = slot;
+        path.burst(one, 1);
+      } else frames.free(slot);
+    }
+    ring.release();
+  }
+  return done;
+}
+
+/** The task: runs until control[STOP] is set. Rejects when it failed; the descriptors stay open either way. */
+export default async function run(task: WorkerTask): Promise<void> {
+  const { worker } = task;
+  const live = new Int32Array(task.live);
+  const mine = workerAt(worker);
+  const tables = new Tables(task.buffers, worker);
+  const control = tables.control;
+  const clock = monotonic();
+  const frames = liveArena(task.arena.small, task.arena.large, task.arena.base);
+  const punt = new RingWriter(task.punt);
+  const inject = new RingReader(task.inject);
+  const group = task.ports.some((port) => port.kind === 'tap') ? openGroup(task.io) : null;
+  const ports: (Port | null)[] = [];
+  const mirrors: MirrorPort[] = [];
+  try {
+    for (let n = 0; n < IF.MAX_PORTS; n++) ports.push(null);
+    for (const port of task.ports) {
+      let built: Port;
+      if (port.kind === 'tap')
+        built = tapPort(
+          { name: port.name, number: port.number, fd: port.fd, vnetHeader: true, offloads: port.offloads },
+          group,
+        );
+      else if (port.kind === 'packet' && port.ring !== null)
+        built = new PacketPort({
+          name: port.name,
+          number: port.number,
+          fd: port.fd,
+          offloads: port.offloads,
+          ring: port.ring,
+        });
+      else built = new RingPort(port.name, port.number, punt);
+      if (port.fault !== null) built = new FaultPort(built, port.fault);
+      if (port.mirror !== '') {
+        const mirror = new MirrorPort(built, new CaptureWriter(port.mirror, { format: 'pcapng' }), {
+          clock: CaptureClock.wall(),
+        });
+        mirrors.push(mirror);
+        built = mirror;
+      }
+      ports[port.number] = built;
+    }
+    const mineOnly = ports.filter((port): port is Port => port !== null);
+    const poller = new Poller(mineOnly, task.waker);
+    const path = new Path(tables, frames, ports, new RingPunt(punt, tables), {
+      seed: task.seed,
+      shared: task.workers > 1,
+    });
+    // A predecessor's held packets died with it.
+    tables.counters[C_HELD] = 0;
+    const one = new Int32Array(1);
+    // A fault wrapper counts in circles how long it holds a frame: it must not sleep meanwhile.
+    const nap = task.ports.some((port) => port.fault !== null) ? FAULT_SLEEP_MS : MAX_SLEEP_MS;
+    Atomics.store(live, mine + LW_STATE, WORKER_RUNNING);
+
+    for (let circles = 0; Atomics.load(control, STOP) === 0; circles++) {
+      // Any worker moves the clock: it must not stand still because one of them sleeps.
+      const now = (clock() - task.startedAt) | 0;
+      if (((now - control[CLOCK]) | 0) > 0) control[CLOCK] = now;
+      live[mine + LW_CIRCLES]++;
+      tables.counters[C_TURNS]++;
+      if (live[FAULT] === worker + 1) {
+        Atomics.store(live, FAULT, 0);
+        throw new Error(`worker ${worker}: fault injected by a test`);
+      }
+      const work = drain(inject, path, tables, one) + path.turn();
+      if (punt.written !== 0) {
+        punt.written = 0;
+        Atomics.add(live, BELL, 1);
+        Atomics.notify(live, BELL);
+      }
+      if ((circles & (REPORT_CIRCLES - 1)) === 0) report(mineOnly, live, worker);
+      if (!poller.shouldSleep(work)) continue;
+      report(mineOnly, live, worker);
+      live[mine + LW_SLEEPS] = poller.sleeps;
+      live[mine + LW_TIMEOUTS] = poller.timeouts;
+      Atomics.store(live, mine + LW_STATE, WORKER_ASLEEP);
+      tables.conntrack.offline();
+      poller.wait(nap);
+      tables.conntrack.quiet();
+      Atomics.store(live, mine + LW_STATE, WORKER_RUNNING);
+    }
+    Atomics.store(live, mine + LW_STATE, WORKER_STOPPED);
+  } catch (error) {
+    Atomics.store(live, mine + LW_STATE, WORKER_DEAD);
+    throw error;
+  } finally {
+    tables.conntrack.offline();
+    // The ports are not closed: their descriptors are the main thread's. Files and the io_uring are this thread's own.
+    for (const mirror of mirrors) {
+      mirror.settle();
+      mirror.writer.close();
+    }
+    group?.close();
+  }
+}
+
+/** What the devices counted, for `show link`; and which of them are gone, for the supervisor. */
+function report(ports: readonly Port[], live: Int32Array, worker: number): void {
+  for (let n = 0; n < ports.length; n++) {
+    const port = ports[n];
+    const at = portAt(worker, port.number);
+    live[at + LP_RX_ERRORS] = port.counters.rxErrors | 0;
+    live[at + LP_TX_ERRORS] = port.counters.txErrors | 0;
+    live[at + LP_SYSCALLS] = port.counters.syscalls | 0;
+    live[at + LP_GONE] = port.linkUp ? 0 : 1;
+  }
+}
