@@ -84,7 +84,7 @@ export function readYaml(text: string, file: string): Source {
       uniqueKeys: false, // checked below: the package compares every key with every other
       resolveKnownTags: false,
       merge: false,
-      logLevel: 'silent',
+      logLevel: 'error', // 'silent' would hide a second document
       version: '1.2',
       schema: 'core',
     });

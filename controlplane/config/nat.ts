@@ -162,5 +162,8 @@ function normalizeBypass(reader: Reader, item: unknown, path: Path): BypassConfi
       'neither',
       'an entry without them would switch off all translation',
     );
-  return { from: given.from ?? [], to: given.to ?? [], where: reader.where(path) };
+  const { from = [], to = [] } = given;
+  if (from.length > 0 && to.length > 0 && !to.some((prefix) => from.some((other) => other.family === prefix.family)))
+    reader.report([...path, 'to'], `addresses of IPv${from[0].family}, as "from" is`, to[0].text);
+  return { from, to, where: reader.where(path) };
 }

@@ -60,7 +60,7 @@ function normalizePort(reader: Reader, name: string, number: number, value: unkn
   if (isVlan && given.kind !== undefined)
     reader.reportWords([...path, 'kind'], 'no "kind" beside "vlan" and "parent"', given.kind, "the parent's is used");
   let ifname = given.ifname ?? '';
-  if (ifname === '' && DEVICE_KINDS.includes(kind)) {
+  if (ifname === '' && DEVICE_KINDS.includes(kind) && !reader.faulty(path)) {
     // The device is called as the port is, where the kernel allows it.
     if (interfaceName.safeParse(name).success) ifname = name;
     else reader.report([...path, 'ifname'], 'an interface name', undefined, `${name} is too long for one`);

@@ -180,9 +180,15 @@ export const offloadSchema = map({
   'flow-cache': map({ entries: integer(0, MAX_FLOW_ENTRIES).optional() }).optional(),
 });
 
-/** `tcp_timeout_established` of the kernel is `tcp-established` here; the tracker's other settings keep their words. */
+/**
+ * `tcp_timeout_established` of the kernel is `tcp-established` here. The tracker's other settings keep their words, but
+ * for the number of retransmissions, which would be called as the time that it leads to.
+ */
 export const TIMEOUT_KEYS: ReadonlyMap<string, string> = new Map(
-  TIMEOUT_NAMES.map((kernel) => [kernel.replace('_timeout', '').replaceAll('_', '-'), kernel]),
+  TIMEOUT_NAMES.map((kernel) => {
+    if (kernel === 'tcp_max_retrans') return ['tcp-retrans-count', kernel];
+    return [kernel.replace('_timeout', '').replaceAll('_', '-'), kernel];
+  }),
 );
 
 const timeoutShape: Record<string, z.ZodOptional<ReturnType<typeof integer>>> = {};
@@ -233,7 +239,7 @@ export const configSchema = topShallow.extend({
       bypass: z.array(bypassSchema).optional(),
     })
     .optional(),
-  alg: map(algSchemas).optional(),
+  alg: map(algSchemas).partial().optional(),
   offload: offloadSchema.optional(),
   conntrack: conntrackSchema.optional(),
   control: controlSchema.optional(),

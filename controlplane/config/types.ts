@@ -219,9 +219,9 @@ export interface AlgConfig {
   enabled: boolean;
   /** Destination ports of the control connection. */
   ports: number[];
-  /** FTP: accept replies that only nearly follow RFC 959 (a 227 without parentheses); others false. */
+  /** FTP: the server may name another host in its replies to PASV and EPSV; others false. */
   loose: boolean;
-  /** FTP: let PORT and PASV name a host other than the speaker; others false. */
+  /** FTP: the client may name another host in PORT and EPRT (RFC 2577 §3); others false. */
   bounce: boolean;
   where: Where;
 }
