@@ -174,8 +174,11 @@ describe.skipIf(!labReady(['nft', 'conntrack', 'ethtool']))('kernel router', () 
       const packet4 = packet('192.168.5.1', '192.168.5.2', icmp({ type: 8, id: 1, seq: 1 }, 'abc'));
       for (const vlan of [[5], [7, 0x6005]]) {
         const frame = ethernet({ src: LAN_MAC, dst: HOSTS[0].mac, vlan }, packet4);
-        inside.send(frame);
-        expect(player.play([])).toEqual([{ port: 'lan', frame, after: -1 }]);
+        const fromRouter = () => {
+          inside.send(frame);
+          return ethernet({ src: HOSTS[0].mac, dst: HOSTS[1].mac, type: 0x88b5 }, 'any');
+        };
+        expect(player.play([{ port: 'lan', frame: fromRouter }])).toEqual([{ port: 'lan', frame, after: 0 }]);
       }
     } finally {
       inside.close();

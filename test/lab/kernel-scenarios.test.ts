@@ -57,8 +57,10 @@ describe.skipIf(!labReady(['nft', 'conntrack', 'ethtool']))('scenarios on the ke
     const second = play(scenario);
     const names = ['first', 'second'] as const;
     expect(compare(first, second, { ports, normalise: scenario.normalise, names }), scenario.name).toBeNull();
-    for (const p of first) expect(verify(p.frame, { zeroUdp6: true }), scenario.name).toEqual([]);
-    all.push(...first);
+    // An error about a damaged packet quotes the damage.
+    const skipQuotes = scenario.name.startsWith('a damaged packet');
+    for (const p of first) expect(verify(p.frame, { zeroUdp6: true, skipQuotes }), scenario.name).toEqual([]);
+    if (!skipQuotes) all.push(...first);
     return first;
   };
 
@@ -69,6 +71,8 @@ describe.skipIf(!labReady(['nft', 'conntrack', 'ethtool']))('scenarios on the ke
     'TCP: a reset out of the window is dropped, the connection lives': '0w 1l 2w 4l',
     'TCP: SYN/ACK to nobody': '',
     'two hosts, one source port, one destination': '0w 1w 2w',
+    'hop limits end here for marked packets': '0l 1l 2l 3l 4l 5l 6l 7l',
+    'a damaged packet at its last hop': '0l 1l',
     'ICMP errors about a translated packet, from the far host and from a third router': '0w 1l 2l 3l 4l 5l',
     'ICMPv6 errors about a connection, and about none': '0w 1l 2l 3l',
     'port forward: in, answer, and a port beside it': '0l 1w',
@@ -103,8 +107,10 @@ describe.skipIf(!labReady(['nft', 'conntrack', 'ethtool']))('scenarios on the ke
         '-o',
         `${o}:TRUE`,
       ]);
-      const filter =
-        'ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0 || icmp.checksum.status == 0 || icmpv6.checksum.status == 0';
+      // Quotes are judged by `verify`: tshark sums up the transport checksum of a quote that is cut short.
+      const own = 'ip.checksum.status == 0 || icmp.checksum.status == 0 || icmpv6.checksum.status == 0';
+      const transport = '(tcp.checksum.status == 0 || udp.checksum.status == 0) && !icmp && !icmpv6';
+      const filter = `${own} || (${transport})`;
       const args = ['-r', join(dir, 'out.pcap'), ...options, '-Y', filter, '-T', 'fields', '-e', 'frame.number'];
       const done = spawnSync('tshark', args, { encoding: 'utf8', timeout: 25_000 });
       expect(done.stdout.trim().split('\n')).toEqual([String(all.length + 1)]);

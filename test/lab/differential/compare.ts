@@ -17,6 +17,9 @@ import type { Played } from './scenario.ts';
 
 export type Normalisation = 'ip-id' | 'chosen-port' | 'fragment-id' | 'icmp-rate-limit';
 
+/** What each side chose, found by what the other side chose. */
+type Pairs = Map<string, number>;
+
 export interface CompareOptions {
   ports: readonly string[];
   normalise?: readonly string[];
@@ -26,40 +29,78 @@ export interface CompareOptions {
 
 const NORMALISATIONS: readonly string[] = ['ip-id', 'chosen-port', 'fragment-id', 'icmp-rate-limit'];
 
-/** Null when both agree; else the first difference of the first port that has one, as text for people. */
+interface Difference {
+  /** Index of the input frame after which it shows. */
+  after: number;
+  text: string;
+}
+
+/** Null when both agree; else the earliest difference (by input frame), as text for people. */
 export function compare(left: readonly Played[], right: readonly Played[], options: CompareOptions): string | null {
-  const names = options.names ?? (['kernel', 'sluice'] as const);
   const wanted = new Set(options.normalise ?? []);
   for (const n of wanted)
     if (!NORMALISATIONS.includes(n))
       throw new Error(`compare: expected a normalisation of ${NORMALISATIONS}, got "${n}"`);
-  const chosen = new Map<string, number>();
-  for (const port of options.ports) {
-    const a = left.filter((p) => p.port === port);
-    const b = right.filter((p) => p.port === port);
-    let n = 0;
-    let m = 0;
-    for (; n < a.length && m < b.length; n++, m++) {
-      const x = a[n];
-      const y = b[m];
-      if (sameFrame(x.frame, y.frame, wanted, chosen)) continue;
-      if (wanted.has('icmp-rate-limit')) {
-        if (isError(x.frame) && !isError(y.frame)) {
-          m--;
-          continue;
-        }
-        if (isError(y.frame) && !isError(x.frame)) {
-          n--;
-          continue;
-        }
-      }
-      return `port ${port}, frame ${n} (after input ${x.after} / ${y.after}) differs\n${explain(x.frame, y.frame, names)}`;
+  const names = options.names ?? (['kernel', 'sluice'] as const);
+  const differences = options.ports.flatMap((port) => {
+    const of = (all: readonly Played[]) => all.filter((p) => p.port === port);
+    return comparePort(port, of(left), of(right), wanted, names) ?? [];
+  });
+  differences.sort((x, y) => x.after - y.after);
+  return differences[0]?.text ?? null;
+}
+
+function comparePort(
+  port: string,
+  a: readonly Played[],
+  b: readonly Played[],
+  wanted: ReadonlySet<string>,
+  names: readonly [string, string],
+): Difference | null {
+  let chosen: Pairs = new Map();
+  let n = 0;
+  let m = 0;
+  while (n < a.length && m < b.length) {
+    if (sameFrame(a[n].frame, b[m].frame, wanted, chosen)) {
+      n++;
+      m++;
+      continue;
     }
-    const skip = (p: Played) => wanted.has('icmp-rate-limit') && isError(p.frame);
-    const moreA = a.slice(n).filter((p) => !skip(p));
-    const moreB = b.slice(m).filter((p) => !skip(p));
-    if (moreA.length > 0 || moreB.length > 0) return missing(port, moreA, moreB, names);
+    const skipped = wanted.has('icmp-rate-limit') ? skipErrors(a, n, b, m, wanted, chosen) : null;
+    if (skipped === null) {
+      const text = `port ${port}, frame ${n} (after input ${a[n].after} / ${b[m].after}) differs`;
+      return { after: Math.min(a[n].after, b[m].after), text: `${text}\n${explain(a[n].frame, b[m].frame, names)}` };
+    }
+    [n, m, chosen] = skipped;
   }
+  const left = (list: readonly Played[], from: number) =>
+    list.slice(from).filter((p) => !(wanted.has('icmp-rate-limit') && isError(p.frame)));
+  const [moreA, moreB] = [left(a, n), left(b, m)];
+  if (moreA.length === 0 && moreB.length === 0) return null;
+  return { after: (moreA[0] ?? moreB[0]).after, text: missing(port, moreA, moreB, names) };
+}
+
+/** Positions after errors that only one side sent, where both agree again; null when there are none. */
+function skipErrors(
+  a: readonly Played[],
+  n: number,
+  b: readonly Played[],
+  m: number,
+  wanted: ReadonlySet<string>,
+  chosen: Pairs,
+): [number, number, Pairs] | null {
+  for (const [list, from, other] of [
+    [a, n, b[m]],
+    [b, m, a[n]],
+  ] as const)
+    for (let at = from + 1; at < list.length && isError(list[at - 1].frame); at++) {
+      const pairs = new Map(chosen); // a guess that fails must leave no trace
+      const agree =
+        list === a
+          ? sameFrame(list[at].frame, other.frame, wanted, pairs)
+          : sameFrame(other.frame, list[at].frame, wanted, pairs);
+      if (agree) return list === a ? [at, m, chosen] : [n, at, chosen];
+    }
   return null;
 }
 
@@ -74,7 +115,7 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, n) => byte === b[n]);
 }
 
-function sameFrame(a: Uint8Array, b: Uint8Array, wanted: ReadonlySet<string>, chosen: Map<string, number>): boolean {
+function sameFrame(a: Uint8Array, b: Uint8Array, wanted: ReadonlySet<string>, chosen: Pairs): boolean {
   if (sameBytes(a, b)) return true;
   let x = a;
   let y = b;
@@ -125,7 +166,7 @@ function withoutId(frame: Uint8Array): Uint8Array {
 }
 
 /** Remembers the first partner of either value; true when these two belong together. */
-function isPair(chosen: Map<string, number>, scope: string, x: number, y: number): boolean {
+function isPair(chosen: Pairs, scope: string, x: number, y: number): boolean {
   const forth = `${scope} >${y}`;
   const reverse = `${scope} <${x}`;
   if (!chosen.has(forth) && !chosen.has(reverse)) {
@@ -136,7 +177,7 @@ function isPair(chosen: Map<string, number>, scope: string, x: number, y: number
 }
 
 /** `y` with the identification of its fragment header (the first extension header) replaced by `x`'s, if they pair. */
-function withPairedFragmentId(x: Uint8Array, y: Uint8Array, chosen: Map<string, number>): Uint8Array {
+function withPairedFragmentId(x: Uint8Array, y: Uint8Array, chosen: Pairs): Uint8Array {
   const plain = (f: Uint8Array) => f.length >= 62 && get16(f, 12) === 0x86dd && f[20] === 44;
   if (!plain(x) || !plain(y) || !isPair(chosen, `fragment ${toHex(y.subarray(22, 54))}`, get32(x, 58), get32(y, 58)))
     return y;
@@ -146,7 +187,7 @@ function withPairedFragmentId(x: Uint8Array, y: Uint8Array, chosen: Map<string, 
 }
 
 /** `y` with its chosen source port replaced by the one that `x` has, when the two are a pair. */
-function withPairedPorts(x: Uint8Array, y: Uint8Array, chosen: Map<string, number>): Uint8Array {
+function withPairedPorts(x: Uint8Array, y: Uint8Array, chosen: Pairs): Uint8Array {
   const h = headers(y);
   if (h === null || (h.proto !== 6 && h.proto !== 17) || x.length !== y.length || y.length < h.l4 + 8) return y;
   const out = y.slice();

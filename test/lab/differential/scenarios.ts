@@ -2,7 +2,7 @@
  * The catalogue: scenarios by hand for what the traps are about, and a generator of random ones. All are free of
  * time: no scenario waits for a timeout, since the kernel's clock cannot be moved.
  */
-import { concat, fragment4, fragment6, icmp, icmpv6, Random, tcp, udp } from '../../lib/build.ts';
+import { concat, fragment4, fragment6, icmp, icmpv6, ipText, Random, tcp, udp } from '../../lib/build.ts';
 import { type Flow, fromLan, fromWan, goodbye, handshake, ipOf, packet, tcpFrame, udpExchange } from './frames.ts';
 import { far, HOSTS, LAN4, LAN6, type Scenario, type ScenarioFrame, WAN4, WAN6 } from './scenario.ts';
 
@@ -63,7 +63,8 @@ function ftp(flow: Flow, lines: readonly { way: 'out' | 'back'; text: string; gr
 
 const echo = (src: string, dst: string, id: number) =>
   packet(src, dst, (src.includes(':') ? icmpv6 : icmp)({ type: src.includes(':') ? 128 : 8, id, seq: 1 }, 'ping'));
-const dead = (src: string, dst: string) => packet(src, dst, udp({ sport: 1, dport: 33434 }, 'x'), { ttl: 1 });
+const dead = (src: string, dst: string, o: { ttl?: number; tos?: number; checksum?: number } = {}) =>
+  packet(src, dst, udp({ sport: 1, dport: 33434, checksum: o.checksum }, 'x'), { ttl: o.ttl ?? 1, tos: o.tos });
 
 export const SCENARIOS: readonly Scenario[] = [
   { name: 'UDP exchange through masquerading', topology: {}, frames: udpExchange({ dport: 53 }) },
@@ -176,6 +177,38 @@ export const SCENARIOS: readonly Scenario[] = [
     topology: {},
     normalise: ['ip-id', 'icmp-rate-limit'],
     frames: [fromLan(A, dead(A.v4, far(1).v4)), fromLan(A, dead(A.v6, far(1).v6)), fromLan(A, dead(A.v4, LAN4))],
+  },
+  {
+    name: 'hop limits end here for marked packets',
+    topology: {},
+    normalise: ['ip-id'],
+    notes:
+      'an error has precedence 6 and keeps the rest of TOS in IPv4 (RFC 1812 §4.3.2.5); in IPv6 Linux sends class 0',
+    frames: [0x01, 0x03, 0x10, 0xb8].flatMap((tos) => [
+      fromLan(A, dead(A.v4, far(1).v4, { tos })),
+      fromLan(A, dead(A.v6, far(1).v6, { tos })),
+    ]),
+  },
+  {
+    name: 'hop limits that were zero already',
+    topology: {},
+    normalise: ['ip-id'],
+    notes: 'RFC 4443 §3.3: received with zero or decremented to zero, both are answered',
+    frames: [
+      fromLan(A, dead(A.v4, far(1).v4, { ttl: 0 })),
+      fromLan(A, dead(A.v6, far(1).v6, { ttl: 0 })),
+      fromLan(A, dead(A.v4, LAN4, { ttl: 0 })),
+    ],
+  },
+  {
+    name: 'a damaged packet at its last hop',
+    topology: {},
+    normalise: ['ip-id', 'icmp-rate-limit'],
+    notes: 'Linux looks at the hop limit before its filter drops INVALID; a router may stay silent (RFC 4443 §2.4 f)',
+    frames: [
+      fromLan(A, dead(A.v4, far(1).v4, { checksum: 0xdead })),
+      fromLan(A, dead(A.v6, far(1).v6, { checksum: 0xdead })),
+    ],
   },
   {
     name: 'ICMP errors about a translated packet, from the far host and from a third router',
@@ -309,11 +342,77 @@ export const SCENARIOS: readonly Scenario[] = [
   },
 ];
 
+/** An ICMP error from outside about some frame that has left through the WAN port, or about the input itself. */
+function errorAboutSome(random: Random): ScenarioFrame {
+  const pick = random.next();
+  const code = random.int(0, 4);
+  const cut = random.pick([28, 48, 68, 576]);
+  const unreachable = random.chance(0.7);
+  return {
+    port: 'wan',
+    frame: (past) => {
+      const left = past.filter((p) => p.port === 'wan');
+      const about = left.length > 0 ? left[pick % left.length].frame : (probe(WAN4, 1).frame as Uint8Array);
+      const quote = ipOf(about);
+      const six = quote[0] >> 4 === 6;
+      const make = six ? icmpv6 : icmp;
+      const error = make(
+        { type: six ? (unreachable ? 1 : 3) : unreachable ? 3 : 11, code: unreachable ? code : 0 },
+        quote.subarray(0, cut),
+      );
+      const to = six ? ipText(quote.subarray(8, 24)) : WAN4;
+      return fromWan(packet(six ? far(9).v6 : far(9).v4, to, error)).frame as Uint8Array;
+    },
+  };
+}
+
+/** A damaged packet at its last hop is a scenario of its own: both routers may answer or not. */
+function lastHop(frame: Uint8Array): boolean {
+  return frame[12] === 0x86 ? frame[21] <= 1 : frame[22] <= 1;
+}
+
+/** One TCP segment of a flow, mostly plausible; `state` holds both sides' next sequence numbers. */
+function randomSegment(
+  random: Random,
+  flow: Flow,
+  way: 'out' | 'back',
+  state: [number, number],
+  n: number,
+): ScenarioFrame {
+  const [a, b] = state;
+  const flags = random.pick(['S', 'SA', 'A', 'A', 'PA', 'PA', 'FA', 'R', 'RA', 'FPU', 'SF']);
+  const data = flags.includes('P') ? `data ${n}` : '';
+  // Most numbers are right; some are a little off, as after a loss, some far off, as from an attacker.
+  const skew = random.chance(0.8) ? 0 : random.chance(0.6) ? random.int(-3000, 3000) : random.next();
+  const ackSkew = random.chance(0.85) ? 0 : random.chance(0.6) ? random.int(-70000, 70000) : random.next();
+  const [seq, ack] = way === 'out' ? [a, b] : [b, a];
+  const options = flags.startsWith('S')
+    ? {
+        mss: random.pick([536, 1460]),
+        wscale: random.chance(0.5) ? random.int(0, 15) : undefined,
+        sackPermitted: random.chance(0.5),
+      }
+    : random.chance(0.2)
+      ? { timestamps: [n, n] as const, sack: [[ack + 10, ack + 20] as const] }
+      : undefined;
+  if (skew === 0) state[way === 'out' ? 0 : 1] = (seq + data.length + (/[SF]/.test(flags) ? 1 : 0)) >>> 0;
+  return tcpFrame(flow, {
+    way,
+    flags,
+    seq: (seq + skew) >>> 0,
+    ack: flags.includes('A') ? (ack + ackSkew) >>> 0 : 0,
+    win: random.pick([0, 1, 500, 65535]),
+    data,
+    options,
+  });
+}
+
 /**
  * A random conversation of `length` frames between few hosts and ports, so that connections meet: UDP, TCP with
- * plausible and implausible numbers, echo, sudden answers, small hop limits. The seed gives the same one every time.
+ * plausible and implausible numbers, echo, ICMP errors, repeated and damaged frames, hop limits that end at the
+ * router. The seed gives the same one every time.
  */
-export function randomScenario(seed: number, length = 20): Scenario {
+export function randomScenario(seed: number, length = 30): Scenario {
   const random = new Random(seed);
   const frames: ScenarioFrame[] = [];
   const sequence = new Map<string, [number, number]>();
@@ -321,38 +420,33 @@ export function randomScenario(seed: number, length = 20): Scenario {
     const host = random.pick(HOSTS.slice(0, 2));
     const family = random.chance(0.5) ? 4 : 6;
     // Ports are a host's own: whose port NAT changes is a question for scenarios made for it.
-    const flow: Flow = {
-      host,
-      family,
-      far: random.int(1, 2),
-      sport: (host === A ? 40000 : 50000) + random.int(0, 1),
-      dport: random.pick([53, 80]),
-    };
+    const sport = (host === A ? 40000 : 50000) + random.int(0, 1);
+    const flow: Flow = { host, family, far: random.int(1, 2), sport, dport: random.pick([53, 80]) };
     const way = random.chance(0.6) ? 'out' : 'back';
-    const kind = random.int(0, 9);
-    if (kind < 3) frames.push(udpExchange(flow, `q${n}`, `a${n}`)[way === 'out' ? 0 : 1]);
-    else if (kind < 9) {
+    const [inside, seen, outside] = family === 4 ? [host.v4, WAN4, far(1).v4] : [host.v6, host.v6, far(1).v6];
+    const kind = random.int(0, 99);
+    if (kind < 25) frames.push(udpExchange(flow, `q${n}`, `a${n}`)[way === 'out' ? 0 : 1]);
+    else if (kind < 75) {
       const key = JSON.stringify(flow);
-      const [a, b] = sequence.get(key) ?? [random.int(1, 0x7fffffff), random.int(1, 0x7fffffff)];
-      const flags = random.pick(['S', 'SA', 'A', 'PA', 'PA', 'FA', 'R', 'RA']);
-      const data = flags === 'PA' ? `data ${n}` : '';
-      const skew = random.chance(0.1) ? random.next() : 0;
-      const [seq, ack] = way === 'out' ? [a, b] : [b, a];
-      frames.push(
-        tcpFrame(flow, {
-          way,
-          flags,
-          seq: (seq + skew) >>> 0,
-          ack: flags.includes('A') ? ack : 0,
-          win: random.int(1, 65535),
-          data,
-        }),
-      );
-      const used = data.length + (/[SF]/.test(flags) ? 1 : 0);
-      if (skew === 0) sequence.set(key, way === 'out' ? [a + used, b] : [a, b + used]);
-    } else if (way === 'out')
-      frames.push(fromLan(host, echo(family === 4 ? host.v4 : host.v6, family === 4 ? far(1).v4 : far(1).v6, n)));
-    else frames.push(fromWan(echo(family === 4 ? far(1).v4 : far(1).v6, family === 4 ? WAN4 : host.v6, n)));
+      const state: [number, number] = sequence.get(key) ?? [random.next(), random.next()];
+      sequence.set(key, state);
+      frames.push(randomSegment(random, flow, way, state, n));
+    } else if (kind < 82)
+      frames.push(way === 'out' ? fromLan(host, echo(inside, outside, n)) : fromWan(echo(outside, seen, n)));
+    else if (kind < 88) frames.push(errorAboutSome(random));
+    else if (kind < 92) frames.push(fromLan(host, dead(inside, outside)));
+    else if (frames.length > 0) {
+      const again = random.pick(frames);
+      if (kind < 97 || typeof again.frame === 'function' || lastHop(again.frame)) frames.push(again);
+      else {
+        const damaged = again.frame.slice();
+        // Addresses stay (neighbours that nobody has named are asked for at their own pace), and so does the hop limit.
+        const six = damaged[12] === 0x86;
+        const at = random.pick([random.int(14, six ? 20 : 25), random.int(six ? 54 : 34, damaged.length - 1)]);
+        damaged[at] ^= 1 << random.int(0, 7);
+        frames.push({ port: again.port, frame: damaged });
+      }
+    }
   }
-  return { name: `random, seed ${seed}`, topology: {}, frames };
+  return { name: `random, seed ${seed}`, topology: {}, normalise: ['ip-id'], frames };
 }

@@ -80,6 +80,8 @@ export class KernelRouter {
       );
     }
     this.ports.forEach((name, n) => {
+      // A neighbour that nobody has named is asked for once, and nothing follows later in another scenario.
+      for (const ip of ['ipv4', 'ipv6']) lab.sysctl(ns, { [`net.${ip}.neigh.${name}.retrans_time_ms`]: 3_600_000 });
       lab.ip(ns, `route add ${fenceAddress(n)}/32 dev ${name}`);
       lab.neighbour(ns, name, fenceAddress(n), FENCE_MAC);
     });
