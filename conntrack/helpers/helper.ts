@@ -25,6 +25,11 @@ export const FIND_REWRITE = 2;
 export const FIND_LENGTH = 3;
 /** What an earlier finding opened is over (RTSP TEARDOWN, SIP BYE, PPTP call-clear): expectations of `class` go. */
 export const FIND_CLOSE = 4;
+/**
+ * What an earlier finding opened is confirmed by the other end (SIP: 200 to REGISTER): expectations of `class` live
+ * `timeout` seconds from now. Nothing is rewritten; who does not know this kind may pass it over.
+ */
+export const FIND_REFRESH = 5;
 
 /** Who may use an expectation. */
 export const FROM_PEER = 0; // the other end's address of the control connection, any port
@@ -73,6 +78,9 @@ export interface Finding {
    */
   translatedPort: number;
   peerTranslatedPort: number;
+  /** FIND_LENGTH: the bytes that the number counts, absolute; replacements inside change it, others do not. */
+  bodyFrom: number;
+  bodyTo: number;
 }
 
 /** What `inspect` sees and fills; one object per worker. */
@@ -154,6 +162,8 @@ export function newHelperContext(u8: Uint8Array): HelperContext {
       reverse: 0,
       translatedPort: -1,
       peerTranslatedPort: -1,
+      bodyFrom: 0,
+      bodyTo: 0,
     });
   return {
     u8,
@@ -204,5 +214,7 @@ export function nextFinding(context: HelperContext, kind: number, from: number, 
   f.reverse = 0;
   f.translatedPort = -1;
   f.peerTranslatedPort = -1;
+  f.bodyFrom = 0;
+  f.bodyTo = 0;
   return f;
 }

@@ -1,0 +1,45 @@
+/**
+ * Index: the registry of helpers. A connection's record holds a helper's number, configuration and listings its name; both
+ * are fixed: numbers are kept in shared memory, names are netfilter's.
+ *
+ * A number is taken by one line in `helpers`, at its place. Not here: which connection gets which helper.
+ */
+import { FTP, ftp } from './ftp.ts';
+import type { Helper } from './helper.ts';
+import { pptp } from './pptp.ts';
+
+export const HELPER_NONE = 0;
+export const HELPER_FTP = FTP;
+export const HELPER_TFTP = 2;
+export const HELPER_IRC = 3;
+export const HELPER_RTSP = 4;
+export const HELPER_SIP = 5;
+export const HELPER_PPTP = 6;
+export const HELPER_Q931 = 7;
+export const HELPER_H245 = 8;
+export const HELPER_RAS = 9;
+
+/** By number; null: none (yet) of that number. */
+export const helpers: readonly (Helper | null)[] = [
+  null, // 0: a connection without a helper
+  ftp,
+  null, // 2: tftp
+  null, // 3: irc
+  null, // 4: rtsp
+  null, // 5: sip
+  pptp,
+  null, // 7: Q.931 (h323.ts)
+  null, // 8: H.245 (h323.ts)
+  null, // 9: RAS (h323.ts)
+];
+
+/** The helper of a number from a connection's record; null for 0 and for what is not registered. */
+export function helperOf(number: number): Helper | null {
+  return number > 0 && number < helpers.length ? helpers[number] : null;
+}
+
+/** The helper of netfilter's name (`ftp`, `Q.931`), in any case; null when there is none. For configuration, not for packets. */
+export function helperNamed(name: string): Helper | null {
+  const wanted = name.toLowerCase();
+  return helpers.find((helper) => helper?.name.toLowerCase() === wanted) ?? null;
+}
