@@ -16,7 +16,7 @@ import type {
   NatConfig,
   NatProfile,
 } from './types.ts';
-import { familyOf, PORT_PROTOCOLS, PROTOCOLS, toRange } from './values.ts';
+import { PORT_PROTOCOLS, PROTOCOLS, toRange } from './values.ts';
 
 /** RFC 4787 words for the profiles, whose names are those of RFC 3489 §5. */
 const PROFILES: Readonly<Record<NatProfile, readonly [NatBehaviour, NatBehaviour]>> = {
@@ -26,6 +26,9 @@ const PROFILES: Readonly<Record<NatProfile, readonly [NatBehaviour, NatBehaviour
   'port-restricted-cone': ['endpoint-independent', 'address-and-port-dependent'],
   symmetric: ['address-and-port-dependent', 'address-and-port-dependent'],
 };
+
+/** RFC 6092 and RFC 4864: what NAT does for IPv4 hosts, a filter does for IPv6 ones. */
+const NO_NAT6 = 'IPv6 is routed, not translated: let it in with a rule';
 
 export function normalizeNat(reader: Reader, value: unknown, scopes: Scopes): NatConfig {
   const given = reader.read(natShallow, value ?? {}, ['nat']) ?? {};
@@ -69,23 +72,21 @@ function normalizeMasquerade(
   const given = reader.read(masqueradeSchema, item, path, { out: '?' });
   if (given === undefined) return null;
   const out = scopes.find(given.out, [...path, 'out']);
-  // Without any word about the family it is IPv4: RFC 6296 §1 and RFC 4864 are why IPv6 is not translated unasked.
-  const family = familyOf(given.family) ?? given.to?.family ?? given.from?.[0].family ?? 4;
+  if (given.family === 'ipv6') reader.report([...path, 'family'], 'ipv4', given.family, NO_NAT6);
   given.from?.forEach((prefix, n) => {
-    if (prefix.family !== family) reader.report([...path, 'from', n], `addresses of IPv${family}`, prefix.text);
+    if (prefix.family === 6) reader.report([...path, 'from', n], 'addresses of IPv4', prefix.text, NO_NAT6);
   });
-  if (given.to !== undefined && given.to.family !== family)
-    reader.report([...path, 'to'], `an address of IPv${family}`, given.to.text);
+  if (given.to?.family === 6) reader.report([...path, 'to'], 'an address of IPv4', given.to.text, NO_NAT6);
   if (out === null) return null;
   const [mapping, filtering] = PROFILES[profile];
   return {
     out,
-    family,
+    family: 4,
     from: given.from ?? [],
     to: given.to ?? null,
     mapping: given.mapping ?? mapping,
     filtering: given.filtering ?? filtering,
-    ports: given.ports ?? [toRange(DEFAULTS['nat.masquerade[].ports'])!],
+    ports: [given.ports ?? toRange(DEFAULTS['nat.masquerade[].ports'])!],
     portsGiven: given.ports !== undefined,
     keepPort: profile === 'linux',
     where: reader.where(path),
@@ -116,6 +117,7 @@ function normalizeForward(reader: Reader, item: unknown, path: Path, scopes: Sco
     const got = `${toPort[1] - toPort[0] + 1} ports`;
     reader.reportWords([...path, 'to'], `one port, or a range of ${port[1] - port[0] + 1} as in "port"`, got);
   }
+  if (address.family === 6) reader.report([...path, 'to'], 'an address of IPv4', address.text, NO_NAT6);
   given.from?.forEach((prefix, n) => {
     if (prefix.family !== address.family)
       reader.report([...path, 'from', n], `addresses of IPv${address.family}, as "to" is`, prefix.text);
@@ -129,6 +131,7 @@ function normalizeDmz(reader: Reader, value: unknown, scopes: Scopes): DmzConfig
   const read = (item: unknown, path: Path): DmzConfig | null => {
     const given = reader.read(dmzSchema, item, path);
     const scope = given === undefined ? null : scopes.find(given.in, [...path, 'in']);
+    if (given?.to.family === 6) reader.report([...path, 'to'], 'an address of IPv4', given.to.text, NO_NAT6);
     return given === undefined || scope === null ? null : { in: scope, to: given.to, where: reader.where(path) };
   };
   const path: Path = ['nat', 'dmz'];
@@ -139,9 +142,8 @@ function normalizeDmz(reader: Reader, value: unknown, scopes: Scopes): DmzConfig
   const all = items(reader, value, path, read);
   const seen = new Set<string>();
   all.forEach((entry) => {
-    const key = `${entry.in.kind} ${entry.in.name} ${entry.to.family}`;
-    if (seen.has(key))
-      reader.warn(path, `a second host of IPv${entry.to.family} for ${entry.in.name} is never reached`);
+    const key = `${entry.in.kind} ${entry.in.name}`;
+    if (seen.has(key)) reader.warn(path, `a second host for ${entry.in.name} is never reached`);
     seen.add(key);
   });
   return all;

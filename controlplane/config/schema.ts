@@ -134,7 +134,7 @@ export const masqueradeSchema = map({
   to: address.optional(),
   mapping: oneOf(BEHAVIOURS).optional(),
   filtering: oneOf(BEHAVIOURS).optional(),
-  ports: portRanges.optional(),
+  ports: portRange.optional(),
 });
 
 export const forwardSchema = map({
@@ -182,10 +182,11 @@ export const offloadSchema = map({
 
 /**
  * `tcp_timeout_established` of the kernel is `tcp-established` here. The tracker's other settings keep their words, but
- * for the number of retransmissions, which would be called as the time that it leads to.
+ * for the number of retransmissions, which would be called as the time that it leads to, and `tcp_be_liberal`, which is
+ * `conntrack.tcp-liberal`.
  */
 export const TIMEOUT_KEYS: ReadonlyMap<string, string> = new Map(
-  TIMEOUT_NAMES.map((kernel) => {
+  TIMEOUT_NAMES.filter((kernel) => kernel !== 'tcp_be_liberal').map((kernel) => {
     if (kernel === 'tcp_max_retrans') return ['tcp-retrans-count', kernel];
     return [kernel.replace('_timeout', '').replaceAll('_', '-'), kernel];
   }),

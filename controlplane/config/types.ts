@@ -158,16 +158,17 @@ export interface RuleConfig {
   where: Where;
 }
 
+/** NAT is of IPv4: entries that name IPv6 are refused. */
 export interface MasqueradeConfig {
   out: Scope;
-  family: Family;
+  family: 4;
   /** Sources meant; empty: any. */
   from: PrefixValue[];
   /** The address to use; null: the egress port's own. */
   to: AddressValue | null;
   mapping: NatBehaviour;
   filtering: NatBehaviour;
-  /** Ports to choose from. */
+  /** Ports to choose from: one range. */
   ports: PortRange[];
   /** True when `ports` was written: then a source port outside of it is never kept. */
   portsGiven: boolean;

@@ -239,7 +239,7 @@ export const portNumbers = oneOrMore('a port from 1 to 65535', integerIn(1, 6553
 
 /** ADDRESS, ADDRESS:PORT or ADDRESS:PORT-PORT; an IPv6 address with a port stands in brackets (RFC 3986 §3.2.2). */
 export const target = leaf(
-  'an address, with or without a port, such as 192.168.1.10:80 or [2001:db8::10]:443',
+  'an address, with or without a port, such as 192.168.1.10 or 192.168.1.10:80',
   (input): { address: AddressValue; port: PortRange | null } | undefined => {
     if (typeof input !== 'string') return undefined;
     const plain = toAddress(input);

@@ -401,13 +401,6 @@ describe('nat', () => {
       return [formatAddress(to.family, ...(to.words as [number, number, number, number])), port, toPort, protocols];
     };
     expect(target('port: 80, to: 192.168.1.10')).toEqual(['192.168.1.10', [80, 80], null, [6, 17]]);
-    expect(target('proto: tcp, port: 80, to: "[2001:db8:1::10]:8080"')).toEqual([
-      '2001:db8:1::10',
-      [80, 80],
-      [8080, 8080],
-      [6],
-    ]);
-    expect(target('proto: udp, port: 80, to: "2001:db8:1::10"')).toEqual(['2001:db8:1::10', [80, 80], null, [17]]);
     expect(target('proto: tcp, port: 5000-5010, to: 192.168.1.10:6000-6010')).toEqual([
       '192.168.1.10',
       [5000, 5010],
@@ -438,11 +431,11 @@ describe('nat', () => {
     ],
     [
       'forward: [{ in: wan, port: 80, to: 192.168.1.10:0 }]',
-      'nat.forward[0].to: an address, with or without a port, such as 192.168.1.10:80 or [2001:db8::10]:443 / "192.168.1.10:0"',
+      'nat.forward[0].to: an address, with or without a port, such as 192.168.1.10 or 192.168.1.10:80 / "192.168.1.10:0"',
     ],
     [
       'forward: [{ in: wan, port: 80, to: "[192.168.1.10]:80" }]',
-      'nat.forward[0].to: an address, with or without a port, such as 192.168.1.10:80 or [2001:db8::10]:443 / "[192.168.1.10]:80"',
+      'nat.forward[0].to: an address, with or without a port, such as 192.168.1.10 or 192.168.1.10:80 / "[192.168.1.10]:80"',
     ],
     [
       'forward: [{ in: wan, port: 80, to: 192.168.1.10, from: "2001:db8::/32" }]',
@@ -450,11 +443,11 @@ describe('nat', () => {
     ],
     [
       'masquerade: [{ out: wan, from: [10.0.0.0/8, "2001:db8::/32"] }]',
-      'nat.masquerade[0].from[1]: addresses of IPv4 / "2001:db8::/32"',
+      'nat.masquerade[0].from[1]: addresses of IPv4 / "2001:db8::/32" / IPv6 is routed, not translated: let it in with a rule',
     ],
     [
-      'masquerade: [{ out: wan, family: ipv6, to: 203.0.113.2 }]',
-      'nat.masquerade[0].to: an address of IPv6 / "203.0.113.2"',
+      'masquerade: [{ out: wan, family: ipv6 }]',
+      'nat.masquerade[0].family: ipv4 / "ipv6" / IPv6 is routed, not translated: let it in with a rule',
     ],
     ['masquerade: [{ out: want }]', 'nat.masquerade[0].out: the name of a zone or port / "want" / did you mean "wan"?'],
     [
@@ -469,6 +462,18 @@ describe('nat', () => {
       'bypass: [{ from: 10.0.0.0/8, to: "2001:db8::/32" }]',
       'nat.bypass[0].to: addresses of IPv4, as "from" is / "2001:db8::/32"',
     ],
+    [
+      'forward: [{ in: wan, port: 80, to: "[2001:db8:1::10]:80" }]',
+      'nat.forward[0].to: an address of IPv4 / "2001:db8:1::10" / IPv6 is routed, not translated: let it in with a rule',
+    ],
+    [
+      'dmz: { in: wan, to: "2001:db8:1::10" }',
+      'nat.dmz.to: an address of IPv4 / "2001:db8:1::10" / IPv6 is routed, not translated: let it in with a rule',
+    ],
+    [
+      'masquerade: [{ out: wan, ports: [1024-2047, 4096-8191] }]',
+      'nat.masquerade[0].ports: a port from 1 to 65535 or a range such as 8000-8010 / a list',
+    ],
     ['hairpin: maybe', 'nat.hairpin: true or false / "maybe"'],
   ])('refuses %s', (nat, fault) => expect(faults(`${TWO}nat: { ${nat} }`)).toEqual([fault]));
 
@@ -481,7 +486,7 @@ describe('nat', () => {
     - { in: wan, proto: tcp, port: 80, to: 192.168.1.21 }
 `);
     expect(config.warnings).toEqual([
-      'x:5:3 nat.dmz: a second host of IPv4 for wan is never reached',
+      'x:5:3 nat.dmz: a second host for wan is never reached',
       'x:8:7 nat.forward[1]: never reached, line 7 takes it all',
     ]);
   });
