@@ -6,12 +6,14 @@
  */
 import { FTP, ftp } from './ftp.ts';
 import type { Helper } from './helper.ts';
+import { IRC, irc } from './irc.ts';
 import { pptp } from './pptp.ts';
+import { TFTP, tftp } from './tftp.ts';
 
 export const HELPER_NONE = 0;
 export const HELPER_FTP = FTP;
-export const HELPER_TFTP = 2;
-export const HELPER_IRC = 3;
+export const HELPER_TFTP = TFTP;
+export const HELPER_IRC = IRC;
 export const HELPER_RTSP = 4;
 export const HELPER_SIP = 5;
 export const HELPER_PPTP = 6;
@@ -23,8 +25,8 @@ export const HELPER_RAS = 9;
 export const helpers: readonly (Helper | null)[] = [
   null, // 0: a connection without a helper
   ftp,
-  null, // 2: tftp
-  null, // 3: irc
+  tftp,
+  irc,
   null, // 4: rtsp
   null, // 5: sip
   pptp,
