@@ -18,7 +18,7 @@
  *
  * Control words:
  *   0 COUNT  1 BUMP (records ever used)  2 FREE (global list)  3 FREE_LOCK  4 EPOCH  5 FULL (times)  6 EARLY_DROP
- *   7 INSERTS  8 DELETES  9 SEED  10 MAX (connections; there are more records, as deleted ones rest a while)
+ *   7 INSERTS  8 DELETES  9 SEED  11 WANTED (epochs that others wait for)  10 MAX (connections; there are more records, as deleted ones rest a while)
  *   16 + 4w: of worker w: LOCAL_EPOCH, FREE list, LIMBO head, LIMBO tail       (MAX_WORKERS of them)
  */
 import {
@@ -56,6 +56,7 @@ const INSERTS = 7;
 const DELETES = 8;
 const SEED = 9;
 const MAX = 10;
+const WANTED = 11;
 const WORKER = 16;
 const W_EPOCH = 0;
 const W_FREE = 1;
@@ -490,12 +491,23 @@ export class ConntrackTable {
     const epoch = Atomics.load(control, EPOCH);
     if (control[this.mine + W_EPOCH] !== epoch) Atomics.store(control, this.mine + W_EPOCH, epoch);
     // Only worth advancing when somebody waits for it.
-    if (control[this.mine + W_LIMBO_HEAD] === 0) return;
+    if (control[this.mine + W_LIMBO_HEAD] === 0 && control[WANTED] === 0) return;
     for (let n = 0; n < MAX_WORKERS; n++) {
       const seen = control[WORKER + 4 * n + W_EPOCH];
       if (seen !== OFFLINE && seen !== epoch) return;
     }
-    Atomics.compareExchange(control, EPOCH, epoch, (epoch + 1) & 0x7fffffff);
+    if (Atomics.compareExchange(control, EPOCH, epoch, (epoch + 1) & 0x7fffffff) === epoch && control[WANTED] > 0)
+      control[WANTED]--;
+  }
+
+  /** Number of the epoch; what was unlinked in an epoch is out of everybody's reach two epochs later. */
+  epoch(): number {
+    return this.control[EPOCH];
+  }
+
+  /** Something other than a connection record rests: let the epoch advance at least twice more. */
+  wantEpochs(): void {
+    this.control[WANTED] = 3;
   }
 
   /** The calling worker will not look at the table until it calls `quiet` again. */

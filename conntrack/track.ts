@@ -41,6 +41,7 @@ import {
   CT6_WORDS,
   IPS_ASSURED,
   IPS_EXPECTED,
+  IPS_OFFLOAD,
   IPS_SEEN_REPLY,
   ORIGINAL,
   REPLY,
@@ -126,6 +127,11 @@ export class Tracker {
     const c = index * CT_WORDS;
     p.ct = index;
     p.dir = dir;
+    if ((w[c + CT_STATUS] & IPS_OFFLOAD) !== 0 && !this.offloaded(index, p)) {
+      this.end(index);
+      p.ct = -1;
+      return FRESH_REFUSED;
+    }
     const before = w[c + CT_STATUS];
     if (this.shared) table.lock(c + CT_LOCK, w);
     const verdict = trackPacket(w, c, p, u8, dir, now, this.cfg, this.ackOffset(index, dir, p));
@@ -166,6 +172,9 @@ export class Tracker {
 
   /** What the router has added to the sequence numbers that this packet acknowledges; set by the ALG stage's owner. */
   ackOffset: (index: number, dir: number, p: Packet) => number = () => 0;
+
+  /** A packet of a connection that the engine carries came to the slow path; false: the connection had expired. */
+  offloaded: (index: number, p: Packet) => boolean = () => true;
 
   /** Asked for every new connection: the expectation that it fulfils marks the record; set by the expectation table. */
   expected: (p: Packet, index: number, now: number) => boolean = () => false;

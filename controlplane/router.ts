@@ -25,6 +25,8 @@ export interface RouterOptions {
   log?: (level: 'info' | 'warn', message: string) => void;
   /** Slots for ordinary frames and for super-frames. */
   slots?: { small: number; large: number };
+  /** Makes the engine wrong on purpose (FAULT_* of dataplane/fastpath.ts): proves that verify notices. Tests only. */
+  engineFault?: number;
   /** Replaces a port's memory port by another (wrappers, capture files). */
   port?: (name: string, number: number, inner: MemoryPort) => Port;
 }
@@ -53,7 +55,14 @@ export class Router {
   constructor(config: Config, options: RouterOptions = {}) {
     this.config = config;
     const seed = options.seed ?? 1;
-    const sizes = { ...DEFAULT_SIZES, connections: config.conntrack.max, workers: 1 };
+    const offload = config.offload.mode !== 'off' && config.offload.entries > 0;
+    const sizes = {
+      ...DEFAULT_SIZES,
+      connections: config.conntrack.max,
+      flows: offload ? config.offload.entries : 0,
+      cachedFlows: offload ? config.offload.flowCacheEntries : 0,
+      workers: 1,
+    };
     this.tables = new Tables(createTables(sizes, seed), 0);
     this.frames = new Frames(options.slots?.small ?? 2048, options.slots?.large ?? 64);
     const ports: (Port | null)[] = [];
@@ -63,7 +72,19 @@ export class Router {
       this.byName.set(port.name, port.number);
       ports[port.number] = port.parent >= 0 ? null : (options.port?.(port.name, port.number, inner) ?? inner);
     }
-    this.path = new Path(this.tables, this.frames, ports, this.punt(), { seed, shared: false });
+    this.path = new Path(this.tables, this.frames, ports, this.punt(), {
+      seed,
+      shared: false,
+      offload: offload
+        ? {
+            programAfter: config.offload.programAfter,
+            rate: 0,
+            inspectFirst: 0,
+            verify: config.offload.mode === 'verify',
+            fault: options.engineFault ?? 0,
+          }
+        : null,
+    });
     this.control = new Control(
       this.tables,
       config,
@@ -158,6 +179,7 @@ export class Router {
 
   /** Looks at every connection that has come up for aging. */
   private expire(): void {
+    this.path.fast?.harvestAll(this.now);
     while (this.path.tracker.aging.turn(this.now, 4096) >= 4096);
   }
 
@@ -183,6 +205,7 @@ export class Router {
 
   private conntrackView(): ConntrackView {
     const each = <T>(use: (index: number) => T): T[] => {
+      this.path.fast?.harvestAll(this.now);
       const table = this.tables.conntrack;
       const out: T[] = [];
       for (let index = 0; index < table.highWater; index++) if (table.inUse(index, this.now)) out.push(use(index));

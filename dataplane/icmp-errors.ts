@@ -144,8 +144,9 @@ export function buildError(
     u8[l4 + 6] = param >> 8;
     u8[l4 + 7] = param;
     const length = total - 40;
-    u8[l3] = 0x60 | (p.tos >> 4);
-    u8[l3 + 1] = (p.tos & 15) << 4;
+    // Traffic class 0, as Linux sends it.
+    u8[l3] = 0x60;
+    u8[l3 + 1] = 0;
     u8[l3 + 2] = u8[l3 + 3] = 0;
     u8[l3 + 4] = length >> 8;
     u8[l3 + 5] = length;

@@ -1,9 +1,9 @@
 /**
  * The packet's path: a frame's life from rx to tx, top to bottom.
  *
- *   rx → link-input → offload-lookup → ip-parse → ip-sanity → reassembly → conntrack-in → nat-prerouting → route
- *      → ttl → mtu → forward-filter → nat-postrouting → alg → conntrack-confirm → offload-program → neighbour
- *      → fragment → tx
+ *   rx → offload-lookup (hit: rewrite, tx, done) → link-input → ip-parse → ip-sanity → reassembly → conntrack-in
+ *      → nat-prerouting → route → ttl → mtu → forward-filter → nat-postrouting → alg → conntrack-confirm → neighbour
+ *      → offload-program → fragment → tx
  *
  * Local packets leave the path at `route` for `input`; the router's own enter it at `output`. Each stage returns GO_ON
  * or one verdict; drops have one exit, `drop`. Nothing here throws, allocates or logs; lengths were checked in ip-parse
@@ -28,6 +28,7 @@ import {
 } from '../conntrack/record.ts';
 import { ADOPTED, CLASH_LOST, NOT_VALID, PROTOCOL_DROP, TABLE_FULL, TRACKED, Tracker } from '../conntrack/track.ts';
 import * as D from './drop.ts';
+import { FastPath, type FastPathOptions } from './fastpath.ts';
 import { DELIVERED, DROP, FORWARDED, GO_ON, HELD } from './drop.ts';
 import { ACCEPT, REJECT, ZONE_ROUTER } from './filter.ts';
 import {
@@ -79,6 +80,8 @@ export interface PathOptions {
   seed: number;
   /** More than one thread tracks connections. */
   shared: boolean;
+  /** The offload engine; absent: off. */
+  offload?: FastPathOptions | null;
 }
 
 export class Path {
@@ -86,6 +89,8 @@ export class Path {
   readonly frames: Frames;
   readonly tracker: Tracker;
   readonly nat: Nat;
+  /** The offload engine's stages; null when it is off. */
+  readonly fast: FastPath | null = null;
   readonly hold = new Hold();
   readonly limiter = new ErrorLimiter();
   /** Ports of this worker by number; holes where there is none. */
@@ -103,6 +108,7 @@ export class Path {
   private neighbourEpoch = 0;
   private heldLooked = 0;
   private now = 0;
+  private epoch = 0;
 
   constructor(tables: T.Tables, frames: Frames, ports: (Port | null)[], punt: Punt, options: PathOptions) {
     this.tables = tables;
@@ -115,6 +121,11 @@ export class Path {
     this.tracker = new Tracker(tables.conntrack, aging, tables.timeouts, events, options.shared);
     this.nat = new Nat(tables.conntrack, tables.natRules, options.seed);
     for (let n = 0; n < IF.MAX_PORTS; n++) this.txSlots.push(new Int32Array(TX_QUEUE));
+    if (options.offload && tables.flows !== null) {
+      const fast = new FastPath(tables, frames, options.offload);
+      this.fast = fast;
+      this.tracker.offloaded = (index, p) => fast.reenter(index, p, this.now);
+    }
   }
 
   // --- one turn --------------------------------------------------------------------------------------------------
@@ -140,8 +151,40 @@ export class Path {
   burst(slots: Int32Array, n: number): void {
     this.now = this.tables.now();
     this.counters[T.C_BURSTS]++;
+    // Read before any packet walks: an entry made from a walk that a change overtook is stale from its first day.
+    this.epoch = this.tables.control[T.EPOCH];
+    const fast = this.fast;
+    if (fast !== null && n > 0) {
+      const port = this.frames.meta[slots[0] * META_WORDS + META_PORT];
+      if (fast.usable(port)) {
+        this.offloadBurst(fast, slots, n, port);
+        this.tables.conntrack.quiet();
+        return;
+      }
+    }
     for (let k = 0; k < n; k++) this.receive(slots[k]);
     this.tables.conntrack.quiet();
+  }
+
+  /** offload-lookup: hash and touch all, then compare and rewrite all; what is no hit walks at its place in the order. */
+  private offloadBurst(fast: FastPath, slots: Int32Array, n: number, port: number): void {
+    const meta = this.frames.meta;
+    const row = T.C_PORTS + port * 8;
+    fast.touch(slots, n, this.now);
+    let hits = 0;
+    let bytes = 0;
+    for (let k = 0; k < n; k++) {
+      const slot = slots[k];
+      const length = meta[slot * META_WORDS + META_LEN];
+      if (fast.hit(k, slot, port, this.epoch, this)) {
+        hits++;
+        bytes += length;
+      } else this.receive(slot);
+    }
+    this.counters[T.C_RECEIVED] += hits;
+    this.counters[T.C_FORWARDED] += hits;
+    this.counters[row + T.CP_RX_PACKETS] += hits;
+    this.counters[row + T.CP_RX_BYTES] += bytes;
   }
 
   /** What must happen now and then: neighbours that answered, connections that expired; bounded. */
@@ -153,6 +196,7 @@ export class Path {
     )
       this.retryHeld();
     this.tracker.aging.turn(this.now, 256);
+    if (this.fast !== null) this.fast.turn(this.now);
     this.tables.conntrack.quiet();
   }
 
@@ -189,7 +233,9 @@ export class Path {
       return;
     }
     this.counters[T.C_RECEIVED]++;
-    this.finish(p, this.walk(p));
+    const verdict = this.walk(p);
+    this.finish(p, verdict);
+    if (this.fast?.verify) this.fast.settleVerify(verdict >= DROP ? D.reasonName(verdict - DROP) : 'not sent');
   }
 
   /** The life of a packet. */
@@ -212,7 +258,7 @@ export class Path {
 
   /** From the neighbour stage on: also the way of packets that waited, and of the router's own. */
   private leave(p: Packet): number {
-    return this.neighbour(p) || this.tx(p);
+    return this.neighbour(p) || this.offloadProgram(p) || this.tx(p);
   }
 
   /** Counts the verdict and frees the slot unless somebody else has it now. */
@@ -611,6 +657,18 @@ export class Path {
     }
   }
 
+  // --- offload-program -----------------------------------------------------------------------------------------------------
+
+  /** Every stage has agreed: the engine may forward the next packets of this flow by itself. */
+  private offloadProgram(p: Packet): number {
+    const fast = this.fast;
+    if (fast === null || p.ctinfo !== CT_ESTABLISHED || p.own !== 0 || p.hasOptions !== 0 || p.innerL3 !== 0 || p.ct < 0)
+      return GO_ON;
+    p.stage = D.STAGE_OFFLOAD_PROGRAM;
+    fast.program(p, this.epoch, this.now);
+    return GO_ON;
+  }
+
   // --- tx --------------------------------------------------------------------------------------------------------------------
 
   /** Rewrites the frame and queues it for its port. */
@@ -656,7 +714,9 @@ export class Path {
     rewriteQuote(p, this.frames, quote);
   }
 
-  private queue(slot: number, port: number, length: number): number {
+  /** Queues a finished frame for a port. */
+  queue(slot: number, port: number, length: number): number {
+    if (this.fast?.verify) this.fast.compare(slot, port);
     // A VLAN port sends through the port that carries it.
     const parent = this.tables.interfaces.words[port * IF.IF_WORDS + IF.IF_PARENT];
     const device = parent !== 0 ? parent - 1 : port;

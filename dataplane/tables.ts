@@ -11,6 +11,7 @@ import { EventSink } from '../conntrack/events.ts';
 import { NatRules } from '../conntrack/nat-rules.ts';
 import { type ConntrackBuffers, ConntrackTable } from '../conntrack/table.ts';
 import { CFG_WORDS } from '../conntrack/timeouts.ts';
+import { type FlowBuffers, FlowTable } from '../offload/table.ts';
 import { REASONS } from './drop.ts';
 import { FilterTable } from './filter.ts';
 import { InterfaceTable, MAX_PORTS } from './interfaces.ts';
@@ -41,6 +42,7 @@ export const C_CONSUMED = 5;
 export const C_BURSTS = 6;
 export const C_TURNS = 7;
 export const C_DROPS = 16;
+export const C_ENGINE = 112; // EX_* of offload/engine.ts
 export const C_PORTS = 144; // + 8 per port
 export const CP_RX_PACKETS = 0;
 export const CP_RX_BYTES = 1;
@@ -49,7 +51,7 @@ export const CP_TX_BYTES = 3;
 export const CP_DROPS = 4;
 export const COUNTER_WORDS = C_PORTS + MAX_PORTS * 8;
 
-if (REASONS.length > C_PORTS - C_DROPS) throw new Error('dataplane/tables.ts: more drop reasons than counters');
+if (REASONS.length > C_ENGINE - C_DROPS) throw new Error('dataplane/tables.ts: more drop reasons than counters');
 
 export interface TableSizes {
   connections: number;
@@ -58,6 +60,9 @@ export interface TableSizes {
   nexthops: number;
   filterRules: number;
   natRules: number;
+  /** Entries of the engine and of the software flow cache below it; 0: none. */
+  flows: number;
+  cachedFlows: number;
   workers: number;
 }
 
@@ -68,6 +73,8 @@ export const DEFAULT_SIZES: TableSizes = {
   nexthops: 4096,
   filterRules: 1024,
   natRules: 256,
+  flows: 16384,
+  cachedFlows: 0,
   workers: 1,
 };
 
@@ -85,6 +92,8 @@ export interface TableBuffers {
   nexthops: SharedArrayBuffer;
   filter: SharedArrayBuffer;
   natRules: SharedArrayBuffer;
+  flows: FlowBuffers | null;
+  cachedFlows: FlowBuffers | null;
   /** 65536 bits each for UDP and TCP: ports that a built-in protocol of the router listens on. */
   services: SharedArrayBuffer;
 }
@@ -106,6 +115,8 @@ export function createTables(sizes: TableSizes, seed: number): TableBuffers {
     nexthops: new SharedArrayBuffer(NextHopTable.bytes(sizes.nexthops)),
     filter: new SharedArrayBuffer(FilterTable.bytes(sizes.filterRules, rows)),
     natRules: new SharedArrayBuffer(NatRules.bytes(sizes.natRules)),
+    flows: sizes.flows > 0 ? FlowTable.create(sizes.flows) : null,
+    cachedFlows: sizes.cachedFlows > 0 ? FlowTable.create(sizes.cachedFlows) : null,
     services: new SharedArrayBuffer(2 * 8192),
   };
   new Int32Array(buffers.control)[WORKERS] = sizes.workers;
@@ -126,6 +137,9 @@ export class Tables {
   readonly nexthops: NextHopTable;
   readonly filter: FilterTable;
   readonly natRules: NatRules;
+  /** The engine's flow tables, in the order in which they are asked: hardware, then the software flow cache. */
+  readonly flows: FlowTable | null;
+  readonly cachedFlows: FlowTable | null;
   readonly services: Uint8Array;
 
   /** @param worker 0 … workers − 1 for packet workers; `workers` is the main thread's own row */
@@ -142,6 +156,9 @@ export class Tables {
     this.nexthops = new NextHopTable(buffers.nexthops);
     this.filter = new FilterTable(buffers.filter, buffers.sizes.workers + 1);
     this.natRules = new NatRules(buffers.natRules);
+    const seed = new Int32Array(buffers.conntrack.control)[9];
+    this.flows = buffers.flows === null ? null : new FlowTable(buffers.flows, seed);
+    this.cachedFlows = buffers.cachedFlows === null ? null : new FlowTable(buffers.cachedFlows, seed);
     this.services = new Uint8Array(buffers.services);
   }
 

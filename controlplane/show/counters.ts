@@ -1,6 +1,8 @@
 /** Counters: what the workers have counted, summed and named, for `show`, JSON and the embedding interface. */
 import { REASONS, STAGES } from '../../dataplane/drop.ts';
 import * as T from '../../dataplane/tables.ts';
+import { EX_CACHE_HITS, EX_HITS, EX_MISMATCH } from '../../offload/engine.ts';
+import { STAT_INSTALLS } from '../../offload/table.ts';
 import type { Config } from '../config/index.ts';
 
 export interface PortCounters {
@@ -18,6 +20,7 @@ export interface Counters {
   generated: number;
   held: number;
   dropped: Record<string, number>;
+  offload: { installed: number; hits: number; mismatches: number };
   ports: Record<string, PortCounters>;
 }
 
@@ -46,6 +49,12 @@ export function readCounters(tables: T.Tables, config: Config): Counters {
     generated: tables.total(T.C_GENERATED),
     held: tables.total(T.C_HELD),
     dropped,
+    offload: {
+      installed:
+        (tables.flows?.statistic(STAT_INSTALLS) ?? 0) + (tables.cachedFlows?.statistic(STAT_INSTALLS) ?? 0),
+      hits: tables.total(T.C_ENGINE + EX_HITS) + tables.total(T.C_ENGINE + EX_CACHE_HITS),
+      mismatches: tables.total(T.C_ENGINE + EX_MISMATCH),
+    },
     ports,
   };
 }

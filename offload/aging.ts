@@ -1,0 +1,236 @@
+/**
+ * Aging: what the engine has counted goes to the connections, and idle entries go (row O7).
+ *
+ * While a connection is in the engine (IPS_OFFLOAD), conntrack's collector does not see it: this file alone extends its
+ * timeout, from the entries' last hits, and ends its stay. Every entry is visited about every PERIOD, a slice per turn. An
+ * entry without a hit for `idle` leaves; when the last entry of a connection has left, the connection's deadline is
+ * its last hit plus its own timeout, and conntrack ages it again.
+ */
+import {
+  CT_DEADLINE,
+  CT_F64,
+  CT_FLOWS,
+  CT_GEN,
+  CT_KEY,
+  CT_O_DST,
+  CT_O_PORTS,
+  CT_O_SRC,
+  CT_PORTS_IO,
+  CT_STATE,
+  CT_STATUS,
+  CT_WORDS,
+  CT6_WORDS,
+  IPS_ASSURED,
+  IPS_CONFIRMED,
+  IPS_DYING,
+  IPS_FIXED_TIMEOUT,
+  IPS_OFFLOAD,
+} from '../conntrack/record.ts';
+import type { ConntrackTable } from '../conntrack/table.ts';
+import { CFG_GENERIC, CFG_GRE_STREAM, CFG_TCP, CFG_UDP, CFG_UDP_STREAM } from '../conntrack/timeouts.ts';
+import {
+  AUX_CONN_GEN,
+  AUX_RATE,
+  AUX_SEEN_BYTES,
+  AUX_SEEN_PACKETS,
+  AUX_WORDS,
+  F4_BYTES,
+  F4_CONN,
+  F4_LAST,
+  F4_PACKETS,
+  F6_BYTES,
+  F6_CONN,
+  F6_LAST,
+  F6_PACKETS,
+  type FlowTable,
+  newFlowSpec,
+} from './table.ts';
+
+/** Every entry is visited in this time, ms: short enough that 32-bit byte counts do not wrap at 10 Gbit/s. */
+const PERIOD = 2000;
+/** An entry without a hit for this long leaves, as the kernel's flow table has it. */
+export const ENGINE_IDLE = 30000;
+const MAX_SLICE = 4096;
+
+export class OffloadAging {
+  private readonly table: ConntrackTable;
+  private readonly flows: FlowTable;
+  private readonly cfg: Int32Array;
+  /** Bit of this table's entries in CT_FLOWS: 1 << (2 × level + direction). */
+  private readonly level: number;
+  private turned: number;
+  private debt = 0;
+  private readonly spec = newFlowSpec();
+  /** In verify mode the slow path counts every packet itself: entries then add nothing. */
+  counts = true;
+
+  constructor(table: ConntrackTable, flows: FlowTable, cfg: Int32Array, level: number, now: number) {
+    this.table = table;
+    this.flows = flows;
+    this.cfg = cfg;
+    this.level = level;
+    this.turned = now;
+  }
+
+  /** Visits as many entries as are due. Returns how many. */
+  turn(now: number): number {
+    const elapsed = (now - this.turned) | 0;
+    if (elapsed <= 0) return 0;
+    this.turned = now;
+    const live = this.flows.liveCount(4) + this.flows.liveCount(6);
+    if (live === 0) return 0;
+    this.debt += (elapsed * live) / PERIOD;
+    let visits = Math.min(Math.ceil(this.debt), live, MAX_SLICE);
+    this.debt = Math.min(Math.max(0, this.debt - visits), live);
+    const total = visits;
+    const six = this.flows.liveCount(6);
+    for (let n = 0; n < visits && this.flows.liveCount(4) > 0; n++) this.visit(4, this.flows.nextLive(4), now);
+    visits = Math.min(visits, six);
+    for (let n = 0; n < visits && this.flows.liveCount(6) > 0; n++) this.visit(6, this.flows.nextLive(6), now);
+    return total;
+  }
+
+  /** Visits every entry: before a dump, and after a leap of a virtual clock. */
+  all(now: number): void {
+    for (const family of [4, 6]) {
+      const list = family === 4 ? this.flows.live4 : this.flows.live6;
+      // Removal moves the last into the gap: from the end no entry is missed.
+      for (let n = this.flows.liveCount(family) - 1; n >= 0; n--) this.visit(family, list[n], now);
+    }
+    this.turned = now;
+  }
+
+  /** Harvests an entry, and takes it out when it is idle or its connection is gone. */
+  visit(family: number, place: number, now: number): void {
+    const index = this.harvest(family, place);
+    if (index < 0) {
+      this.remove(family, place);
+      return;
+    }
+    const four = family === 4;
+    const last = four ? this.flows.words4[(place << 4) + F4_LAST] : this.flows.words6[(place << 5) + F6_LAST];
+    if (((now - last) | 0) >= ENGINE_IDLE) this.leave(family, place, index);
+  }
+
+  /** Adds an entry's counts since the last harvest to its connection. Returns the connection, −1 when it is gone. */
+  harvest(family: number, place: number): number {
+    const four = family === 4;
+    const { flows, table } = this;
+    const w = four ? flows.words4 : flows.words6;
+    const e = four ? place << 4 : place << 5;
+    const aux = four ? flows.aux4 : flows.aux6;
+    const a = place * AUX_WORDS;
+    const link = w[e + (four ? F4_CONN : F6_CONN)];
+    const index = link >> 1;
+    const dir = link & 1;
+    const c = index * CT_WORDS;
+    const words = table.words;
+    const status = words[c + CT_STATUS];
+    if (words[c + CT_GEN] !== aux[a + AUX_CONN_GEN] || (status & (IPS_CONFIRMED | IPS_DYING)) !== IPS_CONFIRMED)
+      return -1;
+    const packets = w[e + (four ? F4_PACKETS : F6_PACKETS)];
+    const bytes = w[e + (four ? F4_BYTES : F6_BYTES)];
+    const newPackets = (packets - aux[a + AUX_SEEN_PACKETS]) | 0;
+    if (newPackets !== 0) {
+      if (this.counts) {
+        const f = index * CT_F64 + 16 + dir;
+        table.doubles[f] += newPackets >>> 0;
+        table.doubles[f + 2] += (bytes - aux[a + AUX_SEEN_BYTES]) >>> 0;
+      }
+      aux[a + AUX_SEEN_PACKETS] = packets;
+      aux[a + AUX_SEEN_BYTES] = bytes;
+      this.extend(index, c, w[e + (four ? F4_LAST : F6_LAST)]);
+    }
+    aux[a + AUX_RATE] = newPackets;
+    return index;
+  }
+
+  /** Moves the connection's deadline to `last` plus its timeout. */
+  private extend(index: number, c: number, last: number): void {
+    const w = this.table.words;
+    const status = w[c + CT_STATUS];
+    if ((status & IPS_FIXED_TIMEOUT) !== 0) return;
+    const proto = w[c + CT_KEY] & 0xff;
+    const cfg = this.cfg;
+    let timeout = cfg[CFG_GENERIC];
+    if (proto === 6) timeout = cfg[CFG_TCP + (w[c + CT_STATE] & 0xff)];
+    else if (proto === 17) {
+      // A flow that still answers two seconds after its start is a stream, as in conntrack/udp.ts.
+      const stream = (status & IPS_ASSURED) !== 0 || ((last - w[c + CT_STATE]) | 0) > 0;
+      timeout = stream ? cfg[CFG_UDP_STREAM] : cfg[CFG_UDP];
+      if (stream && (status & IPS_ASSURED) === 0) Atomics.or(w, c + CT_STATUS, IPS_ASSURED);
+    } else if (proto === 47) timeout = cfg[CFG_GRE_STREAM];
+    const deadline = (last + timeout) | 0;
+    if (((deadline - w[index * CT_WORDS + CT_DEADLINE]) | 0) > 0) w[c + CT_DEADLINE] = deadline;
+  }
+
+  /** An entry leaves the engine; with its last entry the connection goes back to conntrack's collector. */
+  leave(family: number, place: number, index: number): void {
+    const w = this.table.words;
+    const c = index * CT_WORDS;
+    const link = family === 4 ? this.flows.words4[(place << 4) + F4_CONN] : this.flows.words6[(place << 5) + F6_CONN];
+    this.remove(family, place);
+    w[c + CT_FLOWS] &= ~(1 << (2 * this.level + (link & 1)));
+    if (w[c + CT_FLOWS] === 0) Atomics.and(w, c + CT_STATUS, ~IPS_OFFLOAD);
+  }
+
+  /** Takes all entries of a connection out, with their counts (it ended, or left the engine). */
+  drop(index: number): void {
+    const w = this.table.words;
+    const c = index * CT_WORDS;
+    for (let dir = 0; dir < 2; dir++) {
+      const bit = 1 << (2 * this.level + dir);
+      if ((w[c + CT_FLOWS] & bit) === 0) continue;
+      const place = this.placeOf(index, dir);
+      if (place >= 0) {
+        const family = (w[c + CT_KEY] >> 8) & 15;
+        this.harvest(family, place);
+        this.remove(family, place);
+      }
+      w[c + CT_FLOWS] &= ~bit;
+    }
+    if (w[c + CT_FLOWS] === 0) Atomics.and(w, c + CT_STATUS, ~IPS_OFFLOAD);
+  }
+
+  /** Harvests the entries of one connection. Returns the packets that the engine had forwarded since the last time. */
+  settle(index: number): number {
+    const w = this.table.words;
+    const c = index * CT_WORDS;
+    const family = (w[c + CT_KEY] >> 8) & 15;
+    const aux = family === 4 ? this.flows.aux4 : this.flows.aux6;
+    let packets = 0;
+    for (let dir = 0; dir < 2; dir++) {
+      if ((w[c + CT_FLOWS] & (1 << (2 * this.level + dir))) === 0) continue;
+      const place = this.placeOf(index, dir);
+      if (place < 0 || this.harvest(family, place) < 0) continue;
+      packets += aux[place * AUX_WORDS + AUX_RATE];
+    }
+    return packets;
+  }
+
+  /** Place of a connection's entry in a direction, by its tuple and the port that direction came in by; −1: none. */
+  placeOf(index: number, dir: number): number {
+    const w = this.table.words;
+    const c = index * CT_WORDS;
+    const t = c + (dir << 2);
+    const spec = this.spec;
+    spec.proto = w[c + CT_KEY] & 0xff;
+    spec.family = (w[c + CT_KEY] >> 8) & 15;
+    spec.ports = w[t + CT_O_PORTS];
+    spec.inPort = ((w[c + CT_PORTS_IO] >> (dir << 3)) & 0xff) - 1;
+    if (spec.family === 4) {
+      spec.src[0] = w[t + CT_O_SRC];
+      spec.dst[0] = w[t + CT_O_DST];
+    } else
+      for (let n = 0; n < 4; n++) {
+        spec.src[n] = this.table.words6[index * CT6_WORDS + (dir << 3) + n];
+        spec.dst[n] = this.table.words6[index * CT6_WORDS + (dir << 3) + 4 + n];
+      }
+    return this.flows.findSpec(spec);
+  }
+
+  private remove(family: number, place: number): void {
+    this.flows.remove(family, place, this.table.epoch());
+    this.table.wantEpochs();
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * Engine: the small interface behind which flow engines stand, and the words that all of them use.
+ *
+ * The path and the policy know an engine only by this: it takes entries, gives them up, says what they have counted, and
+ * reports. The emulated engine (table.ts, looked up by dataplane/fastpath.ts) is one; kernel eBPF programs are another.
+ */
+import type { FlowSpec } from './table.ts';
+
+export interface EngineCounters {
+  packets: number;
+  bytes: number;
+  /** Clock ms of the last hit. */
+  last: number;
+}
+
+export interface Engine {
+  readonly name: string;
+  /** Entries that it can hold, and holds. */
+  readonly capacity: number;
+  readonly count: number;
+  /** Installs or updates an entry; false when the engine refuses (full, unsupported). */
+  program(flow: FlowSpec, now: number): boolean;
+  /** Takes the entry with this key out. False when there was none. */
+  invalidate(flow: FlowSpec): boolean;
+  /** Counters of the entry with this key since it was installed; false when there is none. */
+  read(flow: FlowSpec, into: EngineCounters): boolean;
+}
+
+/** Why a packet on a port with an engine was not forwarded by it: counters C_ENGINE + EX_*. */
+export const EX_HITS = 0;
+export const EX_MISS = 1;
+export const EX_EPOCH = 2;
+export const EX_NEIGHBOUR = 3;
+export const EX_TCP_FLAGS = 4;
+export const EX_TTL = 5;
+export const EX_MTU = 6;
+export const EX_LENGTH = 7;
+export const EX_CHECKSUM = 8;
+export const EX_IDLE = 9;
+export const EX_MAC = 10;
+export const EX_MISMATCH = 11;
+export const EX_CACHE_HITS = 12;
+export const EX_MULTICAST = 13;
+export const EX_TEXT = [
+  'hits',
+  'miss',
+  'stale-epoch',
+  'neighbour',
+  'tcp-flags',
+  'ttl',
+  'mtu',
+  'length',
+  'checksum',
+  'idle',
+  'mac',
+  'mismatches',
+  'flow-cache-hits',
+  'multicast-hits',
+] as const;
+
+/** Why a connection is not in the engine (bits 24–31 of its CT_PORTS_IO word). */
+export const NOT_OFFLOADED = [
+  'installed or not yet considered',
+  'no packet of the reply direction was seen yet',
+  'it is the control connection of a protocol helper',
+  'the engine does not take this protocol',
+  'the TCP state is not ESTABLISHED',
+  'too few packets yet',
+  'the table is full of flows with at least its priority',
+  'the programming rate is used up',
+  'the inspection of its first packets is not finished',
+  'several sessions share this key (GRE call ID or ESP SPI)',
+  'the route’s MTU is smaller than the link’s',
+  'a port without the engine is involved',
+  'sequence numbers are being adjusted',
+] as const;
+export const WHY_NO_REPLY = 1;
+export const WHY_HELPER = 2;
+export const WHY_PROTOCOL = 3;
+export const WHY_STATE = 4;
+export const WHY_YOUNG = 5;
+export const WHY_FULL = 6;
+export const WHY_RATE = 7;
+export const WHY_INSPECT = 8;
+export const WHY_COLLISION = 9;
+export const WHY_MTU = 10;
+export const WHY_PORT = 11;
+export const WHY_SEQ_ADJUST = 12;

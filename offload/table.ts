@@ -1,0 +1,454 @@
+/**
+ * The flow table of the emulated engine: exact match, fixed size, in shared memory.
+ *
+ * Two arrays of entries, one per family, open addressing with linear probing at most half full. An IPv4 entry is one
+ * cache line and self-contained: what it matches, what it does, and what it has counted.
+ *
+ *   IPv4, 16 words                                     IPv6, 32 words
+ *    0 SRC     1 DST      2 PORTS   3 KEY               0–3 SRC   4–7 DST   8 PORTS   9 KEY
+ *    4 NSRC    5 NDST     6 NPORTS  7 DELTA            10 DMAC_LO 11 DMAC_HI 12 EPOCH 13 NEIGH
+ *    8 DMAC_LO 9 DMAC_HI 10 EPOCH  11 NEIGH            14 PACKETS 15 BYTES  16 LAST  17 CONN
+ *   12 PACKETS 13 BYTES  14 LAST   15 CONN             18–31 spare
+ *
+ *   KEY      protocol | ingress port << 8 | VALID; 0 empty, DEAD removed. PORTS: the port pair, GRE call ID or ESP SPI as
+ *            one raw word. Addresses and ports raw (network order as loaded).
+ *   DELTA    what the rewrite adds to the IP header's sum (low half, TTL included) and to the transport's (high half)
+ *   DMAC_HI  last two MAC bytes | egress port << 16 | FLOW_* << 24
+ *   EPOCH    the epoch word read before the walk that made the entry; another value today: the slow path looks again
+ *   NEIGH    neighbour record << 16 | low half of its generation
+ *   PACKETS, BYTES count up and wrap; LAST is the clock (ms) of the last hit; CONN = connection << 1 | direction
+ *
+ * Beside each entry AUX_WORDS words that the fast path never touches (policy and aging): see AUX_*.
+ *
+ * Writers (the workers that program, and the control plane) take one lock; readers take none. An entry is taken out by
+ * one store to KEY and its place is only used again after `grace`, so that a reader never sees half of another flow.
+ *
+ * This file imports nothing: the engine knows packets only as words.
+ */
+export const FLOW4_WORDS = 16;
+export const F4_SRC = 0;
+export const F4_DST = 1;
+export const F4_PORTS = 2;
+export const F4_KEY = 3;
+export const F4_NSRC = 4;
+export const F4_NDST = 5;
+export const F4_NPORTS = 6;
+export const F4_DELTA = 7;
+export const F4_DMAC_LO = 8;
+export const F4_DMAC_HI = 9;
+export const F4_EPOCH = 10;
+export const F4_NEIGH = 11;
+export const F4_PACKETS = 12;
+export const F4_BYTES = 13;
+export const F4_LAST = 14;
+export const F4_CONN = 15;
+
+export const FLOW6_WORDS = 32;
+export const F6_SRC = 0;
+export const F6_DST = 4;
+export const F6_PORTS = 8;
+export const F6_KEY = 9;
+export const F6_DMAC_LO = 10;
+export const F6_DMAC_HI = 11;
+export const F6_EPOCH = 12;
+export const F6_NEIGH = 13;
+export const F6_PACKETS = 14;
+export const F6_BYTES = 15;
+export const F6_LAST = 16;
+export const F6_CONN = 17;
+
+/** Bit of KEY that every entry has, so that no entry's KEY is 0. */
+export const KEY_VALID = 1 << 28;
+const DEAD = -1;
+
+/** Flags of an entry. */
+export const FLOW_MULTICAST = 1;
+
+/** Beside each entry. */
+export const AUX_WORDS = 8;
+export const AUX_SEEN_PACKETS = 0; // PACKETS at the last harvest
+export const AUX_SEEN_BYTES = 1;
+export const AUX_INSTALLED = 2; // clock ms
+export const AUX_PRIORITY = 3;
+export const AUX_CONN_GEN = 4;
+export const AUX_FREED = 5; // grace number at removal
+export const AUX_LIVE = 6; // place in the list of live entries
+export const AUX_RATE = 7; // packets between the last two harvests
+
+/** Control words. */
+const COUNT = 0;
+const LOCK = 1;
+const CAPACITY = 2;
+const LIVE4 = 4;
+const LIVE6 = 5;
+const CURSOR4 = 6;
+const CURSOR6 = 7;
+export const STAT_INSTALLS = 16;
+export const STAT_UPDATES = 17;
+export const STAT_EVICTIONS = 18;
+export const STAT_REFUSED = 19;
+export const STAT_REMOVED = 20;
+export const STAT_STALE = 21;
+const CONTROL_WORDS = 32;
+
+export interface FlowBuffers {
+  control: SharedArrayBuffer;
+  flows4: SharedArrayBuffer;
+  flows6: SharedArrayBuffer;
+  aux4: SharedArrayBuffer;
+  aux6: SharedArrayBuffer;
+  live4: SharedArrayBuffer;
+  live6: SharedArrayBuffer;
+}
+
+/** One entry to be, in words; the caller owns and reuses it. */
+export interface FlowSpec {
+  family: number;
+  src: Int32Array;
+  dst: Int32Array;
+  ports: number;
+  proto: number;
+  inPort: number;
+  newSrc: number;
+  newDst: number;
+  newPorts: number;
+  delta: number;
+  macLo: number;
+  macHi: number;
+  outPort: number;
+  flags: number;
+  epoch: number;
+  neighbour: number;
+  connection: number;
+  generation: number;
+  priority: number;
+}
+
+export function newFlowSpec(): FlowSpec {
+  return {
+    family: 4,
+    src: new Int32Array(4),
+    dst: new Int32Array(4),
+    ports: 0,
+    proto: 0,
+    inPort: 0,
+    newSrc: 0,
+    newDst: 0,
+    newPorts: 0,
+    delta: 0,
+    macLo: 0,
+    macHi: 0,
+    outPort: 0,
+    flags: 0,
+    epoch: 0,
+    neighbour: 0,
+    connection: 0,
+    generation: 0,
+    priority: 0,
+  };
+}
+
+export class FlowTable {
+  readonly buffers: FlowBuffers;
+  readonly words4: Int32Array;
+  readonly words6: Int32Array;
+  readonly aux4: Int32Array;
+  readonly aux6: Int32Array;
+  /** Dense lists of the places in use, for aging. */
+  readonly live4: Int32Array;
+  readonly live6: Int32Array;
+  readonly control: Int32Array;
+  readonly mask: number;
+  readonly seed: number;
+
+  constructor(buffers: FlowBuffers, seed: number) {
+    this.buffers = buffers;
+    this.control = new Int32Array(buffers.control);
+    this.words4 = new Int32Array(buffers.flows4);
+    this.words6 = new Int32Array(buffers.flows6);
+    this.aux4 = new Int32Array(buffers.aux4);
+    this.aux6 = new Int32Array(buffers.aux6);
+    this.live4 = new Int32Array(buffers.live4);
+    this.live6 = new Int32Array(buffers.live6);
+    this.mask = this.words4.length / FLOW4_WORDS - 1;
+    this.seed = seed;
+  }
+
+  /** Places for `entries` entries: a power of two, at least twice as many. */
+  static places(entries: number): number {
+    return 2 ** Math.ceil(Math.log2(Math.max(entries, 8) * 2));
+  }
+
+  /** Bytes that a table for `entries` entries takes at most (IPv6 memory is only used when there are IPv6 flows). */
+  static bytes(entries: number): number {
+    return FlowTable.places(entries) * (FLOW4_WORDS + FLOW6_WORDS + 2 * AUX_WORDS + 2) * 4;
+  }
+
+  static create(entries: number): FlowBuffers {
+    const places = FlowTable.places(entries);
+    const buffers = {
+      control: new SharedArrayBuffer(CONTROL_WORDS * 4),
+      flows4: new SharedArrayBuffer(places * FLOW4_WORDS * 4),
+      flows6: new SharedArrayBuffer(places * FLOW6_WORDS * 4),
+      aux4: new SharedArrayBuffer(places * AUX_WORDS * 4),
+      aux6: new SharedArrayBuffer(places * AUX_WORDS * 4),
+      live4: new SharedArrayBuffer(places * 4),
+      live6: new SharedArrayBuffer(places * 4),
+    };
+    new Int32Array(buffers.control)[CAPACITY] = entries;
+    return buffers;
+  }
+
+  get capacity(): number {
+    return this.control[CAPACITY];
+  }
+
+  get count(): number {
+    return this.control[COUNT];
+  }
+
+  liveCount(family: number): number {
+    return this.control[family === 4 ? LIVE4 : LIVE6];
+  }
+
+  statistic(which: number): number {
+    return this.control[which];
+  }
+
+  countStatistic(which: number): void {
+    this.control[which]++;
+  }
+
+  // --- lookup -------------------------------------------------------------------------------------------------------
+
+  /** Place at which the search for an IPv4 flow begins. */
+  home4(src: number, dst: number, ports: number, key: number): number {
+    let h = Math.imul(src ^ this.seed, 0x9e3779b1) ^ Math.imul(dst + key, 0x85ebca6b);
+    h = Math.imul(h ^ (h >>> 15) ^ ports, 0xc2b2ae35);
+    return (h ^ (h >>> 14)) & this.mask;
+  }
+
+  home6(
+    s0: number,
+    s1: number,
+    s2: number,
+    s3: number,
+    d0: number,
+    d1: number,
+    d2: number,
+    d3: number,
+    ports: number,
+    key: number,
+  ): number {
+    const a = Math.imul(s0 ^ this.seed, 0x9e3779b1) ^ Math.imul(s1 + d0, 0x85ebca6b);
+    const b = Math.imul(s2 ^ d1 ^ (a >>> 15), 0xc2b2ae35) ^ Math.imul(s3 + d2, 0x27d4eb2f);
+    let h = Math.imul(a ^ (b >>> 13) ^ d3, 0x9e3779b1) ^ Math.imul(ports + key, 0x85ebca6b);
+    h = Math.imul(h ^ (h >>> 15) ^ b, 0xc2b2ae35);
+    return (h ^ (h >>> 14)) & this.mask;
+  }
+
+  /** Place of an IPv4 flow, or −1; `home` as home4 gave it. */
+  find4(home: number, src: number, dst: number, ports: number, key: number): number {
+    const w = this.words4;
+    const mask = this.mask;
+    for (let place = home; ; place = (place + 1) & mask) {
+      const e = place << 4;
+      const k = w[e + F4_KEY];
+      if (k === key && w[e] === src && w[e + F4_DST] === dst && w[e + F4_PORTS] === ports) return place;
+      if (k === 0) return -1;
+    }
+  }
+
+  /** Place of an IPv6 flow, or −1. */
+  find6(
+    home: number,
+    s0: number,
+    s1: number,
+    s2: number,
+    s3: number,
+    d0: number,
+    d1: number,
+    d2: number,
+    d3: number,
+    ports: number,
+    key: number,
+  ): number {
+    const w = this.words6;
+    const mask = this.mask;
+    for (let place = home; ; place = (place + 1) & mask) {
+      const e = place << 5;
+      const k = w[e + F6_KEY];
+      if (
+        k === key &&
+        w[e + F6_PORTS] === ports &&
+        w[e + 3] === s3 &&
+        w[e + 7] === d3 &&
+        w[e + 2] === s2 &&
+        w[e + 6] === d2 &&
+        w[e + 1] === s1 &&
+        w[e + 5] === d1 &&
+        w[e] === s0 &&
+        w[e + 4] === d0
+      )
+        return place;
+      if (k === 0) return -1;
+    }
+  }
+
+  /** KEY of a flow. */
+  static key(proto: number, inPort: number): number {
+    return proto | (inPort << 8) | KEY_VALID;
+  }
+
+  /** Place of the flow that a spec describes, or −1. */
+  findSpec(f: FlowSpec): number {
+    const key = FlowTable.key(f.proto, f.inPort);
+    const { src: s, dst: d } = f;
+    if (f.family === 4) return this.find4(this.home4(s[0], d[0], f.ports, key), s[0], d[0], f.ports, key);
+    const home = this.home6(s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], f.ports, key);
+    return this.find6(home, s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], f.ports, key);
+  }
+
+  // --- programming ----------------------------------------------------------------------------------------------------
+
+  /**
+   * Installs or updates an entry. Returns its place, or −1 when there is none for it (full, or its places still rest).
+   * @param grace number that has grown by two once every reader has passed a quiet point
+   */
+  install(f: FlowSpec, now: number, grace: number): number {
+    this.lock();
+    const place = this.findSpec(f);
+    const at = place >= 0 ? place : this.vacancy(f, grace);
+    if (at >= 0) this.write(f, at, place < 0, now);
+    this.unlock();
+    return at;
+  }
+
+  private vacancy(f: FlowSpec, grace: number): number {
+    if (this.control[COUNT] >= this.control[CAPACITY]) return -1;
+    const key = FlowTable.key(f.proto, f.inPort);
+    const { src: s, dst: d } = f;
+    const four = f.family === 4;
+    let place = four
+      ? this.home4(s[0], d[0], f.ports, key)
+      : this.home6(s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], f.ports, key);
+    const words = four ? this.words4 : this.words6;
+    const aux = four ? this.aux4 : this.aux6;
+    for (let probes = 0; probes <= this.mask; probes++, place = (place + 1) & this.mask) {
+      const k = four ? words[(place << 4) + F4_KEY] : words[(place << 5) + F6_KEY];
+      const freed = aux[place * AUX_WORDS + AUX_FREED];
+      const rested = freed === 0 || ((grace - freed) | 0) >= 2;
+      if (k === 0) return rested ? place : -1;
+      if (k === DEAD && rested) return place;
+    }
+    return -1;
+  }
+
+  private write(f: FlowSpec, place: number, fresh: boolean, now: number): void {
+    const key = FlowTable.key(f.proto, f.inPort);
+    const four = f.family === 4;
+    const w = four ? this.words4 : this.words6;
+    const e = four ? place << 4 : place << 5;
+    const macHi = (f.macHi & 0xffff) | (f.outPort << 16) | (f.flags << 24);
+    if (four) {
+      w[e + F4_NSRC] = f.newSrc;
+      w[e + F4_NDST] = f.newDst;
+      w[e + F4_NPORTS] = f.newPorts;
+      w[e + F4_DELTA] = f.delta;
+    }
+    w[e + (four ? F4_DMAC_LO : F6_DMAC_LO)] = f.macLo;
+    w[e + (four ? F4_DMAC_HI : F6_DMAC_HI)] = macHi;
+    w[e + (four ? F4_NEIGH : F6_NEIGH)] = f.neighbour;
+    w[e + (four ? F4_CONN : F6_CONN)] = f.connection;
+    w[e + (four ? F4_EPOCH : F6_EPOCH)] = f.epoch;
+    const aux = four ? this.aux4 : this.aux6;
+    const a = place * AUX_WORDS;
+    aux[a + AUX_PRIORITY] = f.priority;
+    aux[a + AUX_CONN_GEN] = f.generation;
+    if (!fresh) {
+      this.control[STAT_UPDATES]++;
+      return;
+    }
+    w[e + (four ? F4_PACKETS : F6_PACKETS)] = 0;
+    w[e + (four ? F4_BYTES : F6_BYTES)] = 0;
+    w[e + (four ? F4_LAST : F6_LAST)] = now;
+    aux[a + AUX_SEEN_PACKETS] = 0;
+    aux[a + AUX_SEEN_BYTES] = 0;
+    aux[a + AUX_INSTALLED] = now;
+    aux[a + AUX_RATE] = 0;
+    if (four) {
+      w[e] = f.src[0];
+      w[e + F4_DST] = f.dst[0];
+      w[e + F4_PORTS] = f.ports;
+    } else {
+      for (let n = 0; n < 4; n++) {
+        w[e + n] = f.src[n];
+        w[e + 4 + n] = f.dst[n];
+      }
+      w[e + F6_PORTS] = f.ports;
+    }
+    const list = four ? this.live4 : this.live6;
+    const count = this.control[four ? LIVE4 : LIVE6]++;
+    list[count] = place;
+    aux[a + AUX_LIVE] = count;
+    this.control[COUNT]++;
+    this.control[STAT_INSTALLS]++;
+    Atomics.store(w, e + (four ? F4_KEY : F6_KEY), key);
+  }
+
+  /** Takes an entry out; its place rests until `grace` has grown by two. Its counters must have been harvested. */
+  remove(family: number, place: number, grace: number): void {
+    this.lock();
+    const four = family === 4;
+    const w = four ? this.words4 : this.words6;
+    const shift = four ? 4 : 5;
+    const k = four ? F4_KEY : F6_KEY;
+    const old = w[(place << shift) + k];
+    if (old !== 0 && old !== DEAD) {
+      const aux = four ? this.aux4 : this.aux6;
+      // A place whose successor is empty ends every search anyway: no tombstone needed.
+      const next = (place + 1) & this.mask;
+      Atomics.store(w, (place << shift) + k, w[(next << shift) + k] === 0 ? 0 : DEAD);
+      aux[place * AUX_WORDS + AUX_FREED] = grace;
+      const list = four ? this.live4 : this.live6;
+      const last = --this.control[four ? LIVE4 : LIVE6];
+      const at = aux[place * AUX_WORDS + AUX_LIVE];
+      list[at] = list[last];
+      aux[list[at] * AUX_WORDS + AUX_LIVE] = at;
+      this.control[COUNT]--;
+      this.control[STAT_REMOVED]++;
+    }
+    this.unlock();
+  }
+
+  /** Next live place for aging, round robin; −1 when there is none. */
+  nextLive(family: number): number {
+    const four = family === 4;
+    const count = this.control[four ? LIVE4 : LIVE6];
+    if (count === 0) return -1;
+    const cursor = four ? CURSOR4 : CURSOR6;
+    let at = this.control[cursor] + 1;
+    if (at >= count) at = 0;
+    this.control[cursor] = at;
+    return (four ? this.live4 : this.live6)[at];
+  }
+
+  /** True when the place holds an entry. */
+  isLive(family: number, place: number): boolean {
+    const k = family === 4 ? this.words4[(place << 4) + F4_KEY] : this.words6[(place << 5) + F6_KEY];
+    return k !== 0 && k !== DEAD;
+  }
+
+  private lock(): void {
+    let spins = 0;
+    while (Atomics.compareExchange(this.control, LOCK, 0, 1) !== 0)
+      if (++spins > 1000) {
+        Atomics.wait(this.control, CONTROL_WORDS - 1, 0, 0.05);
+        spins = 0;
+      }
+  }
+
+  private unlock(): void {
+    Atomics.store(this.control, LOCK, 0);
+  }
+}
