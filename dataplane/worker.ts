@@ -10,6 +10,18 @@
  *
  * Not here: opening devices, deciding anything. The path is the same one that runs inline.
  */
+
+import { NO_BUFFER } from './drop.ts';
+import {
+  FRAME_NEEDS_CSUM,
+  type Frames,
+  META_FLAGS,
+  META_GSO,
+  META_LEN,
+  META_OFF,
+  META_PORT,
+  META_WORDS,
+} from './frames.ts';
 import * as IF from './interfaces.ts';
 import {
   BELL,
@@ -29,17 +41,6 @@ import {
   WORKER_STOPPED,
   workerAt,
 } from './live.ts';
-import { NO_BUFFER } from './drop.ts';
-import {
-  FRAME_NEEDS_CSUM,
-  type Frames,
-  META_FLAGS,
-  META_GSO,
-  META_LEN,
-  META_OFF,
-  META_PORT,
-  META_WORDS,
-} from './frames.ts';
 import { Path, type Punt } from './path.ts';
 import { liveArena } from './ports/arena.ts';
 import { CaptureClock, CaptureWriter } from './ports/capture-writer.ts';

@@ -50,8 +50,7 @@ export function readCounters(tables: T.Tables, config: Config): Counters {
     held: tables.total(T.C_HELD),
     dropped,
     offload: {
-      installed:
-        (tables.flows?.statistic(STAT_INSTALLS) ?? 0) + (tables.cachedFlows?.statistic(STAT_INSTALLS) ?? 0),
+      installed: (tables.flows?.statistic(STAT_INSTALLS) ?? 0) + (tables.cachedFlows?.statistic(STAT_INSTALLS) ?? 0),
       hits: tables.total(T.C_ENGINE + EX_HITS) + tables.total(T.C_ENGINE + EX_CACHE_HITS),
       mismatches: tables.total(T.C_ENGINE + EX_MISMATCH),
     },

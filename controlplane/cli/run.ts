@@ -1,0 +1,109 @@
+/**
+ * `sluice run FILE`: a live router, until a signal ends it.
+ *
+ *   sluice run FILE [--io auto|uring|readwrite] [--no-api] [--quiet]
+ *
+ * Messages go to the standard error, one line each. Exit codes: 0 stopped by SIGTERM, SIGINT or SIGHUP; 1 a device or the
+ * socket could not be had; 2 usage or configuration, and then nothing was started. SLUICE_HOST_PORT=off in the environment
+ * leaves out sluice0.
+ */
+import { parseArgs } from 'node:util';
+import { IoError } from '../../dataplane/ports/ffi.ts';
+import type { IoBackend } from '../../dataplane/ports/uring.ts';
+import { ApiServer } from '../api/server.ts';
+import { socketPath } from '../api/socket.ts';
+import { type Config, ConfigError, loadConfig } from '../config/index.ts';
+import { LiveError } from '../live/devices.ts';
+import { untilSignal } from '../live/stop.ts';
+import { Supervisor } from '../live/supervisor.ts';
+import { liveSource } from '../show/source.ts';
+
+export const RUN_USAGE = `usage: sluice run FILE [--io auto|uring|readwrite] [--quiet]
+
+Runs the router that FILE describes, until SIGTERM or Ctrl-C.
+
+  --io BACKEND   how TAP queues are read and written (default: auto, io_uring where the kernel has it)
+  --quiet        warnings only
+`;
+
+const BACKENDS: readonly string[] = ['auto', 'uring', 'readwrite'];
+
+/** Runs the command with the arguments behind `run`; resolves to the exit code. */
+export async function runCommand(argv: readonly string[]): Promise<number> {
+  let file: string;
+  let io: IoBackend;
+  let quiet: boolean;
+  try {
+    const { values, positionals } = parseArgs({
+      args: [...argv],
+      allowPositionals: true,
+      options: { io: { type: 'string' }, quiet: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+    });
+    if (values.help) {
+      process.stdout.write(RUN_USAGE);
+      return 0;
+    }
+    if (positionals.length !== 1) throw new Error(`run: expected one FILE, got ${positionals.length}`);
+    if (values.io !== undefined && !BACKENDS.includes(values.io))
+      throw new Error(`--io: expected auto, uring or readwrite, got "${values.io}"`);
+    file = positionals[0];
+    io = (values.io ?? 'auto') as IoBackend;
+    quiet = values.quiet ?? false;
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n\n${RUN_USAGE}`);
+    return 2;
+  }
+  let config: Config;
+  try {
+    config = loadConfig(file);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    process.stderr.write(`${error.message}\n`);
+    return 2;
+  }
+  for (const warning of config.warnings) process.stderr.write(`warning: ${warning}\n`);
+  return runRouter(config, io, quiet || config.logLevel === 'warn' || config.logLevel === 'error');
+}
+
+async function runRouter(config: Config, io: IoBackend, quiet: boolean): Promise<number> {
+  const log = (level: 'info' | 'warn', message: string): void => {
+    if (level === 'warn') process.stderr.write(`warning: ${message}\n`);
+    else if (!quiet) process.stderr.write(`${message}\n`);
+  };
+  const hostPort = process.env.SLUICE_HOST_PORT !== 'off' && process.getuid?.() === 0;
+  let supervisor: Supervisor | null = null;
+  let api: ApiServer | null = null;
+  try {
+    // The socket first: it also says that another router runs here already.
+    api = await ApiServer.listen(socketPath(config.control.socket));
+    supervisor = await Supervisor.start(config, { log, hostPort, io });
+    api.serve(liveSource(supervisor));
+  } catch (error) {
+    await api?.close();
+    await supervisor?.stop();
+    if (!(error instanceof IoError) && !(error instanceof LiveError)) throw error;
+    process.stderr.write(`${error.message}\n`);
+    return error instanceof LiveError ? 2 : 1;
+  }
+  const { workers } = supervisor;
+  log(
+    'info',
+    `sluice: running, ${config.ports.length} ports, ${workers} worker${workers === 1 ? '' : 's'}; control socket ${api.path}`,
+  );
+  const [router, server] = [supervisor, api];
+  const signal = await untilSignal(
+    {
+      stop: async () => {
+        await server.close();
+        await router.stop();
+      },
+      abandon: () => {
+        server.abandon();
+        router.abandon();
+      },
+    },
+    router.stopped,
+  );
+  log('info', `sluice: stopped${signal === null ? '' : ` by ${signal}`}`);
+  return 0;
+}

@@ -1,0 +1,140 @@
+/**
+ * Devices: opens what the configuration names (TAP, AF_PACKET, libpcap) and says what each worker gets of it.
+ *
+ * All descriptors are opened here, on the main thread, and closed here: a worker that dies leaves its devices standing.
+ * A port has one queue per worker; where a device offers fewer, workers share a descriptor (a read or write of one is
+ * whole frames, so nothing is torn). Not here: sluice0 (hostport.ts), watching (links.ts).
+ */
+import type { FaultOptions } from '../../dataplane/ports/fault.ts';
+import { close } from '../../dataplane/ports/ffi.ts';
+import type { HostPort } from '../../dataplane/ports/host.ts';
+import { linkState, NO_LINK } from '../../dataplane/ports/links.ts';
+import { openPacket } from '../../dataplane/ports/packet.ts';
+import { openTap, TUN_F_ALL } from '../../dataplane/ports/tap.ts';
+import { parseMac } from '../../dataplane/wire/address.ts';
+import type { PortTask } from '../../dataplane/worker.ts';
+import type { Config, FaultConfig, PortConfig } from '../config/index.ts';
+
+/** Frames that the kernel keeps for the router while it is busy, per queue: 4 ms of 1500-byte frames at 3 Gbit/s. */
+const QUEUE_LENGTH = 1000;
+
+export interface Device {
+  name: string;
+  number: number;
+  kind: 'tap' | 'packet' | 'host';
+  /** The host's device. */
+  ifname: string;
+  fds: number[];
+  /** Kind `host`: lives on the main thread. */
+  host: HostPort | null;
+  /** What worker n gets. */
+  tasks: PortTask[];
+}
+
+/** A configuration that cannot run live, although it is valid: exit code 2. */
+export class LiveError extends Error {
+  override readonly name = 'LiveError';
+}
+
+/** Refuses port kinds that only make sense in a replay or inside a program, before anything is opened. */
+export function checkKinds(config: Config): void {
+  for (const port of config.ports)
+    if (port.kind === 'pcap' || port.kind === 'memory') {
+      const place = config.file === '' ? '' : `${config.file}:${port.where.line}:${port.where.column} `;
+      const advice = port.kind === 'pcap' ? 'play captures with "sluice replay"' : 'memory ports are for createRouter';
+      throw new LiveError(
+        `${place}ports.${port.name}.kind: expected tap, packet or host for a live router, got "${port.kind}"; ${advice}`,
+      );
+    }
+}
+
+/** Opens all devices, or none: an error closes those already open. Errors: IoError. */
+export async function openDevices(config: Config, workers: number): Promise<Device[]> {
+  const devices: Device[] = [];
+  try {
+    for (const port of config.ports) if (port.parent < 0) devices.push(await openDevice(port, workers));
+    return devices;
+  } catch (error) {
+    for (const device of devices) closeDevice(device);
+    throw error;
+  }
+}
+
+/** Releases a device; a TAP disappears with its last descriptor. */
+export function closeDevice(device: Device): void {
+  device.host?.close();
+  for (const fd of device.fds) close(fd);
+  device.fds = [];
+}
+
+async function openDevice(port: PortConfig, workers: number): Promise<Device> {
+  const { name, number, ifname } = port;
+  const device: Device = { name, number, kind: 'tap', ifname, fds: [], host: null, tasks: [] };
+  const task = (worker: number, more: Partial<PortTask>): PortTask => ({
+    kind: 'ring',
+    name,
+    number,
+    fd: -1,
+    offloads: 0,
+    ring: null,
+    fault: port.fault === null ? null : faultOptions(port.fault),
+    // One file has one writer.
+    mirror: port.mirror === '' || worker === 0 ? port.mirror : `${port.mirror}.${worker}`,
+    ...more,
+  });
+  if (port.kind === 'tap') {
+    const queues = Math.min(port.queues, workers);
+    const wanted = port.offloads ? TUN_F_ALL : 0;
+    const tap = openTap({
+      name: ifname,
+      queues,
+      vnetHeader: true,
+      offloads: wanted,
+      mtu: port.mtu,
+      queueLength: QUEUE_LENGTH,
+    });
+    device.fds = tap.fds;
+    for (let worker = 0; worker < workers; worker++)
+      device.tasks.push(task(worker, { kind: 'tap', fd: tap.fds[worker % queues], offloads: tap.offloads }));
+    return device;
+  }
+  // The port's own MAC where the configuration has none is the device's.
+  const link = linkState(ifname);
+  if (port.mac === null && link !== NO_LINK) {
+    const mac = parseMac(link.mac);
+    if (mac !== null) port.mac = { ...mac, text: link.mac };
+  }
+  const foreignMac = port.mac !== null && port.mac.text.toLowerCase() !== link.mac;
+  if (port.kind === 'packet') {
+    device.kind = 'packet';
+    const packet = openPacket({
+      device: ifname,
+      queues: workers,
+      mode: 'latency',
+      superFrames: port.offloads,
+      promiscuous: foreignMac,
+    });
+    device.fds = packet.fds;
+    for (let worker = 0; worker < workers; worker++)
+      device.tasks.push(
+        task(worker, { kind: 'packet', fd: packet.fds[worker], offloads: packet.offloads, ring: packet.ring }),
+      );
+    return device;
+  }
+  device.kind = 'host';
+  // Loaded only where it is used: its addons are optional.
+  const { HostPort } = await import('../../dataplane/ports/host.ts');
+  device.host = new HostPort({ name, number, device: ifname, send: 'inject' });
+  for (let worker = 0; worker < workers; worker++) device.tasks.push(task(worker, { kind: 'ring' }));
+  return device;
+}
+
+function faultOptions(fault: FaultConfig): FaultOptions {
+  const { loss, duplicate, reorder, corrupt, delay } = fault;
+  const rates = { loss, duplicate, reorder, corrupt, delay };
+  return {
+    seed: fault.seed,
+    rx: fault.direction === 'tx' ? {} : rates,
+    tx: fault.direction === 'rx' ? {} : rates,
+  };
+}

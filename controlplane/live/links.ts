@@ -1,0 +1,98 @@
+/**
+ * Links: whether the devices of a running router are there and up.
+ *
+ * A TAP is asked through its own descriptor, not by name: its kernel end may have been moved into another namespace (that
+ * is how a lab is wired), where the router could not find it. TUNGETIFF fails once the device is deleted; TUNGETDEVNETNS
+ * leads to the namespace that it is in now, and a socket opened there reads its flags. Other devices are looked up in
+ * the router's own namespace. All of it is a few system calls per device, several times a second. Source: linux/if_tun.h.
+ */
+import { close, ioctlPointer, ioctlValue, O_CLOEXEC, socket } from '../../dataplane/ports/ffi.ts';
+import { linkState, NO_LINK } from '../../dataplane/ports/links.ts';
+import { inNetns } from '../../dataplane/ports/netns.ts';
+
+const TUNGETIFF = 0x800454d2;
+const TUNGETDEVNETNS = 0x54e3;
+const SIOCGIFFLAGS = 0x8913;
+const SIOCGIFMTU = 0x8921;
+const SIOCGIFHWADDR = 0x8927;
+const AF_INET = 2;
+const SOCK_DGRAM_CLOEXEC = 2 | O_CLOEXEC;
+const IFF_UP = 1;
+const IFF_RUNNING = 0x40;
+
+export interface DeviceState {
+  /** False: the device was deleted. */
+  exists: boolean;
+  /** Administratively up, with a carrier. */
+  up: boolean;
+  /** MAC of the kernel's end; '' unknown. */
+  mac: string;
+  mtu: number;
+}
+
+const GONE: DeviceState = { exists: false, up: false, mac: '', mtu: 0 };
+
+/** Looks at one TAP device through a descriptor of one of its queues. */
+export class TapLink {
+  private readonly fd: number;
+  private readonly request = new Uint8Array(40);
+  private readonly view = new DataView(this.request.buffer);
+  /** Socket in the namespace where the device was last; −1 none. */
+  private socket = -1;
+
+  constructor(fd: number) {
+    this.fd = fd;
+  }
+
+  look(): DeviceState {
+    const { request, view } = this;
+    request.fill(0);
+    if (ioctlPointer(this.fd, TUNGETIFF, request) < 0) return GONE; // EBADFD: deleted
+    const name = request.slice(0, 16);
+    if (!this.ask(SIOCGIFFLAGS, name)) {
+      this.enter();
+      if (!this.ask(SIOCGIFFLAGS, name))
+        // On the move, or a kernel that does not tell: it is there, and the next look knows more.
+        return { exists: true, up: this.socket < 0, mac: '', mtu: 0 };
+    }
+    const flags = view.getUint16(16, true);
+    const up = (flags & IFF_UP) !== 0 && (flags & IFF_RUNNING) !== 0;
+    const mtu = this.ask(SIOCGIFMTU, name) ? view.getInt32(16, true) : 0;
+    const mac = this.ask(SIOCGIFHWADDR, name)
+      ? Array.from(request.subarray(18, 24), (byte) => byte.toString(16).padStart(2, '0')).join(':')
+      : '';
+    return { exists: true, up, mac, mtu };
+  }
+
+  close(): void {
+    if (this.socket >= 0) close(this.socket);
+    this.socket = -1;
+  }
+
+  private ask(what: number, name: Uint8Array): boolean {
+    if (this.socket < 0) return false;
+    this.request.fill(0);
+    this.request.set(name);
+    return ioctlPointer(this.socket, what, this.request) === 0;
+  }
+
+  /** Opens the socket anew, in the namespace where the device is now. */
+  private enter(): void {
+    this.close();
+    const namespace = ioctlValue(this.fd, TUNGETDEVNETNS, 0);
+    if (namespace < 0) return; // Linux before 5.2, or no CAP_NET_ADMIN
+    try {
+      this.socket = inNetns(`/proc/self/fd/${namespace}`, () => socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0));
+    } catch {
+      this.socket = -1;
+    } finally {
+      close(namespace);
+    }
+  }
+}
+
+/** Looks at a device of the router's own namespace by its name. */
+export function lookByName(device: string): DeviceState {
+  const link = linkState(device);
+  return link === NO_LINK ? GONE : { exists: true, up: link.up, mac: link.mac, mtu: link.mtu };
+}

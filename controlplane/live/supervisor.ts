@@ -1,0 +1,525 @@
+/**
+ * Supervisor: a live router. It opens the devices, runs the packet workers, and is the thread of the control plane.
+ *
+ *   main thread                              worker 0 … N − 1 (piscina, one endless task each)
+ *   Control ── inject ring + eventfd ──────→ path.send, path.output
+ *           ←── punt ring + bell ─────────── frames for ARP, ND, echo …; wanted and used neighbours
+ *   tables in shared memory ═══════════════ tables in shared memory
+ *
+ * A worker whose task ends by an exception is replaced: locks that it held are broken, half-made entries taken out, and
+ * the same task is submitted again; its queues stand open meanwhile, and all connections are in shared memory. The
+ * control plane keeps no timers of its own: `next` of its protocols says when to tick them.
+ */
+import { randomInt } from 'node:crypto';
+import { Piscina } from 'piscina';
+import { MAX_WORKERS } from '../../conntrack/table.ts';
+import { NO_BUFFER } from '../../dataplane/drop.ts';
+import { Frames, META_LEN, META_OFF, META_WORDS } from '../../dataplane/frames.ts';
+import { BELL, createLive, LW_CIRCLES, LW_STATE, WORKER_DEAD, WORKER_RUNNING, workerAt } from '../../dataplane/live.ts';
+import { mapArena } from '../../dataplane/ports/arena.ts';
+import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
+import { type IoBackend, openGroup } from '../../dataplane/ports/uring.ts';
+import {
+  createRing,
+  INJECT_OUTPUT,
+  INJECT_RECEIVE,
+  INJECT_SEND,
+  PUNT_FRAME,
+  PUNT_RESOLVE,
+  PUNT_TRANSMIT,
+  PUNT_USED,
+  RingReader,
+  RingWriter,
+} from '../../dataplane/rings.ts';
+import { C_DROPS, CLOCK, createTables, DEFAULT_SIZES, STOP, Tables } from '../../dataplane/tables.ts';
+import { monotonic, type WorkerTask } from '../../dataplane/worker.ts';
+import type { Config } from '../config/index.ts';
+import { Control } from '../control.ts';
+import type { Event } from '../protocol.ts';
+import { checkKinds, closeDevice, type Device, openDevices } from './devices.ts';
+import {
+  announceHostPort,
+  closeHostPort,
+  HOST_DEVICE,
+  type HostPort,
+  openHostPort,
+  withdrawHostPort,
+} from './hostport.ts';
+import { type DeviceState, lookByName, TapLink } from './links.ts';
+
+export type Log = (level: 'info' | 'warn', message: string) => void;
+
+export interface SupervisorOptions {
+  log?: Log;
+  /** Make sluice0. Default: when root. */
+  hostPort?: boolean;
+  io?: IoBackend;
+}
+
+/** Frame slots of one worker. Large ones take memory only once they are used. */
+const ARENA = { small: 8192, large: 512 };
+/** Records taken from one ring before the other rings, timers and sockets have their turn. */
+const PUNT_BURST = 256;
+const LINK_POLL_MS = 100;
+const HOST_POLL_MS = 2;
+const HOUSEKEEPING_MS = 1000;
+/** Wait before a worker that keeps dying is started again: doubles from the first to the last. */
+const FIRST_PAUSE_MS = 10;
+const LAST_PAUSE_MS = 5000;
+/** A worker that has run for so long is healthy again. */
+const HEALTHY_MS = 60_000;
+
+/** The worker is JavaScript made by the build, also when this file is run from source by a test. */
+const WORKER_FILE = import.meta.url.endsWith('.ts')
+  ? new URL('../../dist/dataplane/worker.js', import.meta.url)
+  : new URL('../../dataplane/worker.js', import.meta.url);
+
+/** ES2024, and in V8 since 8.7: the declarations that this project is compiled with do not know it yet. */
+const { waitAsync } = Atomics as unknown as {
+  waitAsync(
+    words: Int32Array,
+    index: number,
+    value: number,
+  ): { async: false } | { async: true; value: Promise<'ok' | 'timed-out'> };
+};
+
+interface Watch {
+  port: number;
+  name: string;
+  ifname: string;
+  look: () => DeviceState;
+  last: DeviceState;
+  close: () => void;
+}
+
+/** What the main thread has of one worker. */
+interface WorkerEnd {
+  task: WorkerTask;
+  punt: RingReader;
+  inject: RingWriter;
+  /** Deaths in a row, and when it was started last. */
+  deaths: number;
+  started: number;
+  restarts: number;
+}
+
+export class Supervisor {
+  readonly config: Config;
+  readonly workers: number;
+  /** The main thread's view of the tables. */
+  readonly tables: Tables;
+  readonly control: Control;
+  readonly live: Int32Array;
+  /** Settles when the router has stopped. */
+  readonly stopped: Promise<void>;
+  private readonly log: Log;
+  private readonly devices: Device[];
+  private hostPort: HostPort | null;
+  private readonly ends: WorkerEnd[] = [];
+  private readonly pool: Piscina;
+  private readonly clock = monotonic();
+  private readonly startedAt: number;
+  private readonly watches: Watch[] = [];
+  private readonly timers: NodeJS.Timeout[] = [];
+  private readonly running: Promise<void>[] = [];
+  /** Frames of host ports on their way between libpcap and the rings. */
+  private readonly hostFrames: Frames | null;
+  private tickTimer: NodeJS.Timeout | null = null;
+  private tickAt = 0;
+  private stopping = false;
+  private settle: () => void = () => {};
+  private neighbourEpoch = 0;
+  private mark: { circles: number[]; routes: number; nexthops: number } | null = null;
+  private failures = 0;
+
+  /** Opens everything and starts. Errors: IoError, LiveError; then nothing is left open. */
+  static async start(config: Config, options: SupervisorOptions = {}): Promise<Supervisor> {
+    checkKinds(config);
+    const log = options.log ?? (() => {});
+    // The main thread has a row of its own in the tables.
+    const workers = Math.min(config.workers, MAX_WORKERS - 1);
+    const devices = await openDevices(config, workers);
+    let hostPort: HostPort | null = null;
+    if (options.hostPort ?? process.getuid?.() === 0)
+      try {
+        hostPort = openHostPort(config, workers);
+      } catch (error) {
+        log('warn', `${(error as Error).message}; programs on this host cannot use the router's addresses`);
+      }
+    try {
+      // An io_uring that is demanded and cannot be had is said here, not by every worker.
+      openGroup(options.io ?? 'auto')?.close();
+      const supervisor = new Supervisor(config, workers, devices, hostPort, options);
+      supervisor.begin();
+      return supervisor;
+    } catch (error) {
+      for (const device of devices) closeDevice(device);
+      if (hostPort !== null) closeHostPort(hostPort);
+      throw error;
+    }
+  }
+
+  private constructor(
+    config: Config,
+    workers: number,
+    devices: Device[],
+    hostPort: HostPort | null,
+    options: SupervisorOptions,
+  ) {
+    this.config = config;
+    this.workers = workers;
+    this.devices = devices;
+    this.hostPort = hostPort;
+    this.log = options.log ?? (() => {});
+    this.stopped = new Promise((resolve) => {
+      this.settle = resolve;
+    });
+    const seed = randomInt(-0x80000000, 0x7fffffff);
+    const sizes = { ...DEFAULT_SIZES, connections: config.conntrack.max, workers };
+    const buffers = createTables(sizes, seed);
+    this.tables = new Tables(buffers, workers);
+    const live = createLive();
+    this.live = new Int32Array(live);
+    this.startedAt = this.clock();
+    this.hostFrames = devices.some((device) => device.host !== null) ? new Frames(512, 4) : null;
+    for (let worker = 0; worker < workers; worker++) {
+      const ports = [...devices.map((device) => device.tasks[worker]), ...(hostPort ? [hostPort.tasks[worker]] : [])];
+      const task: WorkerTask = {
+        worker,
+        workers,
+        buffers,
+        live,
+        punt: createRing(),
+        inject: createRing(),
+        waker: openWaker(),
+        ports,
+        arena: { ...ARENA, base: mapArena(ARENA.small, ARENA.large) },
+        seed: seed ^ Math.imul(worker + 1, 0x9e3779b1),
+        startedAt: this.startedAt,
+        io: options.io ?? 'auto',
+      };
+      this.ends.push({
+        task,
+        punt: new RingReader(task.punt),
+        inject: new RingWriter(task.inject),
+        deaths: 0,
+        started: 0,
+        restarts: 0,
+      });
+    }
+    const first = this.ends[0];
+    this.control = new Control(
+      this.tables,
+      config,
+      {
+        send: (port, frame) => this.inject(first, INJECT_SEND, port, frame),
+        output: (packet, scope) => this.inject(first, INJECT_OUTPUT, scope, packet),
+      },
+      { quiet: false, log: this.log },
+    );
+    if (hostPort !== null) announceHostPort(this.tables, hostPort, Math.min(...config.ports.map((port) => port.mtu)));
+    this.pool = new Piscina({
+      filename: WORKER_FILE.href,
+      minThreads: workers,
+      maxThreads: workers,
+      concurrentTasksPerWorker: 1,
+      atomics: 'disabled',
+      maxQueue: workers,
+    });
+  }
+
+  private begin(): void {
+    for (const device of this.devices) this.watch(device);
+    if (this.hostPort !== null) this.watchHostPort(this.hostPort);
+    for (const end of this.ends) this.running.push(this.keepRunning(end));
+    void this.listen();
+    this.timers.push(setInterval(() => this.pollLinks(), LINK_POLL_MS));
+    this.timers.push(setInterval(() => this.reclaim(), HOUSEKEEPING_MS));
+    if (this.hostFrames !== null) this.timers.push(setInterval(() => this.pollHosts(), HOST_POLL_MS));
+    // Neighbour discovery and its like begin when the links are known.
+    this.step({ kind: 'tick' });
+  }
+
+  // --- workers ---------------------------------------------------------------------------------------------------------
+
+  /** Submits a worker's task again and again until the router stops. */
+  private async keepRunning(end: WorkerEnd): Promise<void> {
+    const { worker } = end.task;
+    while (!this.stopping) {
+      end.started = this.clock();
+      try {
+        await this.pool.run(end.task);
+        if (this.stopping) return;
+        this.log('warn', `worker ${worker} returned although nobody stopped it; it starts again`);
+      } catch (error) {
+        if (this.stopping) return;
+        Atomics.store(this.live, workerAt(worker) + LW_STATE, WORKER_DEAD);
+        const broken = this.tables.conntrack.repair(worker);
+        const locks = broken === 0 ? '' : `, ${broken} locks broken`;
+        const kept = this.tables.conntrack.count;
+        this.log(
+          'warn',
+          `worker ${worker} died: ${describe(error)}; it starts again, ${kept} connections kept${locks}`,
+        );
+      }
+      end.restarts++;
+      end.deaths = this.clock() - end.started > HEALTHY_MS ? 1 : end.deaths + 1;
+      if (end.deaths > 1) await pause(Math.min(FIRST_PAUSE_MS << Math.min(end.deaths, 16), LAST_PAUSE_MS));
+    }
+  }
+
+  /** Starts of a worker after its first. */
+  restarts(worker: number): number {
+    return this.ends[worker].restarts;
+  }
+
+  /** Records that a worker's rings had no room for: punted, injected. */
+  lost(worker: number): [number, number] {
+    return [this.ends[worker].punt.lost, this.ends[worker].inject.lost];
+  }
+
+  private wakeAll(): void {
+    for (const end of this.ends) wake(end.task.waker);
+  }
+
+  // --- control plane ---------------------------------------------------------------------------------------------------
+
+  private moveClock(): void {
+    const now = (this.clock() - this.startedAt) | 0;
+    const control = this.tables.control;
+    if (((now - control[CLOCK]) | 0) > 0) control[CLOCK] = now;
+  }
+
+  private inject(end: WorkerEnd, kind: number, port: number, bytes: Uint8Array): void {
+    if (!end.inject.bytes(kind, port, bytes)) this.tables.counters[C_DROPS + NO_BUFFER]++;
+  }
+
+  /** Lets the control plane handle one event; a defect in a protocol costs this event, not the router. */
+  private handle(event: Event): void {
+    try {
+      this.control.handle(event);
+    } catch (error) {
+      if (this.failures++ < 10)
+        this.log('warn', `the control plane failed on a ${event.kind} event: ${describe(error)}; the event is skipped`);
+    }
+  }
+
+  /** Handles one event from outside of the rings, and all that follows from it. */
+  private step(event: Event): void {
+    this.moveClock();
+    this.handle(event);
+    this.afterEvents();
+  }
+
+  /** Wakes whom the last events concern, and sets the timer for the next tick. */
+  private afterEvents(): void {
+    const epoch = this.tables.neighbours.epoch();
+    // A changed neighbour may be what a worker's held packets wait for.
+    for (const end of this.ends)
+      if (end.inject.written !== 0 || epoch !== this.neighbourEpoch) {
+        end.inject.written = 0;
+        wake(end.task.waker);
+      }
+    this.neighbourEpoch = epoch;
+    const wait = this.control.next();
+    if (wait < 0 || this.stopping) return;
+    const at = this.clock() + wait;
+    if (this.tickTimer !== null) {
+      if (this.tickAt <= at) return;
+      clearTimeout(this.tickTimer);
+    }
+    this.tickAt = at;
+    this.tickTimer = setTimeout(() => {
+      this.tickTimer = null;
+      this.step({ kind: 'tick' });
+    }, Math.ceil(wait));
+  }
+
+  /** Takes what the workers punt, until the router stops. */
+  private async listen(): Promise<void> {
+    while (!this.stopping) {
+      const bell = Atomics.load(this.live, BELL);
+      let taken = 0;
+      this.moveClock();
+      for (const end of this.ends) taken += this.drain(end);
+      if (taken > 0) {
+        this.afterEvents();
+        // Timers and sockets have their turn even when somebody floods us.
+        await new Promise((resolve) => setImmediate(resolve));
+        continue;
+      }
+      const wait = waitAsync(this.live, BELL, bell);
+      if (wait.async) await wait.value;
+    }
+  }
+
+  private drain(end: WorkerEnd): number {
+    const ring = end.punt;
+    let taken = 0;
+    while (taken < PUNT_BURST && ring.next()) {
+      taken++;
+      const { kind, port } = ring;
+      if (kind === PUNT_FRAME) {
+        const frame = new Uint8Array(ring.length);
+        ring.copy(frame, 0);
+        const event: Event = { kind: 'frame', port, frame, etherType: ring.word(0), l3: ring.word(1) };
+        ring.release();
+        this.handle(event);
+        continue;
+      }
+      if (kind === PUNT_RESOLVE) {
+        const address = [ring.word(1), ring.word(2), ring.word(3), ring.word(4)] as const;
+        this.handle({ kind: 'resolve', port, family: ring.word(0) as 4 | 6, address });
+      } else if (kind === PUNT_USED) this.handle({ kind: 'used', neighbour: ring.word(0) });
+      else if (kind === PUNT_TRANSMIT) this.transmit(ring, port);
+      ring.release();
+    }
+    return taken;
+  }
+
+  // --- devices ---------------------------------------------------------------------------------------------------------
+
+  private watch(device: Device): void {
+    const tap = device.kind === 'tap' ? new TapLink(device.fds[0]) : null;
+    const look = tap === null ? () => lookByName(device.ifname) : () => tap.look();
+    const last = look();
+    const { name, number, ifname } = device;
+    this.watches.push({ port: number, name, ifname, look, last, close: () => tap?.close() });
+    if (!last.up) this.setLink(number, false);
+  }
+
+  private watchHostPort(port: HostPort): void {
+    const tap = new TapLink(port.tap.fds[0]);
+    const watch = { port: port.number, name: HOST_DEVICE, ifname: HOST_DEVICE, look: () => tap.look() };
+    this.watches.push({ ...watch, last: tap.look(), close: () => tap.close() });
+  }
+
+  private pollLinks(): void {
+    for (const watch of this.watches) {
+      if (!watch.last.exists) continue;
+      const now = watch.look();
+      const before = watch.last;
+      watch.last = now;
+      if (now.exists && now.up === before.up) continue;
+      const isHostPort = watch.port === this.hostPort?.number;
+      if (!now.exists) {
+        const then = isHostPort
+          ? "programs on this host cannot use the router's addresses any more"
+          : 'its port is down, the others go on';
+        this.log('warn', `${isHostPort ? '' : `ports.${watch.name}: `}the device ${watch.ifname} is gone; ${then}`);
+      } else if (!isHostPort) this.log('info', `ports.${watch.name}: ${watch.ifname} is ${now.up ? 'up' : 'down'}`);
+      if (!isHostPort) this.setLink(watch.port, now.up);
+      else if (!now.exists && this.hostPort !== null) withdrawHostPort(this.tables, this.hostPort);
+    }
+  }
+
+  /** What the device says, as far as the configuration has not taken the port down. */
+  private setLink(port: number, up: boolean): void {
+    this.moveClock();
+    this.control.setLink(port, up && this.config.ports[port].up);
+    this.afterEvents();
+  }
+
+  /** The state of a port's device at the last look; null for ports without one (VLANs). */
+  deviceState(port: number): DeviceState | null {
+    return this.watches.find((watch) => watch.port === port)?.last ?? null;
+  }
+
+  /** Frames from libpcap to worker 0. */
+  private pollHosts(): void {
+    const frames = this.hostFrames;
+    if (frames === null) return;
+    const end = this.ends[0];
+    const slots = new Int32Array(256);
+    for (const device of this.devices) {
+      const count = device.host?.rxBurst(frames, slots, slots.length) ?? 0;
+      for (let n = 0; n < count; n++) {
+        if (!end.inject.frame(INJECT_RECEIVE, device.number, frames, slots[n]))
+          this.tables.counters[C_DROPS + NO_BUFFER]++;
+        frames.free(slots[n]);
+      }
+    }
+    if (end.inject.written !== 0) this.afterEvents();
+  }
+
+  /** A frame from a worker to libpcap. */
+  private transmit(ring: RingReader, port: number): void {
+    const frames = this.hostFrames;
+    const host = this.devices.find((device) => device.number === port)?.host ?? null;
+    const slot = frames === null || host === null ? -1 : frames.alloc(ring.length);
+    if (frames === null || host === null || slot < 0) {
+      this.tables.counters[C_DROPS + NO_BUFFER]++;
+      return;
+    }
+    ring.copy(frames.u8, frames.meta[slot * META_WORDS + META_OFF]);
+    frames.meta[slot * META_WORDS + META_LEN] = ring.length;
+    host.txBurst(frames, Int32Array.of(slot), 1);
+  }
+
+  // --- now and then ----------------------------------------------------------------------------------------------------
+
+  /**
+   * Frees routes and next hops that were taken out before the last look, once every worker has begun a new circle since
+   * or slept: nobody can hold what was found before.
+   */
+  private reclaim(): void {
+    const passed = (worker: number, circles: number): boolean => {
+      const at = workerAt(worker);
+      return this.live[at + LW_STATE] !== WORKER_RUNNING || this.live[at + LW_CIRCLES] !== circles;
+    };
+    const { routes, nexthops } = this.control;
+    if (this.mark !== null) {
+      if (!this.mark.circles.every((circles, worker) => passed(worker, circles))) return;
+      routes.reclaim(this.mark.routes);
+      nexthops.reclaim(this.mark.nexthops);
+    }
+    const circles = this.ends.map((_, worker) => Atomics.load(this.live, workerAt(worker) + LW_CIRCLES));
+    this.mark = { circles, routes: routes.mark(), nexthops: nexthops.mark() };
+  }
+
+  // --- the end ---------------------------------------------------------------------------------------------------------
+
+  /** Stops all workers, removes the devices. May be called more than once. */
+  async stop(): Promise<void> {
+    if (this.stopping) return this.stopped;
+    this.release();
+    await Promise.allSettled(this.running);
+    await this.pool.destroy();
+    for (const watch of this.watches) watch.close();
+    for (const device of this.devices) closeDevice(device);
+    if (this.hostPort !== null) closeHostPort(this.hostPort);
+    this.hostPort = null;
+    for (const end of this.ends) closeWaker(end.task.waker);
+    this.settle();
+  }
+
+  /**
+   * Tells every worker to return and wakes those in a system call: without that the process could not end, as such a
+   * thread cannot be terminated. Synchronous, for 'exit' handlers; `stop` does the rest.
+   */
+  release(): void {
+    if (this.stopping) return;
+    this.stopping = true;
+    for (const timer of this.timers) clearInterval(timer);
+    if (this.tickTimer !== null) clearTimeout(this.tickTimer);
+    Atomics.store(this.tables.control, STOP, 1);
+    this.wakeAll();
+    Atomics.add(this.live, BELL, 1);
+    Atomics.notify(this.live, BELL);
+  }
+
+  /** For an 'exit' handler: what would outlive the process. Devices vanish with it. */
+  abandon(): void {
+    this.release();
+    if (this.hostPort !== null) closeHostPort(this.hostPort);
+    this.hostPort = null;
+  }
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message).split('\n').slice(0, 3).join(' ') : String(error);
+}
+
+function pause(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}

@@ -1,0 +1,129 @@
+/**
+ * `show drops`, `show stages` and `show workers`: what the counters say.
+ *
+ * Drops are counted by reason, not by stage: `stages` files each reason under the stage of the packet's path that is the
+ * usual one to give it (a few, as TX_LINK_DOWN, are given at two).
+ */
+import { REASONS, STAGES } from '../../dataplane/drop.ts';
+import * as T from '../../dataplane/tables.ts';
+import { readCounters } from './counters.ts';
+import { knownFilters, type Shown, type ShowSource } from './source.ts';
+
+/** Reasons by stage; those that are not named here belong to the stage before them in the list of drop.ts. */
+const FIRST_OF_STAGE: Readonly<Record<string, string>> = {
+  NOT_SPECIFIED: 'rx',
+  PKT_TOO_SMALL: 'link-input',
+  IP_INHDR: 'ip-parse',
+  IP_INVALID_SOURCE: 'ip-sanity',
+  IPV6_CHAIN: 'ip-parse',
+  FRAG_NAT: 'reassembly',
+  CT_INVALID_DROP: 'conntrack-in',
+  CT_CLASH: 'conntrack-confirm',
+  NAT_EXHAUSTED: 'nat-postrouting',
+  IP_OUTNOROUTES: 'route',
+  IP_TTL: 'ttl',
+  PKT_TOO_BIG: 'mtu',
+  FILTER_DROP: 'forward-filter',
+  INPUT_DROP: 'input',
+  NEIGH_FAILED: 'neighbour',
+  NO_BUFFER: 'rx',
+  TX_LINK_DOWN: 'tx',
+  PUNT_QUEUEFULL: 'input',
+  ALG_DROP: 'alg',
+  GSO_MALFORMED: 'ip-parse',
+  HAIRPIN_LOOP: 'route',
+  ENGINE_STALE: 'offload-lookup',
+  IPV6_DISABLED: 'link-input',
+  SECURITY_GROUP: 'forward-filter',
+};
+
+/** The stage that usually gives a reason. */
+export function stageOf(reason: string): string {
+  let stage = 'rx';
+  for (const [name] of REASONS) {
+    stage = FIRST_OF_STAGE[name] ?? stage;
+    if (name === reason) break;
+  }
+  return stage;
+}
+
+export function showDrops(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
+  knownFilters(filters, []);
+  const json = REASONS.map(([reason, description], number) => ({
+    reason,
+    count: source.tables.total(T.C_DROPS + number),
+    stage: stageOf(reason),
+    description,
+  }))
+    .filter(({ count }) => count > 0)
+    .sort((a, b) => b.count - a.count);
+  const rows = json.map(({ reason, count, stage, description }) => [reason, String(count), stage, description]);
+  return { text: table(['REASON', 'COUNT', 'STAGE', 'MEANING'], rows, [1]), json };
+}
+
+export function showStages(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
+  knownFilters(filters, []);
+  const { received, forwarded, delivered, generated, held, dropped } = readCounters(source.tables, source.config);
+  const stages = STAGES.map((stage) => {
+    const own = Object.entries(dropped).filter(([reason]) => stageOf(reason) === stage);
+    return { stage, dropped: own.reduce((sum, [, count]) => sum + count, 0), reasons: Object.fromEntries(own) };
+  });
+  const rows = stages.map(({ stage, dropped: count, reasons }) => [
+    stage,
+    String(count),
+    Object.entries(reasons)
+      .map(([reason, n]) => `${reason} ${n}`)
+      .join(', '),
+  ]);
+  const totals = { received, forwarded, delivered, generated, held };
+  const summary = Object.entries(totals).map(([name, count]) => `${name} ${count}`);
+  return {
+    text: `${summary.join(', ')}\n${table(['STAGE', 'DROPPED', 'REASONS'], rows, [1])}`,
+    json: { ...totals, stages },
+  };
+}
+
+export function showWorkers(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
+  knownFilters(filters, []);
+  const workers = source.live?.workers() ?? [];
+  const rows = workers.map((w) =>
+    [
+      w.worker,
+      w.state,
+      w.received,
+      w.bursts,
+      w.circles,
+      w.sleeps,
+      w.timeouts,
+      w.restarts,
+      w.punt_lost,
+      w.inject_lost,
+    ].map(String),
+  );
+  const head = [
+    'WORKER',
+    'STATE',
+    'RECEIVED',
+    'BURSTS',
+    'CIRCLES',
+    'SLEEPS',
+    'TIMEOUTS',
+    'RESTARTS',
+    'PUNT-LOST',
+    'INJECT-LOST',
+  ];
+  return { text: table(head, rows, [0, 2, 3, 4, 5, 6, 7, 8, 9]), json: workers };
+}
+
+/** Columns wide enough for what is in them; those in `right` are numbers. */
+function table(head: readonly string[], rows: readonly (readonly string[])[], right: readonly number[]): string {
+  const widths = head.map((title, n) => Math.max(title.length, ...rows.map((row) => row[n].length)));
+  return [head, ...rows]
+    .map((row) =>
+      row
+        .map((cell, n) => (right.includes(n) ? cell.padStart(widths[n]) : cell.padEnd(widths[n])))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}

@@ -1,0 +1,24 @@
+/**
+ * Show: every view of `sluice show`, by name. A view is a function of the tables, the control plane and the configuration,
+ * so that it shows a live router and an inline one alike.
+ */
+import { showConntrack } from './conntrack.ts';
+import { showDrops, showStages, showWorkers } from './drops.ts';
+import { showLink } from './link.ts';
+import { showNat } from './nat.ts';
+import { showNeigh } from './neigh.ts';
+import { showRoute } from './route.ts';
+import type { View } from './source.ts';
+
+export { liveSource, type Shown, type ShowSource, type View } from './source.ts';
+
+export const VIEWS: Readonly<Record<string, View>> = {
+  conntrack: showConntrack,
+  nat: showNat,
+  route: showRoute,
+  neigh: showNeigh,
+  link: showLink,
+  drops: showDrops,
+  stages: showStages,
+  workers: showWorkers,
+};
