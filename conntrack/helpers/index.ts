@@ -8,13 +8,14 @@ import { FTP, ftp } from './ftp.ts';
 import type { Helper } from './helper.ts';
 import { IRC, irc } from './irc.ts';
 import { pptp } from './pptp.ts';
+import { RTSP, rtsp } from './rtsp.ts';
 import { TFTP, tftp } from './tftp.ts';
 
 export const HELPER_NONE = 0;
 export const HELPER_FTP = FTP;
 export const HELPER_TFTP = TFTP;
 export const HELPER_IRC = IRC;
-export const HELPER_RTSP = 4;
+export const HELPER_RTSP = RTSP;
 export const HELPER_SIP = 5;
 export const HELPER_PPTP = 6;
 export const HELPER_Q931 = 7;
@@ -27,7 +28,7 @@ export const helpers: readonly (Helper | null)[] = [
   ftp,
   tftp,
   irc,
-  null, // 4: rtsp
+  rtsp,
   null, // 5: sip
   pptp,
   null, // 7: Q.931 (h323.ts)
