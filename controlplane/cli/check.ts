@@ -97,7 +97,10 @@ function enabledAlgs(config: Config): string {
 export function table(heading: string, rows: readonly (readonly string[])[]): string[] {
   if (rows.length === 0) return [];
   const widths: number[] = [];
-  for (const row of rows) row.forEach((cell, n) => (widths[n] = Math.max(widths[n] ?? 0, cell.length)));
+  for (const row of rows)
+    row.forEach((cell, n) => {
+      widths[n] = Math.max(widths[n] ?? 0, cell.length);
+    });
   const shown = rows.map((row) =>
     row.map((cell, n) => (widths[n] === 0 ? '' : `${cell.padEnd(widths[n])}  `)).join(''),
   );
