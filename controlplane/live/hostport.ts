@@ -97,7 +97,9 @@ function wireKernel(config: Config, mtu: number): void {
   const four = addresses.filter((address) => address.family === 4);
   const six = addresses.filter((address) => address.family === 6);
   const hasIpv6 = mtu >= 1280 && ipv6Enabled();
-  runIp('', ['link', 'set', 'dev', HOST_DEVICE, 'addrgenmode', 'none', 'up']);
+  // Without a link-local address of its own and without multicast the kernel sends nothing unasked.
+  runIp('', ['link', 'set', 'dev', HOST_DEVICE, 'down', 'addrgenmode', 'none', 'multicast', 'off']);
+  runIp('', ['link', 'set', 'dev', HOST_DEVICE, 'up']);
   if (four.length > 0) {
     for (const address of four) addAddress(HOST_DEVICE, `${bare(address.text)}/32`);
     runIp('', ['neighbour', 'replace', GATEWAY4, 'lladdr', mac, 'nud', 'permanent', 'dev', HOST_DEVICE]);

@@ -15,7 +15,16 @@ import { Piscina } from 'piscina';
 import { MAX_WORKERS } from '../../conntrack/table.ts';
 import { NO_BUFFER } from '../../dataplane/drop.ts';
 import { Frames, META_LEN, META_OFF, META_WORDS } from '../../dataplane/frames.ts';
-import { BELL, createLive, LW_CIRCLES, LW_STATE, WORKER_DEAD, WORKER_RUNNING, workerAt } from '../../dataplane/live.ts';
+import {
+  BELL,
+  createLive,
+  FAULT,
+  LW_CIRCLES,
+  LW_STATE,
+  WORKER_DEAD,
+  WORKER_RUNNING,
+  workerAt,
+} from '../../dataplane/live.ts';
 import { mapArena } from '../../dataplane/ports/arena.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import { type IoBackend, openGroup } from '../../dataplane/ports/uring.ts';
@@ -276,6 +285,12 @@ export class Supervisor {
   /** Records that a worker's rings had no room for: punted, injected. */
   lost(worker: number): [number, number] {
     return [this.ends[worker].punt.lost, this.ends[worker].inject.lost];
+  }
+
+  /** Makes a worker throw once, in the middle of its loop: how tests and demonstrations kill one. */
+  failWorker(worker: number): void {
+    Atomics.store(this.live, FAULT, worker + 1);
+    wake(this.ends[worker].task.waker);
   }
 
   private wakeAll(): void {

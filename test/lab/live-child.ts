@@ -1,0 +1,15 @@
+/**
+ * A live router as a process of its own, for the lab tests: `sluice run` that loses a worker whenever it gets SIGUSR2.
+ *
+ *   node live-child.js FILE       prints "running"; SIGTERM ends it, exit code 0
+ */
+import { loadConfig } from '../../controlplane/config/index.ts';
+import { untilSignal } from '../../controlplane/live/stop.ts';
+import { Supervisor } from '../../controlplane/live/supervisor.ts';
+
+const config = loadConfig(process.argv[2]);
+const router = await Supervisor.start(config, { log: (_, message) => process.stderr.write(`${message}\n`) });
+let victim = 0;
+process.on('SIGUSR2', () => router.failWorker(victim++ % router.workers));
+process.stdout.write('running\n');
+await untilSignal({ stop: () => router.stop(), abandon: () => router.abandon() }, router.stopped);

@@ -1,0 +1,210 @@
+/**
+ * `sluice run` as its users meet it: real programs through TAP devices, the host's own programs on the router's addresses,
+ * a worker that dies, a device that disappears, and nothing left behind at the end.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, it } from 'vitest';
+import { askWho, download, startHttpServer } from '../../controlplane/lab/http.ts';
+import { Lab, type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
+import { labReady } from './need.ts';
+
+const MAIN = fileURLToPath(new URL('../../dist/controlplane/cli/main.js', import.meta.url));
+const CHILD = fileURLToPath(new URL('../../dist/test/lab/live-child.js', import.meta.url));
+
+const CONFIG = (workers: number, socket: string): string => `
+ports:
+  lan: { kind: tap, ifname: sl-lan, zone: lan, mac: "02:00:00:00:01:01", addresses: [10.77.1.1/24, "2001:db8:77:1::1/64"] }
+  wan: { kind: tap, ifname: sl-wan, zone: wan, mac: "02:00:00:00:01:02", addresses: [203.0.113.1/24, "2001:db8:77:2::1/64"] }
+zones:
+  lan: { forward: accept, input: accept }
+  wan: { forward: drop, input: drop }
+nat:
+  masquerade: [ { out: wan, from: 10.77.1.0/24 } ]
+  forward: [ { in: wan, proto: tcp, port: 8080, to: 10.77.1.10:80 } ]
+workers: ${workers}
+control: { socket: "${socket}" }
+`;
+
+describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => {
+  let lab: Lab;
+  let folder = '';
+  let client = '';
+  let server = '';
+  let host = '';
+  let router: LabProcess;
+
+  afterEach(() => {
+    lab?.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** client ── sl-lan [router] sl-wan ── server; the devices are moved to where a cable would lead. */
+  async function start(program: readonly string[], workers: number): Promise<void> {
+    folder = mkdtempSync(join(tmpdir(), 'sluice-live-'));
+    const file = join(folder, 'router.yaml');
+    writeFileSync(file, CONFIG(workers, join(folder, 'control.sock')));
+    lab = new Lab();
+    client = lab.namespace('client');
+    server = lab.namespace('server');
+    host = lab.namespace('router');
+    lab.apply();
+    router = lab.spawn(host, process.execPath, [...program, file]);
+    await waitFor('the router to run', () => /running/.test(router.stdout() + router.stderr()) || !router.running(), {
+      timeout: 20_000,
+    });
+    expect(router.running(), router.stderr()).toBe(true);
+    for (const [device, ns, v4, v6] of [
+      ['sl-lan', client, '10.77.1', '2001:db8:77:1'],
+      ['sl-wan', server, '203.0.113', '2001:db8:77:2'],
+    ]) {
+      lab.runSync(host, 'ip', ['link', 'set', device, 'netns', ns]);
+      lab.device({ ns, name: device, addresses: [`${v4}.10/24`, `${v6}::10/64`] });
+      lab.route(ns, 'default', `${v4}.1`);
+      lab.route(ns, 'default', `${v6}::1`);
+    }
+    lab.apply();
+    // Both ends are up, and the router's own addresses are no longer tentative, once it answers over IPv6.
+    for (const [ns, target] of [
+      [client, '2001:db8:77:1::1'],
+      [client, '2001:db8:77:2::10'],
+    ])
+      await waitFor(`${target} to answer`, async () => {
+        const ping = await lab.run(ns, 'ping', ['-n', '-c1', '-W1', target], { check: false });
+        return ping.status === 0;
+      });
+  }
+
+  function show(...args: string[]): string {
+    const done = spawnSync(process.execPath, [MAIN, 'show', ...args, '--socket', join(folder, 'control.sock')], {
+      encoding: 'utf8',
+    });
+    expect(done.stderr).toBe('');
+    return done.stdout;
+  }
+
+  it('carries real programs with NAT and IPv6, shows what it knows, and leaves nothing at SIGTERM', async () => {
+    await start([MAIN, 'run'], 1);
+    await startHttpServer(lab, server, 80);
+    await startHttpServer(lab, client, 80);
+    for (const target of ['203.0.113.10', '2001:db8:77:2::10'])
+      expect(await download(lab, client, target, 80, 3_000_001)).toMatchObject({ intact: true });
+    expect((await askWho(lab, client, '203.0.113.10', 80)).address).toBe('203.0.113.1');
+    // In from outside: only what is forwarded.
+    expect(await download(lab, server, '203.0.113.1', 8080, 100_000)).toMatchObject({ intact: true });
+    await expect(download(lab, server, '2001:db8:77:1::10', 80, 10, { timeout: 1000 })).rejects.toThrow();
+    // Programs of the router's own host, on the router's addresses.
+    await startHttpServer(lab, host, 8081);
+    for (const target of ['10.77.1.1', '2001:db8:77:1::1'])
+      expect(await download(lab, client, target, 8081, 500_000)).toMatchObject({ intact: true });
+    expect((await askWho(lab, client, '10.77.1.1', 8081)).address).toBe('10.77.1.10');
+
+    const line =
+      /^ipv4 {5}2 tcp {6}6 \d+ TIME_WAIT src=10\.77\.1\.10 dst=203\.0\.113\.10 sport=(\d+) dport=80 packets=\d+ bytes=\d+ src=203\.0\.113\.10 dst=203\.0\.113\.1 sport=80 dport=\1 packets=\d+ bytes=\d+ \[ASSURED\] mark=0 use=1$/m;
+    expect(show('conntrack')).toMatch(line);
+    expect(show('conntrack', 'family=ipv6', 'proto=tcp')).toMatch(
+      /^ipv6 .*src=2001:db8:77:1::10 dst=2001:db8:77:2::10/,
+    );
+    const nat = JSON.parse(show('nat', '-j'));
+    expect(nat.rules.map((rule: { kind: string }) => rule.kind)).toEqual(['dnat', 'masquerade']);
+    expect(nat.translations.some((c: { status: string[] }) => c.status.includes('DST_NAT'))).toBe(true);
+    expect(show('route')).toContain('10.77.1.0/24 dev lan proto kernel scope link src 10.77.1.1\n');
+    expect(JSON.parse(show('route', '-j', 'family=ipv6'))).toContainEqual(
+      expect.objectContaining({ dst: '2001:db8:77:2::/64', dev: 'wan', protocol: 'kernel', flags: [] }),
+    );
+    expect(show('neigh', 'dev=wan')).toMatch(/^203\.0\.113\.10 dev wan lladdr [0-9a-f:]{17} (REACHABLE|STALE|DELAY)$/m);
+    const links = JSON.parse(show('link', '-j'));
+    expect(links.map((l: { ifname: string; operstate: string }) => [l.ifname, l.operstate])).toEqual([
+      ['lan', 'UP'],
+      ['wan', 'UP'],
+    ]);
+    expect(links[0].stats64.tx.bytes).toBeGreaterThan(6_000_000);
+    const drops = JSON.parse(show('drops', '-j')) as { reason: string; count: number }[];
+    expect(drops.find(({ reason }) => reason === 'FILTER_DROP')?.count).toBeGreaterThan(0);
+
+    expect(statSync(join(folder, 'control.sock')).mode & 0o777).toBe(0o600);
+    const second = lab.runSync(host, process.execPath, [MAIN, 'run', join(folder, 'router.yaml')], { check: false });
+    expect(second).toMatchObject({ status: 1 });
+    expect(second.stderr).toMatch(/control\.socket .*: expected no other router, got one that runs already/);
+
+    process.kill(router.pid, 'SIGTERM');
+    expect(await router.exited).toEqual({ code: 0, signal: null });
+    await nothingLeft();
+    const nobody = spawnSync(process.execPath, [MAIN, 'show', 'drops', '--socket', join(folder, 'control.sock')], {
+      encoding: 'utf8',
+    });
+    expect([nobody.status, nobody.stdout]).toEqual([1, '']);
+    expect(nobody.stderr).toMatch(
+      /control\.sock: expected a running router, got nobody; start one with "sluice run FILE"/,
+    );
+  });
+
+  /** Devices vanish a moment after the last descriptor on them: an io_uring lets go of its files by itself. */
+  async function nothingLeft(): Promise<void> {
+    const devices = (ns: string): string => lab.runSync(ns, 'ip', ['-br', 'link']).stdout;
+    await waitFor(
+      'the devices to be gone',
+      () => !/sl-|sluice0/.test(devices(client) + devices(server) + devices(host)),
+    );
+    expect(lab.runSync(host, 'ip', ['rule']).stdout).not.toContain('7700');
+    expect(lab.runSync(host, 'ip', ['-6', 'rule']).stdout).not.toContain('7700');
+    expect(existsSync(join(folder, 'control.sock'))).toBe(false);
+  }
+
+  for (const workers of [1, 2])
+    it(`${workers} worker(s): a download outlives the death of every worker`, async () => {
+      await start([CHILD], workers);
+      await startHttpServer(lab, server, 80);
+      const deaths = (): number => router.stderr().split(/worker \d died: Error: worker \d: fault injected/).length - 1;
+      const download4 = download(lab, client, '203.0.113.10', 80, 300_000_000);
+      const before = lab.runSync(client, 'ip', ['-s', '-j', 'link', 'show', 'sl-lan']);
+      expect(before.status).toBe(0);
+      for (let n = 1; n <= 2 * workers; n++) {
+        process.kill(router.pid, 'SIGUSR2');
+        await waitFor(`death ${n}`, () => deaths() === n, { detail: () => router.stderr() });
+      }
+      expect(await download4).toMatchObject({ intact: true });
+      expect(await download(lab, client, '2001:db8:77:2::10', 80, 1_000_000)).toMatchObject({ intact: true });
+      expect(router.stderr()).toMatch(/it starts again, [1-9]\d* connections kept/);
+      process.kill(router.pid, 'SIGINT');
+      expect(await router.exited).toEqual({ code: 0, signal: null });
+      await nothingLeft();
+    });
+
+  it('a device that is deleted is reported, and the other port goes on', async () => {
+    await start([MAIN, 'run'], 1);
+    lab.runSync(server, 'ip', ['link', 'delete', 'sl-wan']);
+    await waitFor('the report', () =>
+      router.stderr().includes('warning: ports.wan: the device sl-wan is gone; its port is down, the others go on'),
+    );
+    for (const target of ['10.77.1.1', '2001:db8:77:1::1'])
+      await lab.run(client, 'ping', ['-n', '-c2', '-i0.2', target]);
+    const refused = await lab.run(client, 'ping', ['-n', '-c1', '-W2', '203.0.113.10'], { check: false });
+    expect(refused.stdout).toMatch(/From 10\.77\.1\.1 .*Unreachable/);
+    const links = JSON.parse(show('link', '-j')) as { ifname: string; operstate: string }[];
+    expect(links.map((l) => l.operstate)).toEqual(['UP', 'NOTPRESENT']);
+    expect(show('route')).toMatch(/^203\.0\.113\.0\/24 dev wan .* linkdown$/m);
+    process.kill(router.pid, 'SIGTERM');
+    expect(await router.exited).toEqual({ code: 0, signal: null });
+    await nothingLeft();
+  });
+
+  it('an exit that nobody announced does not hang on a sleeping worker', async () => {
+    await start([CHILD], 2);
+    process.kill(router.pid, 'SIGKILL');
+    expect(await router.exited).toEqual({ code: null, signal: 'SIGKILL' });
+    // The next start clears what a killed router could not: its policy rules.
+    lab.runSync(host, 'true');
+    router = lab.spawn(host, process.execPath, [CHILD, join(folder, 'router.yaml')]);
+    await waitFor('the router to run again', () => router.stdout().includes('running') || !router.running(), {
+      timeout: 20_000,
+    });
+    expect(lab.runSync(host, 'ip', ['rule']).stdout.match(/7700$|lookup 7700/gm)).toHaveLength(2);
+    process.kill(router.pid, 'SIGTERM');
+    expect(await router.exited).toEqual({ code: 0, signal: null });
+    await nothingLeft();
+  });
+});
