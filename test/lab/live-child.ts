@@ -1,7 +1,10 @@
 /**
- * A live router as a process of its own, for the lab tests: `sluice run` that loses a worker whenever it gets SIGUSR2.
+ * A live router as a process of its own, for the lab tests.
  *
- *   node live-child.js FILE       prints "running"; SIGTERM ends it, exit code 0
+ *   node live-child.js FILE       prints "running"
+ *
+ * SIGTERM ends it as `sluice run`. SIGUSR2 makes a worker throw, each in its turn. SIGWINCH ends the process without
+ * any preparation, exit code 7.
  */
 import { loadConfig } from '../../controlplane/config/index.ts';
 import { untilSignal } from '../../controlplane/live/stop.ts';
@@ -11,5 +14,6 @@ const config = loadConfig(process.argv[2]);
 const router = await Supervisor.start(config, { log: (_, message) => process.stderr.write(`${message}\n`) });
 let victim = 0;
 process.on('SIGUSR2', () => router.failWorker(victim++ % router.workers));
+process.on('SIGWINCH', () => process.exit(7));
 process.stdout.write('running\n');
 await untilSignal({ stop: () => router.stop(), abandon: () => router.abandon() }, router.stopped);

@@ -29,6 +29,16 @@ workers: ${workers}
 control: { socket: "${socket}" }
 `;
 
+const ECHO_SERVER = `require('node:net').createServer((socket) => socket.pipe(socket)).listen(7, '::', () => console.log('ready'))`;
+/** Says one more line on its one connection whenever it gets SIGUSR2. */
+const ECHO_CLIENT = `
+const socket = require('node:net').connect(7, '203.0.113.10', () => console.log('connected'));
+socket.on('data', (data) => process.stdout.write(data));
+socket.on('close', () => console.log('closed'));
+let lines = 0;
+process.on('SIGUSR2', () => socket.write('line ' + ++lines + '\\n'));
+`;
+
 describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => {
   let lab: Lab;
   let folder = '';
@@ -159,13 +169,19 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
       await start([CHILD], workers);
       await startHttpServer(lab, server, 80);
       const deaths = (): number => router.stderr().split(/worker \d died: Error: worker \d: fault injected/).length - 1;
+      // One connection through NAT from before the first death to after the last, and a download across all of them.
+      const echo = lab.spawn(server, process.execPath, ['-e', ECHO_SERVER]);
+      await waitFor('the echo server', () => echo.stdout().includes('ready'));
+      const talker = lab.spawn(client, process.execPath, ['-e', ECHO_CLIENT]);
+      await waitFor('the connection', () => talker.stdout().includes('connected'));
       const download4 = download(lab, client, '203.0.113.10', 80, 300_000_000);
-      const before = lab.runSync(client, 'ip', ['-s', '-j', 'link', 'show', 'sl-lan']);
-      expect(before.status).toBe(0);
       for (let n = 1; n <= 2 * workers; n++) {
         process.kill(router.pid, 'SIGUSR2');
         await waitFor(`death ${n}`, () => deaths() === n, { detail: () => router.stderr() });
+        process.kill(talker.pid, 'SIGUSR2');
+        await waitFor(`the echo after death ${n}`, () => talker.stdout().includes(`line ${n}\n`), { timeout: 15_000 });
       }
+      expect(talker.stdout()).not.toContain('closed');
       expect(await download4).toMatchObject({ intact: true });
       expect(await download(lab, client, '2001:db8:77:2::10', 80, 1_000_000)).toMatchObject({ intact: true });
       expect(router.stderr()).toMatch(/it starts again, [1-9]\d* connections kept/);
@@ -192,17 +208,23 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
     await nothingLeft();
   });
 
-  it('an exit that nobody announced does not hang on a sleeping worker', async () => {
+  it('an exit that nobody announced does not hang on sleeping workers, and clears up', async () => {
+    await start([CHILD], 2);
+    process.kill(router.pid, 'SIGWINCH');
+    expect(await router.exited).toEqual({ code: 7, signal: null });
+    await nothingLeft();
+  });
+
+  it('what a killed router leaves, the next start clears', async () => {
     await start([CHILD], 2);
     process.kill(router.pid, 'SIGKILL');
     expect(await router.exited).toEqual({ code: null, signal: 'SIGKILL' });
-    // The next start clears what a killed router could not: its policy rules.
-    lab.runSync(host, 'true');
+    expect(lab.runSync(host, 'ip', ['rule']).stdout).toContain('lookup 7700');
     router = lab.spawn(host, process.execPath, [CHILD, join(folder, 'router.yaml')]);
     await waitFor('the router to run again', () => router.stdout().includes('running') || !router.running(), {
       timeout: 20_000,
     });
-    expect(lab.runSync(host, 'ip', ['rule']).stdout.match(/7700$|lookup 7700/gm)).toHaveLength(2);
+    expect(lab.runSync(host, 'ip', ['rule']).stdout.match(/lookup 7700/g)).toHaveLength(2);
     process.kill(router.pid, 'SIGTERM');
     expect(await router.exited).toEqual({ code: 0, signal: null });
     await nothingLeft();
