@@ -5,6 +5,9 @@
  * A number is taken by one line in `helpers`, at its place. Not here: which connection gets which helper.
  */
 import { FTP, ftp } from './ftp.ts';
+import { h245 } from './h323-h245.ts';
+import { q931 } from './h323-q931.ts';
+import { ras } from './h323-ras.ts';
 import type { Helper } from './helper.ts';
 import { IRC, irc } from './irc.ts';
 import { pptp } from './pptp.ts';
@@ -31,9 +34,9 @@ export const helpers: readonly (Helper | null)[] = [
   rtsp,
   null, // 5: sip
   pptp,
-  null, // 7: Q.931 (h323.ts)
-  null, // 8: H.245 (h323.ts)
-  null, // 9: RAS (h323.ts)
+  q931,
+  h245,
+  ras,
 ];
 
 /** The helper of a number from a connection's record; null for 0 and for what is not registered. */
