@@ -205,6 +205,10 @@ function play(plan: Plan): number {
       note(`${input.file}: ${input.unknown} frames of a link type that carries no Ethernet and no IP`);
     if (input.cuts > 0) note(`${input.file}: ${input.cuts} frames were cut when they were captured (snap length)`);
   }
+  if (sides !== null && sides.superFrames > 0)
+    note(
+      `${sides.superFrames} frames longer than the link carries (captured before segmentation) were played as segments`,
+    );
   const unknown = inputs.reduce((sum, input) => sum + input.unknown, 0);
   const result = report(session.router, seconds, {
     skipped: unknown + session.tooLong + (sides?.skipped ?? 0),

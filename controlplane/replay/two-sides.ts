@@ -23,6 +23,7 @@ import {
 } from './packet.ts';
 import { gateways, isHost, isNamed, keyOf, Votes, wayTo, wordsOf } from './routing.ts';
 import type { ReplaySession } from './session.ts';
+import { cut, isSuperFrame } from './super-frame.ts';
 
 /** The configuration cannot play such a capture; the message says why and what to add. */
 export class SidesError extends Error {}
@@ -99,6 +100,8 @@ export class TwoSides {
   skipped = 0;
   /** Frames whose transport checksum was put right. */
   recomputed = 0;
+  /** TCP frames longer than the link carries, which were played as the segments they were on the wire. */
+  superFrames = 0;
   /** Sentences for people. */
   readonly notes: string[] = [];
   private readonly sides: Sides;
@@ -222,21 +225,39 @@ export class TwoSides {
       session.advanceTo(input.seconds, input.nanoseconds);
       return;
     }
-    // Padding and other trailers are the captured link's.
-    const frame = input.frame;
-    if (!this.keepChecksums && repairChecksums(frame, view)) this.recomputed++;
+    const { frame, seconds, nanoseconds } = input;
     const port = fromInside ? this.sides.inside : this.sides.outside;
+    const mtu = Math.min(this.sides.inside.mtu, this.sides.outside.mtu);
+    const pieces = isSuperFrame(view, mtu) ? cut(frame, view, mtu) : [];
+    if (!this.keepChecksums && repairChecksums(frame, view)) this.recomputed++;
+    if (pieces.length === 0)
+      this.enter(session, port, fromInside, frame.subarray(0, length), view, seconds, nanoseconds);
+    else this.superFrames++;
+    for (const piece of pieces) {
+      const part = viewPacket(piece, view.l3, piece.length);
+      if (part !== null) this.enter(session, port, fromInside, piece, part, seconds, nanoseconds);
+    }
+  }
+
+  private enter(
+    session: ReplaySession,
+    port: PortConfig,
+    fromInside: boolean,
+    frame: Uint8Array,
+    view: PacketView,
+    seconds: number,
+    nanoseconds: number,
+  ): void {
     address(frame, port);
     this.leftInside = [];
     this.leftOutside = [];
-    const { seconds, nanoseconds } = input;
     if (fromInside) {
       this.farEnd.acknowledge(frame, view);
-      session.inject(port.number, frame, length, seconds, nanoseconds);
+      session.inject(port.number, frame, frame.length, seconds, nanoseconds);
       this.farEnd.sent(frame, view, this.leftOutside);
     } else {
       const captured = this.farEnd.answer(frame, view);
-      session.inject(port.number, frame, length, seconds, nanoseconds);
+      session.inject(port.number, frame, frame.length, seconds, nanoseconds);
       this.farEnd.received(frame, view, captured, this.leftInside);
     }
   }
