@@ -12,21 +12,7 @@
  * Not here: which headers matter.
  */
 import type { HelperContext } from './helper.ts';
-import {
-  COLON,
-  CR,
-  decimal,
-  isAlpha,
-  LF,
-  lineEnd,
-  lower,
-  matches,
-  SPACE,
-  skipBlanks,
-  skipDigits,
-  TAB,
-  word,
-} from './text.ts';
+import { COLON, CR, decimal, LF, lineEnd, lower, matches, SPACE, skipDigits, TAB, word } from './text.ts';
 
 /** Words of state that the framing of both directions takes. */
 export const FRAMING_WORDS = 4;
@@ -89,8 +75,14 @@ export function readHeader(u8: Uint8Array, at: number, to: number, line: HeaderL
     next = skipLineEnd(u8, end, to);
   }
   line.valueEnd = end;
-  while (line.value < end && isBlank(u8[line.value])) line.value++;
+  line.value = skipWhite(u8, line.value, end);
   return next;
+}
+
+/** Behind blanks and, inside a value, line ends: they are followed by a blank there. */
+export function skipWhite(u8: Uint8Array, at: number, to: number): number {
+  while (at < to && isBlank(u8[at])) at++;
+  return at;
 }
 
 /** Blanks and line ends: inside a value, a line end is one too. */
@@ -112,8 +104,7 @@ export function isNamed(u8: Uint8Array, line: HeaderLine, name: Uint8Array, comp
 export function parameter(u8: Uint8Array, at: number, to: number, name: Uint8Array): number {
   for (; at < to; at++) {
     if (u8[at] !== 59) continue;
-    let start = at + 1;
-    while (start < to && isBlank(u8[start])) start++;
+    const start = skipWhite(u8, at + 1, to);
     if (matches(u8, start, to, name)) return start + name.length;
   }
   return -1;
@@ -185,12 +176,4 @@ export function cutHeaders(c: HelperContext, words: number, at: number, compact:
 export function skipBlankLines(u8: Uint8Array, at: number, to: number): number {
   while (at < to && (u8[at] === CR || u8[at] === LF)) at++;
   return at;
-}
-
-/** Behind the first word of letters and the blanks after it; −1 when there is no such word, or nothing behind it. */
-export function behindWord(u8: Uint8Array, at: number, to: number): number {
-  const from = at;
-  while (at < to && isAlpha(u8[at])) at++;
-  if (at === from || at >= to || u8[at] !== SPACE) return -1;
-  return skipBlanks(u8, at, to);
 }

@@ -12,6 +12,7 @@ import type { Helper } from './helper.ts';
 import { IRC, irc } from './irc.ts';
 import { pptp } from './pptp.ts';
 import { RTSP, rtsp } from './rtsp.ts';
+import { SIP, sip } from './sip.ts';
 import { TFTP, tftp } from './tftp.ts';
 
 export const HELPER_NONE = 0;
@@ -19,7 +20,7 @@ export const HELPER_FTP = FTP;
 export const HELPER_TFTP = TFTP;
 export const HELPER_IRC = IRC;
 export const HELPER_RTSP = RTSP;
-export const HELPER_SIP = 5;
+export const HELPER_SIP = SIP;
 export const HELPER_PPTP = 6;
 export const HELPER_Q931 = 7;
 export const HELPER_H245 = 8;
@@ -32,7 +33,7 @@ export const helpers: readonly (Helper | null)[] = [
   tftp,
   irc,
   rtsp,
-  null, // 5: sip
+  sip,
   pptp,
   q931,
   h245,
