@@ -1,7 +1,7 @@
 /**
  * `sluice run FILE`: a live router, until a signal ends it.
  *
- *   sluice run FILE [--io auto|uring|readwrite] [--no-api] [--quiet]
+ *   sluice run FILE [--io auto|uring|readwrite] [--quiet]
  *
  * Messages go to the standard error, one line each. Exit codes: 0 stopped by SIGTERM, SIGINT or SIGHUP; 1 a device or the
  * socket could not be had; 2 usage or configuration, and then nothing was started. SLUICE_HOST_PORT=off in the environment
@@ -13,8 +13,8 @@ import type { IoBackend } from '../../dataplane/ports/uring.ts';
 import { ApiServer } from '../api/server.ts';
 import { socketPath } from '../api/socket.ts';
 import { type Config, ConfigError, loadConfig } from '../config/index.ts';
-import { LiveError } from '../live/devices.ts';
-import { untilSignal } from '../live/stop.ts';
+import { checkKinds, LiveError } from '../live/devices.ts';
+import { Signals } from '../live/stop.ts';
 import { Supervisor } from '../live/supervisor.ts';
 import { liveSource } from '../show/source.ts';
 
@@ -71,14 +71,17 @@ async function runRouter(config: Config, io: IoBackend, quiet: boolean): Promise
     else if (!quiet) process.stderr.write(`${message}\n`);
   };
   const hostPort = process.env.SLUICE_HOST_PORT !== 'off' && process.getuid?.() === 0;
+  const signals = new Signals();
   let supervisor: Supervisor | null = null;
   let api: ApiServer | null = null;
   try {
+    checkKinds(config);
     // The socket first: it also says that another router runs here already.
     api = await ApiServer.listen(socketPath(config.control.socket));
     supervisor = await Supervisor.start(config, { log, hostPort, io });
     api.serve(liveSource(supervisor));
   } catch (error) {
+    signals.release();
     await api?.close();
     await supervisor?.stop();
     if (!(error instanceof IoError) && !(error instanceof LiveError)) throw error;
@@ -91,7 +94,7 @@ async function runRouter(config: Config, io: IoBackend, quiet: boolean): Promise
     `sluice: running, ${config.ports.length} ports, ${workers} worker${workers === 1 ? '' : 's'}; control socket ${api.path}`,
   );
   const [router, server] = [supervisor, api];
-  const signal = await untilSignal(
+  const signal = await signals.until(
     {
       stop: async () => {
         await server.close();

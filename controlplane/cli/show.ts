@@ -1,7 +1,7 @@
 /**
  * `sluice show WHAT`: what a running router knows, asked over its control socket.
  *
- *   sluice show conntrack|nat|route|neigh|link|drops|stages|workers [-j] [--socket PATH] [FILTER=VALUE ...]
+ *   sluice show conntrack|nat|offload|route|neigh|link|drops|stages|workers [-j] [--socket PATH] [FILTER=VALUE ...]
  *
  * Text as the tools that people know print it (conntrack, ip); `-j` prints JSON with iproute2's keys. Exit codes: 0, 1
  * nobody runs there, 2 usage.
@@ -18,7 +18,7 @@ WHAT is one of: ${Object.keys(VIEWS).join(' ')}
   -j, --json        JSON, keys as iproute2 names them
   --socket PATH     control socket of the router (default: ${socketPath()})
   FILTER=VALUE      conntrack, nat: family=ipv4|ipv6 proto=tcp|udp|… src=ADDRESS dst=ADDRESS sport=N dport=N
-                    route, neigh: family=ipv4|ipv6 dev=PORT
+                    route, neigh, offload: family=ipv4|ipv6 dev=PORT; link: dev=PORT
 `;
 
 /** Runs the command with the arguments behind `show`; resolves to the exit code. */

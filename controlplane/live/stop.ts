@@ -1,9 +1,12 @@
 /**
  * Stop: how a live router ends. SIGTERM, SIGINT and SIGHUP stop it in order; whatever else ends the process must not hang.
  *
+ * Signals are caught from before the first device is opened; one that comes while the router starts takes effect as soon
+ * as there is something to stop. A second one exits at once.
+ *
  * A worker that sleeps in ppoll cannot be terminated by Node, so an exit that nobody announced (an uncaught exception,
  * process.exit) would wait for it: the 'exit' handler sets the stop word and wakes all. It also takes back what would
- * outlive the process: the control socket and the policy rules of sluice0. A second signal exits at once.
+ * outlive the process: the control socket and the policy rules of sluice0.
  */
 const SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
@@ -14,35 +17,44 @@ export interface Stoppable {
   abandon(): void;
 }
 
-/** Waits for a signal, stops `what`, and resolves to the signal. `done`: settles when it stopped for another reason. */
-export function untilSignal(what: Stoppable, done: Promise<void>): Promise<NodeJS.Signals | null> {
-  return new Promise((resolve, reject) => {
-    let stopping = false;
+export class Signals {
+  private first: NodeJS.Signals | null = null;
+  private arrived: (signal: NodeJS.Signals) => void = () => {};
+
+  /** Catches signals from here on, until `release`. */
+  constructor() {
+    for (const signal of SIGNALS) process.on(signal, this.onSignal);
+  }
+
+  /** Signals have their usual effect again. */
+  release(): void {
+    for (const signal of SIGNALS) process.off(signal, this.onSignal);
+  }
+
+  /**
+   * Waits for the first signal (it may have come already) and stops `what`; resolves to the signal. `done` settles when
+   * `what` stopped for a reason of its own: then to null.
+   */
+  async until(what: Stoppable, done: Promise<void>): Promise<NodeJS.Signals | null> {
     const abandon = (): void => what.abandon();
-    const remove = (): void => {
-      for (const signal of SIGNALS) process.off(signal, onSignal);
-      process.off('exit', abandon);
-    };
-    const onSignal = (signal: NodeJS.Signals): void => {
-      if (stopping) process.exit(1);
-      stopping = true;
-      what.stop().then(
-        () => {
-          remove();
-          resolve(signal);
-        },
-        (error: unknown) => {
-          remove();
-          reject(error instanceof Error ? error : new Error(String(error)));
-        },
-      );
-    };
-    for (const signal of SIGNALS) process.on(signal, onSignal);
     process.on('exit', abandon);
-    void done.then(() => {
-      if (stopping) return;
-      remove();
-      resolve(null);
-    });
-  });
+    try {
+      const signal = await new Promise<NodeJS.Signals | null>((resolve) => {
+        this.arrived = resolve;
+        if (this.first !== null) resolve(this.first);
+        void done.then(() => resolve(null));
+      });
+      if (signal !== null) await what.stop();
+      return signal;
+    } finally {
+      process.off('exit', abandon);
+      this.release();
+    }
+  }
+
+  private readonly onSignal = (signal: NodeJS.Signals): void => {
+    if (this.first !== null) process.exit(1);
+    this.first = signal;
+    this.arrived(signal);
+  };
 }

@@ -184,7 +184,15 @@ export class Supervisor {
       this.settle = resolve;
     });
     const seed = randomInt(-0x80000000, 0x7fffffff);
-    const sizes = { ...DEFAULT_SIZES, connections: config.conntrack.max, workers };
+    const { offload } = config;
+    const engine = offload.mode !== 'off' && offload.entries > 0;
+    const sizes = {
+      ...DEFAULT_SIZES,
+      connections: config.conntrack.max,
+      flows: engine ? offload.entries : 0,
+      cachedFlows: engine ? offload.flowCacheEntries : 0,
+      workers,
+    };
     const buffers = createTables(sizes, seed);
     this.tables = new Tables(buffers, workers);
     const live = createLive();
@@ -206,6 +214,15 @@ export class Supervisor {
         seed: seed ^ Math.imul(worker + 1, 0x9e3779b1),
         startedAt: this.startedAt,
         io: options.io ?? 'auto',
+        offload: engine
+          ? {
+              programAfter: offload.programAfter,
+              rate: 0,
+              inspectFirst: 0,
+              verify: offload.mode === 'verify',
+              fault: 0,
+            }
+          : null,
       };
       this.ends.push({
         task,

@@ -7,6 +7,7 @@ import { showDrops, showStages, showWorkers } from './drops.ts';
 import { showLink } from './link.ts';
 import { showNat } from './nat.ts';
 import { showNeigh } from './neigh.ts';
+import { showOffload } from './offload.ts';
 import { showRoute } from './route.ts';
 import type { View } from './source.ts';
 
@@ -15,6 +16,7 @@ export { liveSource, type Shown, type ShowSource, type View } from './source.ts'
 export const VIEWS: Readonly<Record<string, View>> = {
   conntrack: showConntrack,
   nat: showNat,
+  offload: showOffload,
   route: showRoute,
   neigh: showNeigh,
   link: showLink,

@@ -83,6 +83,7 @@ class Bench {
       seed: 1,
       startedAt: monotonic()(),
       io: 'readwrite',
+      offload: null,
     };
     this.inject = new RingWriter(this.task.inject);
     this.punt = new RingReader(this.task.punt);

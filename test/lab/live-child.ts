@@ -7,13 +7,14 @@
  * any preparation, exit code 7.
  */
 import { loadConfig } from '../../controlplane/config/index.ts';
-import { untilSignal } from '../../controlplane/live/stop.ts';
+import { Signals } from '../../controlplane/live/stop.ts';
 import { Supervisor } from '../../controlplane/live/supervisor.ts';
 
+const signals = new Signals();
 const config = loadConfig(process.argv[2]);
 const router = await Supervisor.start(config, { log: (_, message) => process.stderr.write(`${message}\n`) });
 let victim = 0;
 process.on('SIGUSR2', () => router.failWorker(victim++ % router.workers));
 process.on('SIGWINCH', () => process.exit(7));
 process.stdout.write('running\n');
-await untilSignal({ stop: () => router.stop(), abandon: () => router.abandon() }, router.stopped);
+await signals.until({ stop: () => router.stop(), abandon: () => router.abandon() }, router.stopped);

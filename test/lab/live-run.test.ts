@@ -122,6 +122,9 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
     expect(nat.rules.map((rule: { kind: string }) => rule.kind)).toEqual(['dnat', 'masquerade']);
     expect(nat.translations.some((c: { status: string[] }) => c.status.includes('DST_NAT'))).toBe(true);
     expect(show('route')).toContain('10.77.1.0/24 dev lan proto kernel scope link src 10.77.1.1\n');
+    const engine = JSON.parse(show('offload', '-j'));
+    expect(engine.tables[0]).toMatchObject({ table: 'engine', entries: 16384 });
+    expect(engine.counters.hits).toBeGreaterThan(100);
     expect(JSON.parse(show('route', '-j', 'family=ipv6'))).toContainEqual(
       expect.objectContaining({ dst: '2001:db8:77:2::/64', dev: 'wan', protocol: 'kernel', flags: [] }),
     );
