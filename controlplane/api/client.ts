@@ -32,7 +32,7 @@ export function askShow(
   const query = new URLSearchParams(filters).toString();
   const target = `/v1/show/${encodeURIComponent(what)}${query === '' ? '' : `?${query}`}`;
   return new Promise((resolve, reject) => {
-    const asked = request({ socketPath: path, path: target, timeout: TIMEOUT_MS }, (response) => {
+    const asked = request({ socketPath: path, path: target, timeout: TIMEOUT_MS, agent: false }, (response) => {
       let body = '';
       response.setEncoding('utf8');
       response.on('data', (text: string) => {
