@@ -8,6 +8,10 @@
  * rule per address: `from ADDRESS lookup 7700`, and in that table a default route over sluice0 via a made-up gateway
  * whose neighbour entry is the router's own end. No ARP or ND runs on sluice0.
  *
+ * Ports of kind packet and host share their device with the kernel, which sees every frame that the router sees: had it
+ * their addresses too, it would answer beside the router (a RST for every connection behind NAT). So sluice0 has only the
+ * addresses of TAP ports and of VLANs on them.
+ *
  * Needs root. The rules outlive the device, so `closeHostPort` (and the next start) removes them.
  */
 import { existsSync, readFileSync } from 'node:fs';
@@ -18,7 +22,7 @@ import { type OpenedTap, openTap, TUN_F_ALL } from '../../dataplane/ports/tap.ts
 import { HOST_PORT, type Tables } from '../../dataplane/tables.ts';
 import { formatMac, parseMac } from '../../dataplane/wire/address.ts';
 import type { PortTask } from '../../dataplane/worker.ts';
-import type { Config } from '../config/index.ts';
+import type { Config, PortConfig } from '../config/index.ts';
 
 export const HOST_DEVICE = 'sluice0';
 const TABLE = '7700';
@@ -93,7 +97,7 @@ export function closeHostPort(port: HostPort): void {
 function wireKernel(config: Config, mtu: number): void {
   removeRules();
   const mac = formatMac(ROUTER_MAC.lo, ROUTER_MAC.hi);
-  const addresses = config.ports.flatMap((port) => port.addresses);
+  const addresses = config.ports.filter((port) => isPrivate(config, port)).flatMap((port) => port.addresses);
   const four = addresses.filter((address) => address.family === 4);
   const six = addresses.filter((address) => address.family === 6);
   const hasIpv6 = mtu >= 1280 && ipv6Enabled();
@@ -122,6 +126,11 @@ function wireKernel(config: Config, mtu: number): void {
       'priority',
       PRIORITY,
     ]);
+}
+
+/** True when nobody but the router sees what arrives at the port: its device, or the one under its VLAN, is a TAP. */
+export function isPrivate(config: Config, port: PortConfig): boolean {
+  return port.parent >= 0 ? isPrivate(config, config.ports[port.parent]) : port.kind === 'tap';
 }
 
 function ipv6Enabled(): boolean {

@@ -51,6 +51,7 @@ import {
   closeHostPort,
   HOST_DEVICE,
   type HostPort,
+  isPrivate,
   openHostPort,
   withdrawHostPort,
 } from './hostport.ts';
@@ -152,6 +153,12 @@ export class Supervisor {
     if (options.hostPort ?? process.getuid?.() === 0)
       try {
         hostPort = openHostPort(config, workers);
+        for (const port of config.ports)
+          if (port.addresses.length > 0 && !isPrivate(config, port))
+            log(
+              'info',
+              `ports.${port.name}: programs on this host cannot use its addresses, as the host kernel shares its device`,
+            );
       } catch (error) {
         log('warn', `${(error as Error).message}; programs on this host cannot use the router's addresses`);
       }

@@ -17,7 +17,7 @@ const FIRST_OF_STAGE: Readonly<Record<string, string>> = {
   IP_INVALID_SOURCE: 'ip-sanity',
   IPV6_CHAIN: 'ip-parse',
   FRAG_NAT: 'reassembly',
-  CT_INVALID_DROP: 'conntrack-in',
+  CT_INVALID: 'conntrack-in',
   CT_CLASH: 'conntrack-confirm',
   NAT_EXHAUSTED: 'nat-postrouting',
   IP_OUTNOROUTES: 'route',
