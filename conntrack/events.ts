@@ -14,7 +14,9 @@ export const EVENT_NEW = 1;
 export const EVENT_REPLY = 2;
 export const EVENT_ASSURED = 3;
 export const EVENT_DESTROY = 4;
-export const EVENT_TEXT = ['', 'NEW', 'UPDATE', 'UPDATE', 'DESTROY'] as const;
+/** The protocol's state changed. */
+export const EVENT_STATE = 5;
+export const EVENT_TEXT = ['', 'NEW', 'UPDATE', 'UPDATE', 'DESTROY', 'UPDATE'] as const;
 
 const HEAD = 16;
 const ENTRY = 2 + CT_WORDS + CT6_WORDS;

@@ -29,7 +29,7 @@ import {
   NR_TO_LO,
   NR_WORDS,
 } from './nat-rules.ts';
-import { hasPorts, ICMP, ICMPV6, TCP } from './protocols.ts';
+import { GRE, hasPorts, ICMP, ICMPV6, TCP } from './protocols.ts';
 import {
   CT_KEY,
   CT_O_DST,
@@ -197,7 +197,8 @@ export class Nat {
     const c = p.ct * CT_WORDS;
     w[c + CT_R_DST] = address;
     w[c + CT_STATUS] |= IPS_SRC_NAT;
-    if (!hasPorts(p.proto) || (p.proto === ICMP && !isEcho(p.ports))) return NAT_OK;
+    // A GRE key is a call's, agreed in its control connection: the PPTP helper translates it (nf_nat does not either).
+    if (!hasPorts(p.proto) || p.proto === GRE || (p.proto === ICMP && !isEcho(p.ports))) return NAT_OK;
     const shift = p.proto === ICMP ? 0 : 16;
     const own = swap(p.ports & 0xffff);
     let min = low;
@@ -214,7 +215,7 @@ export class Nat {
 
   /** Another port for a connection whose reply tuple was taken between choosing and confirming. */
   chooseAgain(p: Packet, now: number): number {
-    if (!hasPorts(p.proto)) return NAT_NO_PORT;
+    if (!hasPorts(p.proto) || p.proto === GRE) return NAT_NO_PORT;
     const w = this.table.words;
     const c = p.ct * CT_WORDS;
     w[c + CT_STATUS] |= IPS_SRC_NAT;

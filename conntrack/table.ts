@@ -21,6 +21,7 @@
  *   7 INSERTS  8 DELETES  9 SEED  11 WANTED (epochs that others wait for)  10 MAX (connections; there are more records, as deleted ones rest a while)
  *   16 + 4w: of worker w: LOCAL_EPOCH, FREE list, LIMBO head, LIMBO tail       (MAX_WORKERS of them)
  */
+import { sharedAligned } from '../dataplane/wire/aligned.ts';
 import {
   CT_DEADLINE,
   CT_F64,
@@ -57,6 +58,9 @@ const DELETES = 8;
 const SEED = 9;
 const MAX = 10;
 const WANTED = 11;
+const LEAD = 12;
+const LEAD6 = 13;
+const CAPACITY = 14;
 const WORKER = 16;
 const W_EPOCH = 0;
 const W_FREE = 1;
@@ -106,12 +110,13 @@ export class ConntrackTable {
     this.control = new Int32Array(buffers.control, 0, CONTROL_WORDS);
     this.locks = new Int32Array(buffers.control, CONTROL_WORDS * 4, STRIPES);
     this.heads = new Int32Array(buffers.heads);
-    this.words = new Int32Array(buffers.words);
-    this.doubles = new Float64Array(buffers.words);
-    this.words6 = new Int32Array(buffers.addresses6);
+    const capacity = this.control[CAPACITY];
+    this.words = new Int32Array(buffers.words, this.control[LEAD], capacity * CT_WORDS);
+    this.doubles = new Float64Array(buffers.words, this.control[LEAD], capacity * CT_F64);
+    this.words6 = new Int32Array(buffers.addresses6, this.control[LEAD6], capacity * CT6_WORDS);
     this.mask = this.heads.length - 1;
     this.max = this.control[MAX];
-    this.capacity = this.words.length / CT_WORDS;
+    this.capacity = capacity;
     this.seed = this.control[SEED];
     this.worker = worker;
     this.mine = WORKER + 4 * worker;
@@ -124,15 +129,20 @@ export class ConntrackTable {
 
   /** Makes the shared memory of a table. `seed`: any int32, different at each start unless repeatability is wanted. */
   static create(max: number, seed: number): ConntrackBuffers {
+    const words = sharedAligned(capacityFor(max) * CT_WORDS * 4);
+    const six = sharedAligned(capacityFor(max) * CT6_WORDS * 4);
     const buffers = {
       control: new SharedArrayBuffer((CONTROL_WORDS + STRIPES) * 4),
       heads: new SharedArrayBuffer(bucketsFor(max) * 4),
-      words: new SharedArrayBuffer(capacityFor(max) * CT_WORDS * 4),
-      addresses6: new SharedArrayBuffer(capacityFor(max) * CT6_WORDS * 4),
+      words: words.buffer,
+      addresses6: six.buffer,
     };
     const control = new Int32Array(buffers.control);
     control[SEED] = seed;
     control[MAX] = max;
+    control[LEAD] = words.lead;
+    control[LEAD6] = six.lead;
+    control[CAPACITY] = capacityFor(max);
     control[EPOCH] = 2;
     for (let w = 0; w < MAX_WORKERS; w++) control[WORKER + 4 * w + W_EPOCH] = OFFLINE;
     return buffers;

@@ -12,9 +12,9 @@
 import type { Packet } from '../dataplane/wire/packet.ts';
 import type { Aging } from './aging.ts';
 import type { EventSink } from './events.ts';
-import { EVENT_ASSURED, EVENT_DESTROY, EVENT_NEW, EVENT_REPLY } from './events.ts';
+import { EVENT_ASSURED, EVENT_DESTROY, EVENT_NEW, EVENT_REPLY, EVENT_STATE } from './events.ts';
 import { TRACK_ACCEPT, TRACK_ACCEPT_LAST, TRACK_DROP, TRACK_IGNORE, TRACK_REPEAT, TRACK_UNTRACKED } from './generic.ts';
-import { ICMP, ICMPV6, invertPorts, portsOf, trackNew, trackPacket } from './protocols.ts';
+import { GRE, ICMP, ICMPV6, invertPorts, portsOf, TCP, trackNew, trackPacket } from './protocols.ts';
 import {
   CT_ESTABLISHED,
   CT_HASH,
@@ -63,6 +63,8 @@ export const PROTOCOL_DROP = 6;
 export const DETAIL_ICMP_UNRELATED = 200;
 export const DETAIL_ICMP_QUOTE = 201;
 export const DETAIL_ICMP_OUTER = 202;
+/** A PPTP packet of no call that the control connection has set up. */
+export const DETAIL_GRE_NO_CALL = 203;
 
 const FRESH_REFUSED = -2;
 
@@ -104,6 +106,11 @@ export class Tracker {
       if (type < 128) return this.icmpError(p, u8, zone, now);
     }
     const key = p.proto | (p.family << 8) | (zone << 16);
+    if (p.proto === GRE && p.ports >>> 16 !== 0 && !this.greKey(p, key, now)) {
+      p.detail = DETAIL_GRE_NO_CALL;
+      p.ctinfo = CT_INVALID;
+      return NOT_VALID;
+    }
     // A tracker may ask once that the packet be tracked as a new connection's (a SYN on a closed one).
     for (let attempt = 0; attempt < 2; attempt++) {
       const found =
@@ -133,6 +140,7 @@ export class Tracker {
       return FRESH_REFUSED;
     }
     const before = w[c + CT_STATUS];
+    const state = w[c + CT_STATE] & 0xff;
     if (this.shared) table.lock(c + CT_LOCK, w);
     const verdict = trackPacket(w, c, p, u8, dir, now, this.cfg, this.ackOffset(index, dir, p));
     if (this.shared) Atomics.store(w, c + CT_LOCK, 0);
@@ -156,6 +164,12 @@ export class Tracker {
         return NOT_VALID;
     }
     table.account(index, dir, 1, p.end - p.l3);
+    if (verdict === TRACK_ACCEPT_LAST) {
+      p.ctinfo = CT_ESTABLISHED;
+      this.end(index);
+      return TRACKED;
+    }
+    if (p.proto === TCP && (w[c + CT_STATE] & 0xff) !== state) this.events.emit(EVENT_STATE, index);
     if (dir === REPLY) {
       p.ctinfo = CT_ESTABLISHED;
       if ((before & IPS_SEEN_REPLY) === 0) {
@@ -166,7 +180,6 @@ export class Tracker {
     } else if ((before & IPS_SEEN_REPLY) !== 0) p.ctinfo = CT_ESTABLISHED;
     else p.ctinfo = (before & IPS_EXPECTED) !== 0 ? CT_RELATED : CT_NEW;
     if ((w[c + CT_STATUS] & ~before & IPS_ASSURED) !== 0) this.events.emit(EVENT_ASSURED, index);
-    if (verdict === TRACK_ACCEPT_LAST) this.end(index);
     return TRACKED;
   }
 
@@ -175,6 +188,9 @@ export class Tracker {
 
   /** A packet of a connection that the engine carries came to the slow path; false: the connection had expired. */
   offloaded: (index: number, p: Packet) => boolean = () => true;
+
+  /** Completes a PPTP packet's port word with its source key; false: it belongs to no call. Set by the ALG's owner. */
+  greKey: (p: Packet, key: number, now: number) => boolean = () => true;
 
   /** Asked for every new connection: the expectation that it fulfils marks the record; set by the expectation table. */
   expected: (p: Packet, index: number, now: number) => boolean = () => false;

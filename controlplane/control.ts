@@ -5,9 +5,11 @@
  * routes, next hops, filter and NAT rules. It knows no timers: `next` says when it wants to be ticked. What it sends goes
  * through an Outlet, which is the path itself inline, and a ring to a worker live.
  */
+import { HELPER_RAS, helperOf } from '../conntrack/helpers/index.ts';
 import { fillTimeouts } from '../conntrack/timeouts.ts';
 import { FilterWriter } from '../dataplane/filter.ts';
 import * as IF from '../dataplane/interfaces.ts';
+import { ALG_BOUNCE, ALG_ENABLED, ALG_LOOSE, ALG_OPTIONS } from '../dataplane/mangle.ts';
 import {
   type NextHopSpec,
   NextHopWriter,
@@ -31,6 +33,9 @@ import { Addresses } from './neighbour/addresses.ts';
 import { Arp } from './neighbour/arp.ts';
 import { Nd } from './neighbour/nd.ts';
 import type { Action, Event, Protocol } from './protocol.ts';
+
+/** Numbers of the helpers (conntrack/helpers/index.ts) by their names in the configuration. */
+const HELPER_NUMBERS = { ftp: 1, tftp: 2, irc: 3, rtsp: 4, sip: 5, pptp: 6, h323: 7 } as const;
 
 /** How the control plane sends. */
 export interface Outlet {
@@ -108,11 +113,12 @@ export class Control {
     for (const n of config.neighbors) this.setNeighbour(n.port, n.ip.family, n.ip.words, n.mac.lo, n.mac.hi);
     this.loadFilter(config);
     this.loadNat(config);
+    this.loadHelpers(config);
     fillTimeouts(this.tables.timeouts, { ...config.conntrack.timeouts, tcp_be_liberal: config.conntrack.tcpLiberal });
   }
 
   loadFilter(config: Config): void {
-    const compiled = compileRules(config);
+    const compiled = compileRules(config, { helperNumber: (name) => HELPER_NUMBERS[name] });
     const refused = compiled.problems.length > 0 ? compiled.problems[0].expected : this.filter.load(compiled);
     if (refused !== null) this.options.log('warn', `rules: ${refused}; the rules in force stay`);
     this.ruleLabels = compiled.labels;
@@ -125,6 +131,26 @@ export class Control {
     this.tables.natRules.replace(compiled.rules);
     this.natPlaces = compiled.places;
     this.tables.flush(EPOCH_NAT);
+  }
+
+  /** Which destination ports a helper follows, and its options. */
+  loadHelpers(config: Config): void {
+    const table = this.tables.helperPorts;
+    table.fill(0);
+    for (const alg of Object.values(config.alg)) {
+      const number = HELPER_NUMBERS[alg.name];
+      const helper = helperOf(number);
+      if (!alg.enabled || helper === null) continue;
+      table[ALG_OPTIONS + number] = ALG_ENABLED | (alg.loose ? ALG_LOOSE : 0) | (alg.bounce ? ALG_BOUNCE : 0);
+      const numbers = alg.name === 'h323' ? [HELPER_NUMBERS.h323, HELPER_RAS] : [number];
+      for (const one of numbers) {
+        const watched = helperOf(one);
+        if (watched === null) continue;
+        table[ALG_OPTIONS + one] = table[ALG_OPTIONS + number];
+        const ports = one === number && alg.ports.length > 0 ? alg.ports : watched.ports;
+        for (const proto of watched.protocols) for (const port of ports) table[(proto === 17 ? 0 : 65536) + port] = one;
+      }
+    }
   }
 
   private addPort(port: PortConfig): void {

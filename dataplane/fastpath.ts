@@ -17,11 +17,11 @@ import { ENGINE_IDLE, OffloadAging } from '../offload/aging.ts';
 import * as EX from '../offload/engine.ts';
 import { Policy, type PolicyOptions } from '../offload/policy.ts';
 import {
+  F4_BYTES,
   F4_DELTA,
   F4_DMAC_HI,
   F4_DMAC_LO,
   F4_EPOCH,
-  F4_BYTES,
   F4_KEY,
   F4_LAST,
   F4_NDST,
@@ -37,7 +37,7 @@ import {
   F6_LAST,
   F6_NEIGH,
   F6_PACKETS,
-  FlowTable,
+  type FlowTable,
   KEY_VALID,
   newFlowSpec,
 } from '../offload/table.ts';
@@ -52,7 +52,18 @@ import {
   META_OFF,
   META_WORDS,
 } from './frames.ts';
-import { IF_CHILDREN, IF_FLAGS, IF_MAC_HI, IF_MAC_LO, IF_MTU, IF_SOURCES, IF_VLAN, IF_WORDS, IFF_HOST, IFF_UP } from './interfaces.ts';
+import {
+  IF_CHILDREN,
+  IF_FLAGS,
+  IF_MAC_HI,
+  IF_MAC_LO,
+  IF_MTU,
+  IF_SOURCES,
+  IF_VLAN,
+  IF_WORDS,
+  IFF_HOST,
+  IFF_UP,
+} from './interfaces.ts';
 import { NEIGH_GEN, NUD_DELAY, NUD_PERMANENT, NUD_PROBE, NUD_REACHABLE } from './neighbours.ts';
 import { ESP, IPV6_IN_IP, TCP, UDP } from './parse.ts';
 import * as T from './tables.ts';
@@ -203,7 +214,8 @@ export class FastPath {
       this.counters[T.C_ENGINE + EX.EX_MISS]++;
       return false;
     }
-    const length = home < 0x40000000 ? this.hit4(home, slot, port, epoch) : this.hit6(home & 0x3fffffff, slot, port, epoch);
+    const length =
+      home < 0x40000000 ? this.hit4(home, slot, port, epoch) : this.hit6(home & 0x3fffffff, slot, port, epoch);
     if (length < 0) {
       this.counters[T.C_ENGINE - length]++;
       return false;
@@ -373,7 +385,19 @@ export class FastPath {
     if (place < 0) {
       if (this.levels.length < 2 || !this.enabled[1]) return -EX.EX_MISS;
       flows = this.levels[1];
-      place = flows.find6(flows.home6(s0, s1, s2, s3, d0, d1, d2, d3, raw, key), s0, s1, s2, s3, d0, d1, d2, d3, raw, key);
+      place = flows.find6(
+        flows.home6(s0, s1, s2, s3, d0, d1, d2, d3, raw, key),
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+        raw,
+        key,
+      );
       if (place < 0) return -EX.EX_MISS;
     }
     const f = flows.words6;
@@ -490,7 +514,6 @@ export class FastPath {
   }
 
   // --- verify --------------------------------------------------------------------------------------------------------
-
 
   /** Verify: the engine's frame lies in `shadow` from byte 18 on (so that its IP header is 4-aligned). */
   private copyForVerify(_slot: number, off: number, end: number): void {
@@ -622,14 +645,14 @@ export class FastPath {
   reenter(index: number, p: Packet, now: number): boolean {
     const w = this.tables.conntrack.words;
     const c = index * CT_WORDS;
-    let carried = 0;
-    for (const aging of this.agings) carried += aging.settle(index);
+    for (const aging of this.agings) aging.settle(index);
     if (((w[c + 12] - now) | 0) < 0) {
       this.forget(index);
       return false;
     }
     if (p.proto === TCP) {
-      if (carried !== 0) relearnTcp(w, c);
+      // The engine has carried segments that the tracker did not see: as long as it may, windows are learned anew.
+      relearnTcp(w, c);
       if ((p.tcpFlags & 7) !== 0) this.forget(index);
     }
     return true;

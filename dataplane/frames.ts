@@ -20,6 +20,8 @@
  * Ownership: whoever holds a slot number owns the slot until it passes it on (txBurst takes ownership) or frees it.
  * Not thread safe: one arena, one worker.
  */
+import { privateAligned } from './wire/aligned.ts';
+
 export const META_WORDS = 8;
 export const META_OFF = 0;
 export const META_LEN = 1;
@@ -58,6 +60,8 @@ export class Frames {
   readonly meta: Int32Array;
   readonly small: number;
   readonly large: number;
+  /** Bytes before the first slot, so that frames begin 2 bytes into a cache line. */
+  private readonly lead: number = 0;
   private freeSmall = -1;
   private freeLarge = -1;
   /** Slots that are free now, by class. */
@@ -68,13 +72,17 @@ export class Frames {
    * @param small number of small slots   @param large number of large slots
    * @param buffer memory to use (for example an mmap); at least Frames.bytes(small, large) bytes, 64-aligned
    */
-  constructor(small: number, large: number, buffer: ArrayBuffer = new ArrayBuffer(Frames.bytes(small, large))) {
-    this.buffer = buffer;
+  constructor(small: number, large: number, buffer?: ArrayBuffer) {
+    if (buffer === undefined) {
+      const own = privateAligned(Frames.bytes(small, large));
+      this.buffer = own.buffer;
+      this.lead = own.lead;
+    } else this.buffer = buffer;
     this.small = small;
     this.large = large;
-    this.u8 = new Uint8Array(buffer);
-    this.u16 = new Uint16Array(buffer);
-    this.i32 = new Int32Array(buffer);
+    this.u8 = new Uint8Array(this.buffer);
+    this.u16 = new Uint16Array(this.buffer);
+    this.i32 = new Int32Array(this.buffer);
     this.meta = new Int32Array((small + large) * META_WORDS);
     for (let slot = small + large - 1; slot >= 0; slot--) this.free(slot);
   }
@@ -125,9 +133,10 @@ export class Frames {
 
   /** Absolute byte offset where a frame in this slot starts by default. */
   start(slot: number): number {
+    const base = this.lead + HEADROOM + 2;
     return slot < this.small
-      ? slot * SMALL_STRIDE + HEADROOM + 2
-      : this.small * SMALL_STRIDE + (slot - this.small) * LARGE_STRIDE + HEADROOM + 2;
+      ? base + slot * SMALL_STRIDE
+      : base + this.small * SMALL_STRIDE + (slot - this.small) * LARGE_STRIDE;
   }
 
   /** Bytes from OFF to the end of the slot. */

@@ -191,8 +191,10 @@ function parseIpv6(p: Packet, frames: Frames, frameEnd: number): number {
         if (at !== l3 + 40) return parameterProblem(p, 1, protoAt - l3, IPV6_CHAIN);
         const reason = checkHopByHop(p, u8, at + 2, at + length);
         if (reason !== 0) return reason;
-      } else if (proto === ROUTING && u8[at + 2] === 0 && u8[at + 3] !== 0) {
-        return parameterProblem(p, 0, at + 2 - l3, IPV6_RH0);
+      } else if (proto === ROUTING && u8[at + 3] !== 0) {
+        if (u8[at + 2] === 0) return parameterProblem(p, 0, at + 2 - l3, IPV6_RH0);
+        // Checksums cover the final destination, which only the routing type knows (RFC 8200 §8.1): not ours to judge.
+        p.flags |= FRAME_DATA_VALID;
       }
     } else if (proto === AH) {
       if (end - at < 12 || end - at < (length = (u8[at + 1] + 2) << 2)) return chainBroken(p);

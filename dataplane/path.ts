@@ -24,12 +24,13 @@ import {
   CT_WORDS,
   CT6_WORDS,
   IPS_DST_NAT,
+  IPS_EXPECTED,
   IPS_SRC_NAT,
 } from '../conntrack/record.ts';
 import { ADOPTED, CLASH_LOST, NOT_VALID, PROTOCOL_DROP, TABLE_FULL, TRACKED, Tracker } from '../conntrack/track.ts';
 import * as D from './drop.ts';
-import { FastPath, type FastPathOptions } from './fastpath.ts';
 import { DELIVERED, DROP, FORWARDED, GO_ON, HELD } from './drop.ts';
+import { FastPath, type FastPathOptions } from './fastpath.ts';
 import { ACCEPT, REJECT, ZONE_ROUTER } from './filter.ts';
 import {
   type Frames,
@@ -45,11 +46,13 @@ import {
 import { Hold } from './hold.ts';
 import { buildError, ErrorLimiter, mayAnswer } from './icmp-errors.ts';
 import * as IF from './interfaces.ts';
+import { ALG_PASS, ALG_SEGMENT, Mangler } from './mangle.ts';
 import * as NEIGH from './neighbours.ts';
 import { NUD_FAILED, NUD_STALE, NUD_VALID } from './neighbours.ts';
 import * as NH from './nexthops.ts';
 import { ICMP, ICMPV6, parseIp, TCP, UDP } from './parse.ts';
 import type { Port } from './ports/port.ts';
+import { MAX_SEGMENTS, segment } from './ports/segment.ts';
 import { rewriteIp, rewriteQuote, writeLink } from './rewrite.ts';
 import * as T from './tables.ts';
 import { Packet } from './wire/packet.ts';
@@ -89,6 +92,7 @@ export class Path {
   readonly frames: Frames;
   readonly tracker: Tracker;
   readonly nat: Nat;
+  readonly mangler: Mangler;
   /** The offload engine's stages; null when it is off. */
   readonly fast: FastPath | null = null;
   readonly hold = new Hold();
@@ -99,6 +103,10 @@ export class Path {
   private readonly packet = new Packet();
   private readonly own = new Packet();
   private readonly resumed = new Packet();
+  private readonly segmentPacket = new Packet();
+  private readonly segments = new Int32Array(MAX_SEGMENTS);
+  /** Helper that the filter rule of the current packet names; 0 none. */
+  private helperByRule = 0;
   private readonly counters: Float64Array;
   private readonly txSlots: Int32Array[] = [];
   private readonly txCount = new Int32Array(IF.MAX_PORTS);
@@ -119,6 +127,8 @@ export class Path {
     const events = new EventSink(tables.buffers.events, tables.worker, tables.conntrack);
     const aging = new Aging(tables.conntrack, tables.buffers.wheels, tables.worker, tables.now());
     this.tracker = new Tracker(tables.conntrack, aging, tables.timeouts, events, options.shared);
+    this.mangler = new Mangler(tables, frames);
+    this.hookAlg();
     this.nat = new Nat(tables.conntrack, tables.natRules, options.seed);
     for (let n = 0; n < IF.MAX_PORTS; n++) this.txSlots.push(new Int32Array(TX_QUEUE));
     if (options.offload && tables.flows !== null) {
@@ -126,6 +136,21 @@ export class Path {
       this.fast = fast;
       this.tracker.offloaded = (index, p) => fast.reenter(index, p, this.now);
     }
+  }
+
+  /** Conntrack asks the ALGs about new connections and sequence offsets, and tells them what has ended. */
+  private hookAlg(): void {
+    const { mangler, tracker } = this;
+    tracker.expected = (p, index, now) => mangler.expected(p, index, now);
+    tracker.greKey = (p, key, now) => mangler.greKey(p, key, now);
+    tracker.ackOffset = (index, dir, p) => mangler.ackOffset(index, dir, p);
+    mangler.endConnection = (index) => tracker.end(index);
+    const table = this.tables.conntrack;
+    const released = table.onDelete;
+    table.onDelete = (index) => {
+      mangler.released(index);
+      released(index);
+    };
   }
 
   // --- one turn --------------------------------------------------------------------------------------------------
@@ -251,6 +276,7 @@ export class Path {
       this.mtu(p) ||
       this.forwardFilter(p) ||
       this.natPostrouting(p) ||
+      this.alg(p) ||
       this.conntrackConfirm(p) ||
       this.leave(p)
     );
@@ -273,6 +299,7 @@ export class Path {
       return;
     }
     if (verdict === D.CONSUMED) return; // whoever consumed the frame has seen to its slot
+    if (verdict === D.CONSUMED) return;
     if (verdict === DELIVERED) this.counters[T.C_DELIVERED]++;
     this.frames.free(p.slot);
   }
@@ -391,7 +418,7 @@ export class Path {
   private natPrerouting(p: Packet): number {
     if (p.ct < 0) return GO_ON;
     p.stage = D.STAGE_NAT_PREROUTING;
-    if (p.fresh !== 0 && p.family === 4 && p.own === 0) {
+    if (p.fresh !== 0 && p.family === 4 && p.own === 0 && p.ctinfo === CT_NEW) {
       const zone = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_ZONE];
       if (this.nat.wantsDestination(zone, p.port) && this.isLocal4(p.d0)) this.nat.chooseDestination(p, zone, this.now);
     }
@@ -527,6 +554,7 @@ export class Path {
 
   /** Established and related pass, and what NAT admitted; the rest asks the rules, then the zone (rows C3, F1). */
   private forwardFilter(p: Packet): number {
+    this.helperByRule = 0;
     if (p.ctinfo === CT_ESTABLISHED || p.ctinfo === CT_RELATED) return GO_ON;
     p.stage = D.STAGE_FORWARD_FILTER;
     if (p.ctinfo === CT_NEW && this.nat.admitted(p)) return GO_ON;
@@ -534,6 +562,7 @@ export class Path {
     const from = words[p.port * IF.IF_WORDS + IF.IF_ZONE];
     const to = words[p.outPort * IF.IF_WORDS + IF.IF_ZONE];
     const verdict = this.tables.filter.evaluate(p, from, to, this.tables.worker);
+    this.helperByRule = this.tables.filter.helper;
     if (verdict === ACCEPT) return GO_ON;
     if (verdict === REJECT) {
       this.sendError(p, p.family === 4 ? 3 : 1, p.family === 4 ? 3 : 4, 0);
@@ -548,7 +577,7 @@ export class Path {
   private natPostrouting(p: Packet): number {
     if (p.ct < 0) return GO_ON;
     p.stage = D.STAGE_NAT_POSTROUTING;
-    if (p.fresh !== 0 && p.family === 4) {
+    if (p.fresh !== 0 && p.family === 4 && !this.followsMaster(p)) {
       const words = this.tables.interfaces.words;
       const r = p.outPort * IF.IF_WORDS;
       const result = this.nat.chooseSource(p, words[r + IF.IF_ZONE], p.outPort, words[r + IF.IF_ADDRESS4], this.now);
@@ -559,6 +588,54 @@ export class Path {
     }
     this.nat.postrouting(p);
     return GO_ON;
+  }
+
+  /** An expected connection is translated as its master is, whatever the rules say. */
+  private followsMaster(p: Packet): boolean {
+    const status = this.tables.conntrack.words[p.ct * CT_WORDS + CT_STATUS];
+    return (status & IPS_EXPECTED) !== 0 && (status & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0;
+  }
+
+  // --- alg -------------------------------------------------------------------------------------------------------------------
+
+  /** Helpers read and edit what carries addresses in its payload; before confirm, behind NAT, whose result they announce. */
+  private alg(p: Packet): number {
+    if (p.ct < 0) return GO_ON;
+    if (p.fresh !== 0) this.mangler.assign(p, this.helperByRule);
+    if (!this.mangler.concerns(p.ct)) return GO_ON;
+    p.stage = D.STAGE_ALG;
+    const result = this.mangler.stage(p, this.now);
+    if (result === ALG_PASS) return GO_ON;
+    return result === ALG_SEGMENT ? this.segmentForAlg(p) : this.drop(p, D.ALG_DROP);
+  }
+
+  /** A super-frame whose payload must change its length is cut first; each segment goes on from here by itself. */
+  private segmentForAlg(p: Packet): number {
+    const count = segment(this.frames, p.slot, p.gsoSize, this.segments);
+    if (count < 0) return this.drop(p, D.NO_BUFFER);
+    const { meta, u8 } = this.frames;
+    for (let n = 0; n < count; n++) {
+      const q = this.segmentPacket;
+      q.assign(p);
+      q.slot = this.segments[n];
+      const m = q.slot * META_WORDS;
+      q.off = meta[m + META_OFF];
+      q.len = meta[m + META_LEN];
+      q.l3 = q.off + (p.l3 - p.off);
+      q.l4 = q.l3 + (p.l4 - p.l3);
+      q.end = q.off + q.len;
+      q.tcpFlags = u8[q.l4 + 13];
+      q.flags = 0;
+      q.gsoType = q.gsoSize = 0;
+      this.finish(q, this.alg(q) || this.conntrackConfirm(q) || this.leave(q));
+    }
+    return this.consume(p);
+  }
+
+  private consume(p: Packet): number {
+    this.counters[T.C_CONSUMED]++;
+    this.frames.free(p.slot);
+    return D.CONSUMED;
   }
 
   // --- conntrack-confirm -------------------------------------------------------------------------------------------------
@@ -662,7 +739,14 @@ export class Path {
   /** Every stage has agreed: the engine may forward the next packets of this flow by itself. */
   private offloadProgram(p: Packet): number {
     const fast = this.fast;
-    if (fast === null || p.ctinfo !== CT_ESTABLISHED || p.own !== 0 || p.hasOptions !== 0 || p.innerL3 !== 0 || p.ct < 0)
+    if (
+      fast === null ||
+      p.ctinfo !== CT_ESTABLISHED ||
+      p.own !== 0 ||
+      p.hasOptions !== 0 ||
+      p.innerL3 !== 0 ||
+      p.ct < 0
+    )
       return GO_ON;
     p.stage = D.STAGE_OFFLOAD_PROGRAM;
     fast.program(p, this.epoch, this.now);

@@ -2,12 +2,15 @@
  * Tables: everything that workers and the control plane share, made once and attached to by every thread.
  *
  * Control words: 0 CLOCK (int32 ms since start), 1 EPOCH (link, route, NAT and filter epochs, 8 bits each), 2 STOP,
- * 3 HOST_PORT + 1 (port to the host kernel), 4 WORKERS, 5 SWEEP (counts wrapped epochs).
+ * 3 HOST_PORT + 1 (port to the host kernel), 4 WORKERS, 5 SWEEP (counts wrapped epochs), 6 ENGINES (levels of the engine
+ * that are switched off, a bit each), 8–11 FLUSHES by cause.
  *
  * Counters: one row of doubles per worker (exact up to 2^53), so that counting needs no atomics; readers sum the rows.
  */
 import { Aging } from '../conntrack/aging.ts';
 import { EventSink } from '../conntrack/events.ts';
+import { ExpectTable } from '../conntrack/expect.ts';
+import { Extensions } from '../conntrack/extensions.ts';
 import { NatRules } from '../conntrack/nat-rules.ts';
 import { type ConntrackBuffers, ConntrackTable } from '../conntrack/table.ts';
 import { CFG_WORDS } from '../conntrack/timeouts.ts';
@@ -25,6 +28,8 @@ export const STOP = 2;
 export const HOST_PORT = 3;
 export const WORKERS = 4;
 export const SWEEP = 5;
+export const ENGINES = 6;
+export const FLUSHES = 8; // + EPOCH_* >> 3
 
 /** Causes of a flush: which 8 bits of the epoch word they move. */
 export const EPOCH_LINK = 0;
@@ -63,6 +68,9 @@ export interface TableSizes {
   /** Entries of the engine and of the software flow cache below it; 0: none. */
   flows: number;
   cachedFlows: number;
+  /** Expectations, and connections with a helper. */
+  expectations: number;
+  extensions: number;
   workers: number;
 }
 
@@ -75,6 +83,8 @@ export const DEFAULT_SIZES: TableSizes = {
   natRules: 256,
   flows: 16384,
   cachedFlows: 0,
+  expectations: 1024,
+  extensions: 8192,
   workers: 1,
 };
 
@@ -92,6 +102,10 @@ export interface TableBuffers {
   nexthops: SharedArrayBuffer;
   filter: SharedArrayBuffer;
   natRules: SharedArrayBuffer;
+  expectations: SharedArrayBuffer;
+  extensions: SharedArrayBuffer;
+  /** Helper number by destination port: 65536 bytes for UDP, then for TCP; 16 bytes of options behind. */
+  helperPorts: SharedArrayBuffer;
   flows: FlowBuffers | null;
   cachedFlows: FlowBuffers | null;
   /** 65536 bits each for UDP and TCP: ports that a built-in protocol of the router listens on. */
@@ -115,6 +129,9 @@ export function createTables(sizes: TableSizes, seed: number): TableBuffers {
     nexthops: new SharedArrayBuffer(NextHopTable.bytes(sizes.nexthops)),
     filter: new SharedArrayBuffer(FilterTable.bytes(sizes.filterRules, rows)),
     natRules: new SharedArrayBuffer(NatRules.bytes(sizes.natRules)),
+    expectations: new SharedArrayBuffer(ExpectTable.bytes(sizes.expectations)),
+    extensions: new SharedArrayBuffer(Extensions.bytes(sizes.extensions)),
+    helperPorts: new SharedArrayBuffer(2 * 65536 + 64),
     flows: sizes.flows > 0 ? FlowTable.create(sizes.flows) : null,
     cachedFlows: sizes.cachedFlows > 0 ? FlowTable.create(sizes.cachedFlows) : null,
     services: new SharedArrayBuffer(2 * 8192),
@@ -137,6 +154,9 @@ export class Tables {
   readonly nexthops: NextHopTable;
   readonly filter: FilterTable;
   readonly natRules: NatRules;
+  readonly expectations: ExpectTable;
+  readonly extensions: Extensions;
+  readonly helperPorts: Uint8Array;
   /** The engine's flow tables, in the order in which they are asked: hardware, then the software flow cache. */
   readonly flows: FlowTable | null;
   readonly cachedFlows: FlowTable | null;
@@ -156,6 +176,9 @@ export class Tables {
     this.nexthops = new NextHopTable(buffers.nexthops);
     this.filter = new FilterTable(buffers.filter, buffers.sizes.workers + 1);
     this.natRules = new NatRules(buffers.natRules);
+    this.expectations = new ExpectTable(buffers.expectations, this.conntrack);
+    this.extensions = new Extensions(buffers.extensions, this.conntrack);
+    this.helperPorts = new Uint8Array(buffers.helperPorts);
     const seed = new Int32Array(buffers.conntrack.control)[9];
     this.flows = buffers.flows === null ? null : new FlowTable(buffers.flows, seed);
     this.cachedFlows = buffers.cachedFlows === null ? null : new FlowTable(buffers.cachedFlows, seed);
@@ -176,10 +199,17 @@ export class Tables {
 
   /** Invalidates what depends on `cause` (EPOCH_*) in the engine: one increment. */
   flush(cause: number): void {
+    Atomics.add(this.control, FLUSHES + (cause >> 3), 1);
     for (;;) {
       const old = Atomics.load(this.control, EPOCH);
-      const next = (old & ~(0xff << cause)) | ((((old >>> cause) + 1) & 0xff) << cause);
-      if (((next >>> cause) & 0xff) === 0) Atomics.add(this.control, SWEEP, 1);
+      // 1 follows on 255: 0 is the epoch of entries that a sweep has met (and of those made before the first flush).
+      const byte = (old >>> cause) & 0xff;
+      const next = (old & ~(0xff << cause)) | ((byte === 255 ? 1 : byte + 1) << cause);
+      if (byte === 255) {
+        Atomics.add(this.control, SWEEP, 1);
+        this.flows?.sweep(cause);
+        this.cachedFlows?.sweep(cause);
+      }
       if (Atomics.compareExchange(this.control, EPOCH, old, next) === old) return;
     }
   }
@@ -189,6 +219,12 @@ export class Tables {
     const at = (proto === 17 ? 0 : 8192) + (port >> 3);
     if (on) this.services[at] |= 1 << (port & 7);
     else this.services[at] &= ~(1 << (port & 7));
+  }
+
+  /** Helper number for a new connection's protocol and destination port (host order); 0: none. */
+  helperFor(proto: number, port: number): number {
+    if (proto !== 6 && proto !== 17) return 0;
+    return this.helperPorts[(proto === 17 ? 0 : 65536) + port];
   }
 
   hasService(proto: number, port: number): boolean {

@@ -13,7 +13,7 @@
  *   KEY      protocol | ingress port << 8 | VALID; 0 empty, DEAD removed. PORTS: the port pair, GRE call ID or ESP SPI as
  *            one raw word. Addresses and ports raw (network order as loaded).
  *   DELTA    what the rewrite adds to the IP header's sum (low half, TTL included) and to the transport's (high half)
- *   DMAC_HI  last two MAC bytes | egress port << 16 | FLOW_* << 24
+ *   DMAC_HI  last two MAC bytes | egress port << 16 | flags << 24 (none yet)
  *   EPOCH    the epoch word read before the walk that made the entry; another value today: the slow path looks again
  *   NEIGH    neighbour record << 16 | low half of its generation
  *   PACKETS, BYTES count up and wrap; LAST is the clock (ms) of the last hit; CONN = connection << 1 | direction
@@ -23,8 +23,10 @@
  * Writers (the workers that program, and the control plane) take one lock; readers take none. An entry is taken out by
  * one store to KEY and its place is only used again after `grace`, so that a reader never sees half of another flow.
  *
- * This file imports nothing: the engine knows packets only as words.
+ * This file imports nothing but the way to aligned memory: the engine knows packets only as words.
  */
+import { sharedAligned } from '../dataplane/wire/aligned.ts';
+
 export const FLOW4_WORDS = 16;
 export const F4_SRC = 0;
 export const F4_DST = 1;
@@ -61,9 +63,6 @@ export const F6_CONN = 17;
 export const KEY_VALID = 1 << 28;
 const DEAD = -1;
 
-/** Flags of an entry. */
-export const FLOW_MULTICAST = 1;
-
 /** Beside each entry. */
 export const AUX_WORDS = 8;
 export const AUX_SEEN_PACKETS = 0; // PACKETS at the last harvest
@@ -83,12 +82,21 @@ const LIVE4 = 4;
 const LIVE6 = 5;
 const CURSOR4 = 6;
 const CURSOR6 = 7;
+/** Bytes before the first entry in flows4 and flows6, so that an entry is one cache line. */
+const LEAD4 = 8;
+const LEAD6 = 9;
+const PLACES = 10;
+/** Sweeps so far: see sweep(). */
+const SWEEPS = 11;
+/** Places that hold nothing, not even a tombstone: every search ends at one. */
+const EMPTY4 = 12;
+const EMPTY6 = 13;
 export const STAT_INSTALLS = 16;
 export const STAT_UPDATES = 17;
 export const STAT_EVICTIONS = 18;
 export const STAT_REFUSED = 19;
 export const STAT_REMOVED = 20;
-export const STAT_STALE = 21;
+export const STAT_COLLISIONS = 21;
 const CONTROL_WORDS = 32;
 
 export interface FlowBuffers {
@@ -122,6 +130,8 @@ export interface FlowSpec {
   connection: number;
   generation: number;
   priority: number;
+  /** FlowTable.sweeps, read before the walk that made the entry; another value now: it is too old to be installed. */
+  sweep: number;
 }
 
 export function newFlowSpec(): FlowSpec {
@@ -145,7 +155,34 @@ export function newFlowSpec(): FlowSpec {
     connection: 0,
     generation: 0,
     priority: 0,
+    sweep: 0,
   };
+}
+
+/** Copies an entry to be; both keep their own address arrays. */
+export function copyFlowSpec(from: FlowSpec, to: FlowSpec): void {
+  for (let n = 0; n < 4; n++) {
+    to.src[n] = from.src[n];
+    to.dst[n] = from.dst[n];
+  }
+  to.family = from.family;
+  to.ports = from.ports;
+  to.proto = from.proto;
+  to.inPort = from.inPort;
+  to.newSrc = from.newSrc;
+  to.newDst = from.newDst;
+  to.newPorts = from.newPorts;
+  to.delta = from.delta;
+  to.macLo = from.macLo;
+  to.macHi = from.macHi;
+  to.outPort = from.outPort;
+  to.flags = from.flags;
+  to.epoch = from.epoch;
+  to.neighbour = from.neighbour;
+  to.connection = from.connection;
+  to.generation = from.generation;
+  to.priority = from.priority;
+  to.sweep = from.sweep;
 }
 
 export class FlowTable {
@@ -164,13 +201,14 @@ export class FlowTable {
   constructor(buffers: FlowBuffers, seed: number) {
     this.buffers = buffers;
     this.control = new Int32Array(buffers.control);
-    this.words4 = new Int32Array(buffers.flows4);
-    this.words6 = new Int32Array(buffers.flows6);
+    const places = this.control[PLACES];
+    this.words4 = new Int32Array(buffers.flows4, this.control[LEAD4], places * FLOW4_WORDS);
+    this.words6 = new Int32Array(buffers.flows6, this.control[LEAD6], places * FLOW6_WORDS);
     this.aux4 = new Int32Array(buffers.aux4);
     this.aux6 = new Int32Array(buffers.aux6);
     this.live4 = new Int32Array(buffers.live4);
     this.live6 = new Int32Array(buffers.live6);
-    this.mask = this.words4.length / FLOW4_WORDS - 1;
+    this.mask = places - 1;
     this.seed = seed;
   }
 
@@ -186,16 +224,24 @@ export class FlowTable {
 
   static create(entries: number): FlowBuffers {
     const places = FlowTable.places(entries);
+    const four = sharedAligned(places * FLOW4_WORDS * 4);
+    const six = sharedAligned(places * FLOW6_WORDS * 4);
     const buffers = {
       control: new SharedArrayBuffer(CONTROL_WORDS * 4),
-      flows4: new SharedArrayBuffer(places * FLOW4_WORDS * 4),
-      flows6: new SharedArrayBuffer(places * FLOW6_WORDS * 4),
+      flows4: four.buffer,
+      flows6: six.buffer,
       aux4: new SharedArrayBuffer(places * AUX_WORDS * 4),
       aux6: new SharedArrayBuffer(places * AUX_WORDS * 4),
       live4: new SharedArrayBuffer(places * 4),
       live6: new SharedArrayBuffer(places * 4),
     };
-    new Int32Array(buffers.control)[CAPACITY] = entries;
+    const control = new Int32Array(buffers.control);
+    control[CAPACITY] = entries;
+    control[LEAD4] = four.lead;
+    control[LEAD6] = six.lead;
+    control[PLACES] = places;
+    control[EMPTY4] = places;
+    control[EMPTY6] = places;
     return buffers;
   }
 
@@ -223,9 +269,11 @@ export class FlowTable {
 
   /** Place at which the search for an IPv4 flow begins. */
   home4(src: number, dst: number, ports: number, key: number): number {
-    let h = Math.imul(src ^ this.seed, 0x9e3779b1) ^ Math.imul(dst + key, 0x85ebca6b);
-    h = Math.imul(h ^ (h >>> 15) ^ ports, 0xc2b2ae35);
-    return (h ^ (h >>> 14)) & this.mask;
+    let h = Math.imul(src ^ this.seed, 0x9e3779b1);
+    h = Math.imul((h ^ (h >>> 15)) + dst, 0x85ebca6b);
+    h = Math.imul((h ^ (h >>> 13)) + ports, 0xc2b2ae35);
+    h = Math.imul((h ^ (h >>> 16)) + key, 0x27d4eb2f);
+    return (h ^ (h >>> 15)) & this.mask;
   }
 
   home6(
@@ -240,11 +288,17 @@ export class FlowTable {
     ports: number,
     key: number,
   ): number {
-    const a = Math.imul(s0 ^ this.seed, 0x9e3779b1) ^ Math.imul(s1 + d0, 0x85ebca6b);
-    const b = Math.imul(s2 ^ d1 ^ (a >>> 15), 0xc2b2ae35) ^ Math.imul(s3 + d2, 0x27d4eb2f);
-    let h = Math.imul(a ^ (b >>> 13) ^ d3, 0x9e3779b1) ^ Math.imul(ports + key, 0x85ebca6b);
-    h = Math.imul(h ^ (h >>> 15) ^ b, 0xc2b2ae35);
-    return (h ^ (h >>> 14)) & this.mask;
+    // Two independent chains, so that the multiplications overlap.
+    let g = Math.imul(s3 ^ this.seed, 0x9e3779b1);
+    let h = Math.imul(d3 ^ s0, 0x85ebca6b);
+    g = Math.imul((g ^ (g >>> 15)) + s2, 0xc2b2ae35);
+    h = Math.imul((h ^ (h >>> 13)) + d2, 0x27d4eb2f);
+    g = Math.imul((g ^ (g >>> 16)) + s1, 0x85ebca6b);
+    h = Math.imul((h ^ (h >>> 15)) + d1 + d0, 0x9e3779b1);
+    h = Math.imul((h ^ (h >>> 13)) + (g ^ (g >>> 16)), 0xc2b2ae35);
+    h = Math.imul((h ^ (h >>> 16)) + ports + key, 0x27d4eb2f);
+    h = Math.imul(h ^ (h >>> 15), 0x85ebca6b);
+    return (h ^ (h >>> 16)) & this.mask;
   }
 
   /** Place of an IPv4 flow, or −1; `home` as home4 gave it. */
@@ -312,11 +366,16 @@ export class FlowTable {
   // --- programming ----------------------------------------------------------------------------------------------------
 
   /**
-   * Installs or updates an entry. Returns its place, or −1 when there is none for it (full, or its places still rest).
+   * Installs or updates an entry. Returns its place, or −1 when there is none for it (full, its places still rest, or a
+   * sweep has passed since its walk began).
    * @param grace number that has grown by two once every reader has passed a quiet point
    */
   install(f: FlowSpec, now: number, grace: number): number {
     this.lock();
+    if (f.sweep !== this.control[SWEEPS]) {
+      this.unlock();
+      return -1;
+    }
     const place = this.findSpec(f);
     const at = place >= 0 ? place : this.vacancy(f, grace);
     if (at >= 0) this.write(f, at, place < 0, now);
@@ -338,7 +397,8 @@ export class FlowTable {
       const k = four ? words[(place << 4) + F4_KEY] : words[(place << 5) + F6_KEY];
       const freed = aux[place * AUX_WORDS + AUX_FREED];
       const rested = freed === 0 || ((grace - freed) | 0) >= 2;
-      if (k === 0) return rested ? place : -1;
+      // Tombstones come first; an eighth of the places stays empty, so that searches end, and soon.
+      if (k === 0) return rested && this.control[four ? EMPTY4 : EMPTY6] > (this.mask + 1) >> 3 ? place : -1;
       if (k === DEAD && rested) return place;
     }
     return -1;
@@ -363,15 +423,18 @@ export class FlowTable {
     w[e + (four ? F4_EPOCH : F6_EPOCH)] = f.epoch;
     const aux = four ? this.aux4 : this.aux6;
     const a = place * AUX_WORDS;
-    aux[a + AUX_PRIORITY] = f.priority;
     aux[a + AUX_CONN_GEN] = f.generation;
+    // The packet that led here was as good as a hit: an entry that had gone idle is not idle any more.
+    w[e + (four ? F4_LAST : F6_LAST)] = now;
     if (!fresh) {
+      if (f.priority > aux[a + AUX_PRIORITY]) aux[a + AUX_PRIORITY] = f.priority;
       this.control[STAT_UPDATES]++;
       return;
     }
+    aux[a + AUX_PRIORITY] = f.priority;
+    if (w[e + (four ? F4_KEY : F6_KEY)] === 0) this.control[four ? EMPTY4 : EMPTY6]--;
     w[e + (four ? F4_PACKETS : F6_PACKETS)] = 0;
     w[e + (four ? F4_BYTES : F6_BYTES)] = 0;
-    w[e + (four ? F4_LAST : F6_LAST)] = now;
     aux[a + AUX_SEEN_PACKETS] = 0;
     aux[a + AUX_SEEN_BYTES] = 0;
     aux[a + AUX_INSTALLED] = now;
@@ -406,9 +469,16 @@ export class FlowTable {
     const old = w[(place << shift) + k];
     if (old !== 0 && old !== DEAD) {
       const aux = four ? this.aux4 : this.aux6;
-      // A place whose successor is empty ends every search anyway: no tombstone needed.
+      // A place whose successor is empty ends every search anyway: no tombstone needed, there or before it.
       const next = (place + 1) & this.mask;
-      Atomics.store(w, (place << shift) + k, w[(next << shift) + k] === 0 ? 0 : DEAD);
+      if (w[(next << shift) + k] === 0) {
+        let at = place;
+        do {
+          Atomics.store(w, (at << shift) + k, 0);
+          this.control[four ? EMPTY4 : EMPTY6]++;
+          at = (at - 1) & this.mask;
+        } while (w[(at << shift) + k] === DEAD);
+      } else Atomics.store(w, (place << shift) + k, DEAD);
       aux[place * AUX_WORDS + AUX_FREED] = grace;
       const list = four ? this.live4 : this.live6;
       const last = --this.control[four ? LIVE4 : LIVE6];
@@ -431,6 +501,27 @@ export class FlowTable {
     if (at >= count) at = 0;
     this.control[cursor] = at;
     return (four ? this.live4 : this.live6)[at];
+  }
+
+  // --- sweeps -----------------------------------------------------------------------------------------------------------
+
+  /** Sweeps so far; to be read before a walk begins, and put into the spec that comes of it. */
+  get sweeps(): number {
+    return Atomics.load(this.control, SWEEPS);
+  }
+
+  /**
+   * An 8-bit epoch is about to come round: no entry made before may ever look current again. Every entry's epoch
+   * loses the byte at `shift` (0 there is nobody's epoch), and walks that began before can install nothing any more.
+   */
+  sweep(shift: number): void {
+    this.lock();
+    Atomics.add(this.control, SWEEPS, 1);
+    for (let n = 0; n < this.control[LIVE4]; n++)
+      this.words4[this.live4[n] * FLOW4_WORDS + F4_EPOCH] &= ~(0xff << shift);
+    for (let n = 0; n < this.control[LIVE6]; n++)
+      this.words6[this.live6[n] * FLOW6_WORDS + F6_EPOCH] &= ~(0xff << shift);
+    this.unlock();
   }
 
   /** True when the place holds an entry. */

@@ -108,4 +108,77 @@ export class Packet {
   stage = 0;
   /** A detail that explains the last verdict (sub-reason number; 0 none). */
   detail = 0;
+
+  /** Takes over every field of another packet. */
+  assign(p: Packet): void {
+    this.slot = p.slot;
+    this.off = p.off;
+    this.len = p.len;
+    this.port = p.port;
+    this.vlan = p.vlan;
+    this.etherType = p.etherType;
+    this.l3 = p.l3;
+    this.l4 = p.l4;
+    this.end = p.end;
+    this.family = p.family;
+    this.proto = p.proto;
+    this.protoAt = p.protoAt;
+    this.s0 = p.s0;
+    this.s1 = p.s1;
+    this.s2 = p.s2;
+    this.s3 = p.s3;
+    this.d0 = p.d0;
+    this.d1 = p.d1;
+    this.d2 = p.d2;
+    this.d3 = p.d3;
+    this.ports = p.ports;
+    this.rs0 = p.rs0;
+    this.rs1 = p.rs1;
+    this.rs2 = p.rs2;
+    this.rs3 = p.rs3;
+    this.rd0 = p.rd0;
+    this.rd1 = p.rd1;
+    this.rd2 = p.rd2;
+    this.rd3 = p.rd3;
+    this.rports = p.rports;
+    this.ttl = p.ttl;
+    this.tos = p.tos;
+    this.tcpFlags = p.tcpFlags;
+    this.fragOffset = p.fragOffset;
+    this.fragMore = p.fragMore;
+    this.fragId = p.fragId;
+    this.fragHeader = p.fragHeader;
+    this.isFragment = p.isFragment;
+    this.hasOptions = p.hasOptions;
+    this.dontFragment = p.dontFragment;
+    this.flags = p.flags;
+    this.gsoType = p.gsoType;
+    this.gsoSize = p.gsoSize;
+    this.csumStart = p.csumStart;
+    this.csumOffset = p.csumOffset;
+    this.ct = p.ct;
+    this.dir = p.dir;
+    this.ctinfo = p.ctinfo;
+    this.fresh = p.fresh;
+    this.innerL3 = p.innerL3;
+    this.innerL4 = p.innerL4;
+    this.innerProto = p.innerProto;
+    this.innerDir = p.innerDir;
+    this.errorType = p.errorType;
+    this.errorCode = p.errorCode;
+    this.errorParam = p.errorParam;
+    this.groupMac = p.groupMac;
+    this.nexthop = p.nexthop;
+    this.outPort = p.outPort;
+    this.n0 = p.n0;
+    this.n1 = p.n1;
+    this.n2 = p.n2;
+    this.n3 = p.n3;
+    this.neighbour = p.neighbour;
+    this.mtu = p.mtu;
+    this.own = p.own;
+    this.epoch = p.epoch;
+    this.stage = p.stage;
+    this.detail = p.detail;
+  }
 }

@@ -1,0 +1,133 @@
+/**
+ * Traffic: synthetic flows for the in-memory workloads, and the port that plays them.
+ *
+ * A master holds every frame once, 64 bytes apart, in arrival order (a randomly visited master costs a cache miss of its
+ * own, which no router is to blame for). The port copies each frame into a slot before it is routed and copies what
+ * leaves to an output ring, as a packet generator in memory does. Frames are 60 bytes (64 with the FCS).
+ */
+import { type Frames, META_LEN, META_OFF, META_PORT, META_WORDS } from '../dataplane/frames.ts';
+import { newPortCounters, type Port } from '../dataplane/ports/port.ts';
+
+const STRIDE = 16; // words; a frame begins at byte 2, so that its IP header is 4-aligned
+const FRAME = 60;
+const FRAME6 = 62;
+const OUT = 4096;
+
+export class MasterPort implements Port {
+  readonly name: string;
+  readonly number: number;
+  linkUp = true;
+  readonly counters = newPortCounters();
+  readonly pollFd = -1;
+  readonly master: Int32Array;
+  readonly bytes: Uint8Array;
+  readonly count: number;
+  readonly length: number;
+  /** Frames still to play; Infinity plays round and round. */
+  left = 0;
+  /** Frames that left here. */
+  sent = 0;
+  private at = 0;
+  private readonly out = new Int32Array(OUT * STRIDE);
+  private outAt = 0;
+
+  constructor(name: string, number: number, count: number, family: 4 | 6) {
+    this.name = name;
+    this.number = number;
+    this.count = count;
+    this.length = family === 4 ? FRAME : FRAME6;
+    this.master = new Int32Array(count * STRIDE);
+    this.bytes = new Uint8Array(this.master.buffer);
+  }
+
+  rxBurst(frames: Frames, slots: Int32Array, max: number): number {
+    const { meta, i32 } = frames;
+    const master = this.master;
+    let n = 0;
+    let from = this.at * STRIDE;
+    const end = this.count * STRIDE;
+    const limit = this.left < max ? this.left : max;
+    while (n < limit) {
+      const slot = frames.alloc(this.length);
+      if (slot < 0) break;
+      const m = slot * META_WORDS;
+      const to = (meta[m + META_OFF] - 2) >> 2;
+      for (let k = 0; k < STRIDE; k++) i32[to + k] = master[from + k];
+      meta[m + META_LEN] = this.length;
+      meta[m + META_PORT] = this.number;
+      slots[n++] = slot;
+      from += STRIDE;
+      if (from === end) from = 0;
+    }
+    this.at = from / STRIDE;
+    this.left -= n;
+    return n;
+  }
+
+  txBurst(frames: Frames, slots: Int32Array, n: number): void {
+    const { meta, i32 } = frames;
+    const out = this.out;
+    for (let k = 0; k < n; k++) {
+      const from = (meta[slots[k] * META_WORDS + META_OFF] - 2) >> 2;
+      const to = this.outAt * STRIDE;
+      for (let j = 0; j < STRIDE; j++) out[to + j] = i32[from + j];
+      this.outAt = (this.outAt + 1) & (OUT - 1);
+      frames.free(slots[k]);
+    }
+    this.sent += n;
+  }
+
+  /** The last frame that left. */
+  last(): Uint8Array {
+    const at = ((this.outAt + OUT - 1) & (OUT - 1)) * STRIDE * 4 + 2;
+    return new Uint8Array(this.out.buffer, at, this.length);
+  }
+
+  close(): void {}
+}
+
+/** One end of a flow: address bytes and port. */
+export interface Endpoint {
+  address: number[];
+  port: number;
+}
+
+/** Writes an Ethernet + IPv4/IPv6 + UDP frame (60 or 62 bytes) as the n-th of a master. */
+export function writeUdp(port: MasterPort, n: number, dstMac: number[], srcMac: number[], src: Endpoint, dst: Endpoint): void {
+  const b = port.bytes;
+  const off = n * STRIDE * 4 + 2;
+  b.set(dstMac, off);
+  b.set(srcMac, off + 6);
+  const four = src.address.length === 4;
+  const l3 = off + 14;
+  const l4 = l3 + (four ? 20 : 40);
+  const length = off + port.length - l4;
+  if (four) {
+    b.set([0x08, 0x00, 0x45, 0, 0, port.length - 14, n >> 8, n, 0, 0, 64, 17, 0, 0], off + 12);
+    b.set(src.address, l3 + 12);
+    b.set(dst.address, l3 + 16);
+    put16(b, l3 + 10, ~sum(b, l3, l3 + 20, 0));
+  } else {
+    b.set([0x86, 0xdd, 0x60, 0, 0, 0, 0, length, 17, 64], off + 12);
+    b.set(src.address, l3 + 8);
+    b.set(dst.address, l3 + 24);
+  }
+  put16(b, l4, src.port);
+  put16(b, l4 + 2, dst.port);
+  put16(b, l4 + 4, length);
+  put16(b, l4 + 6, 0);
+  const pseudo = sum(b, four ? l3 + 12 : l3 + 8, l4, 17 + length);
+  put16(b, l4 + 6, ~sum(b, l4, l4 + length, pseudo) || 0xffff);
+}
+
+function put16(b: Uint8Array, at: number, value: number): void {
+  b[at] = value >> 8;
+  b[at + 1] = value;
+}
+
+function sum(b: Uint8Array, from: number, to: number, initial: number): number {
+  let s = initial;
+  for (let at = from; at < to; at += 2) s += (b[at] << 8) + (at + 1 < to ? b[at + 1] : 0);
+  while (s > 0xffff) s = (s & 0xffff) + (s >>> 16);
+  return s;
+}
