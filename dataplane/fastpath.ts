@@ -13,7 +13,7 @@
  */
 import { CT_FLOWS, CT_GEN, CT_PORTS_IO, CT_STATUS, CT_WORDS, IPS_OFFLOAD } from '../conntrack/record.ts';
 import { relearnTcp } from '../conntrack/tcp.ts';
-import { ENGINE_IDLE, OffloadAging } from '../offload/aging.ts';
+import { ENGINE_IDLE, FLOWS_CARRIED, OffloadAging } from '../offload/aging.ts';
 import * as EX from '../offload/engine.ts';
 import { Policy, type PolicyOptions } from '../offload/policy.ts';
 import {
@@ -651,8 +651,11 @@ export class FastPath {
       return false;
     }
     if (p.proto === TCP) {
-      // The engine has carried segments that the tracker did not see: as long as it may, windows are learned anew.
-      relearnTcp(w, c);
+      if ((w[c + CT_FLOWS] & FLOWS_CARRIED) !== 0) {
+        // The engine has carried segments that the tracker did not see: windows are learned anew (trap 2).
+        w[c + CT_FLOWS] &= ~FLOWS_CARRIED;
+        relearnTcp(w, c);
+      }
       if ((p.tcpFlags & 7) !== 0) this.forget(index);
     }
     return true;

@@ -11,8 +11,6 @@
  * Not here: opening devices, deciding anything. The path is the same one that runs inline.
  */
 
-import { CT_WORDS } from '../conntrack/record.ts';
-import { relearnTcp } from '../conntrack/tcp.ts';
 import { NO_BUFFER } from './drop.ts';
 import type { FastPathOptions } from './fastpath.ts';
 import {
@@ -44,7 +42,7 @@ import {
   WORKER_STOPPED,
   workerAt,
 } from './live.ts';
-import { TCP } from './parse.ts';
+
 import { Path, type Punt } from './path.ts';
 import { liveArena } from './ports/arena.ts';
 import { CaptureClock, CaptureWriter } from './ports/capture-writer.ts';
@@ -297,7 +295,6 @@ export default async function run(task: WorkerTask): Promise<void> {
       shared: task.workers > 1,
       offload: task.offload,
     });
-    if (path.fast !== null) relearnOnReturn(path);
     // A predecessor's held packets died with it.
     tables.counters[C_HELD] = 0;
     const one = new Int32Array(1);
@@ -345,19 +342,6 @@ export default async function run(task: WorkerTask): Promise<void> {
     }
     group?.close();
   }
-}
-
-/**
- * TCP's window is learned anew from every packet that leaves the engine's way, not only from the first after a hit: here
- * time passes between two packets, and aging may have booked the hits before the packet comes that must know of them.
- */
-function relearnOnReturn(path: Path): void {
-  const { words } = path.tables.conntrack;
-  const reenter = path.tracker.offloaded;
-  path.tracker.offloaded = (index, p) => {
-    if (p.proto === TCP) relearnTcp(words, index * CT_WORDS);
-    return reenter(index, p);
-  };
 }
 
 /** What the devices counted, for `show link`; and which of them are gone, for the supervisor. */

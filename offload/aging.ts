@@ -27,6 +27,7 @@ import {
   IPS_OFFLOAD,
 } from '../conntrack/record.ts';
 import type { ConntrackTable } from '../conntrack/table.ts';
+import { relearnTcp, TCP } from '../conntrack/tcp.ts';
 import { CFG_GENERIC, CFG_GRE_STREAM, CFG_TCP, CFG_UDP, CFG_UDP_STREAM } from '../conntrack/timeouts.ts';
 import {
   AUX_CONN_GEN,
@@ -45,6 +46,10 @@ import {
   type FlowTable,
   newFlowSpec,
 } from './table.ts';
+
+/** CT_FLOWS: bits 0–7 say which entries there are, this one that the engine carried packets since the tracker last relearned. */
+export const FLOWS_ENTRIES = 0xff;
+export const FLOWS_CARRIED = 0x100;
 
 /** Every entry is visited in this time, ms: short enough that 32-bit byte counts do not wrap at 10 Gbit/s. */
 const PERIOD = 2000;
@@ -137,6 +142,7 @@ export class OffloadAging {
         table.doubles[f] += newPackets >>> 0;
         table.doubles[f + 2] += (bytes - aux[a + AUX_SEEN_BYTES]) >>> 0;
       }
+      words[c + CT_FLOWS] |= FLOWS_CARRIED;
       aux[a + AUX_SEEN_PACKETS] = packets;
       aux[a + AUX_SEEN_BYTES] = bytes;
       this.extend(index, c, w[e + (four ? F4_LAST : F6_LAST)]);
@@ -171,7 +177,15 @@ export class OffloadAging {
     const link = family === 4 ? this.flows.words4[(place << 4) + F4_CONN] : this.flows.words6[(place << 5) + F6_CONN];
     this.remove(family, place);
     w[c + CT_FLOWS] &= ~(1 << (2 * this.level + (link & 1)));
-    if (w[c + CT_FLOWS] === 0) Atomics.and(w, c + CT_STATUS, ~IPS_OFFLOAD);
+    if ((w[c + CT_FLOWS] & FLOWS_ENTRIES) === 0) this.handBack(c);
+  }
+
+  /** The last entry has left: conntrack's collector sees the connection again, and TCP learns its windows anew. */
+  private handBack(c: number): void {
+    const w = this.table.words;
+    if ((w[c + CT_FLOWS] & FLOWS_CARRIED) !== 0 && (w[c + CT_KEY] & 0xff) === TCP) relearnTcp(w, c);
+    w[c + CT_FLOWS] = 0;
+    Atomics.and(w, c + CT_STATUS, ~IPS_OFFLOAD);
   }
 
   /** Takes all entries of a connection out, with their counts (it ended, or left the engine). */
@@ -189,7 +203,7 @@ export class OffloadAging {
       }
       w[c + CT_FLOWS] &= ~bit;
     }
-    if (w[c + CT_FLOWS] === 0) Atomics.and(w, c + CT_STATUS, ~IPS_OFFLOAD);
+    if ((w[c + CT_FLOWS] & FLOWS_ENTRIES) === 0) this.handBack(c);
   }
 
   /** Harvests the entries of one connection. Returns the packets that the engine had forwarded since the last time. */

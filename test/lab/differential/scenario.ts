@@ -108,6 +108,8 @@ export function configOf(options: TopologyOptions): RouterConfig {
       wan: { forward: options.wanForward ?? 'drop', input: 'drop' },
     },
     nat: {},
+    // The engine does not look at TCP windows (nor does the kernel's flow table): the slow path is what is judged here.
+    offload: { mode: 'off' },
   };
   const nat = config.nat ?? {};
   if (options.masquerade !== false) {

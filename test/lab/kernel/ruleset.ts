@@ -15,6 +15,7 @@ export interface RouterConfig {
   routes?: { to: string; via: string }[];
   neighbors?: { port: string; ip: string; mac: string }[];
   zones: Record<string, { forward: Verdict; input: Verdict }>;
+  offload?: { mode: 'on' | 'off' | 'verify' };
   rules?: {
     from?: string;
     to?: string;
