@@ -340,7 +340,7 @@ export class Lab {
     if (!this.open) return;
     this.open = false;
     for (const p of this.processes) killQuietly(p.pid, 'SIGKILL', true);
-    for (const pid of this.running) killQuietly(pid, 'SIGKILL');
+    for (const pid of this.running) killQuietly(pid, 'SIGKILL', true);
     const pids = [...this.processes].map((p) => p.pid).concat([...this.running]);
     for (let n = 0; n < 500 && !pids.every(isGone); n++) pause(2);
     this.processes.clear();

@@ -2,7 +2,7 @@
  * Programs of a lab: what must be installed, running them to their end or in the background, waiting for a condition
  * with a bound. namespace.ts puts them into namespaces; nothing here knows of those.
  */
-import { type ChildProcess, execFile, type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
@@ -37,6 +37,8 @@ export interface LabProcess {
 }
 
 const KEEP_OUTPUT = 1 << 20;
+/** A program that is waited for may say so much; more ends it. */
+const MAX_OUTPUT = 1 << 26;
 
 /** A failed lab step, in the one form of errors for people. */
 export class LabError extends Error {
@@ -162,7 +164,7 @@ export async function waitFor<T>(
 
 /**
  * Runs a program to its end. Rejects with LabError (`where`) when it fails or takes too long, unless `check: false`.
- * Its process id is in `pids` for as long as it runs.
+ * Its process id, which is also its process group's, is in `pids` for as long as it runs.
  */
 export function runProgram(
   where: string,
@@ -171,27 +173,44 @@ export function runProgram(
   pids: Set<number> = new Set(),
 ): Promise<RunResult> {
   const timeout = options.timeout ?? 10_000;
-  const started = performance.now();
   return new Promise((resolve, reject) => {
-    const child = execFile(
-      argv[0],
-      argv.slice(1),
-      { timeout, killSignal: 'SIGKILL', maxBuffer: 1 << 26, env: { ...process.env, ...options.env } },
-      (error, stdout, stderr) => {
-        if (child.pid !== undefined) pids.delete(child.pid);
-        const timedOut = error?.killed === true && performance.now() - started >= timeout;
-        const status = error ? (typeof error.code === 'number' ? error.code : null) : 0;
-        // A program that could not be started has a symbolic code and said nothing.
-        const said = stderr || (typeof error?.code === 'string' ? error.message : '');
-        const result = { status, signal: error?.signal ?? null, stdout, stderr: said, timedOut };
-        const failure = options.check === false ? null : failureOf(where, argv, result, timeout);
-        if (failure) reject(failure);
-        else resolve(result);
-      },
-    );
+    // A process group of its own, so that a shell's children end with it.
+    const child = spawn(argv[0], argv.slice(1), {
+      detached: true,
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, ...options.env },
+    });
+    const said = { stdout: '', stderr: '' };
+    let timedOut = false;
+    let ended = false;
+    const kill = (): void => killQuietly(child.pid ?? -1, 'SIGKILL', true);
+    const timer = setTimeout(() => {
+      timedOut = true;
+      kill();
+    }, timeout);
+    const finish = (status: number | null, signal: string | null): void => {
+      if (ended) return;
+      ended = true;
+      clearTimeout(timer);
+      if (child.pid !== undefined) pids.delete(child.pid);
+      const result = { status, signal, ...said, timedOut };
+      const failure = options.check === false ? null : failureOf(where, argv, result, timeout);
+      if (failure) reject(failure);
+      else resolve(result);
+    };
+    for (const stream of ['stdout', 'stderr'] as const)
+      child[stream].setEncoding('utf8').on('data', (text: string) => {
+        said[stream] += text;
+        if (said[stream].length > MAX_OUTPUT) kill();
+      });
+    child.on('error', (error) => {
+      said.stderr += error.message;
+      finish(null, null);
+    });
+    child.on('close', finish);
     if (child.pid !== undefined) pids.add(child.pid);
-    child.stdin?.on('error', () => {}); // a program that does not read its input is no error
-    child.stdin?.end(options.input ?? '');
+    child.stdin.on('error', () => {}); // a program that does not read its input is no error
+    child.stdin.end(options.input ?? '');
   });
 }
 
