@@ -11,13 +11,15 @@
  *
  * In verify mode the engine works on a copy of each hit, the path on the frame itself, and both results are compared.
  */
-import { CT_FLOWS, CT_GEN, CT_PORTS_IO, CT_STATUS, CT_WORDS, IPS_OFFLOAD } from '../conntrack/record.ts';
+import { CT_DEADLINE, CT_F64, CT_F64_PACKETS, CT_FLOWS, CT_GEN, CT_WORDS } from '../conntrack/record.ts';
 import { relearnTcp } from '../conntrack/tcp.ts';
-import { ENGINE_IDLE, FLOWS_CARRIED, OffloadAging } from '../offload/aging.ts';
+import { OffloadAging } from '../offload/aging.ts';
 import * as EX from '../offload/engine.ts';
-import { Policy, type PolicyOptions } from '../offload/policy.ts';
+import { ENGINE_IDLE, Policy, type PolicyOptions } from '../offload/policy.ts';
+import { Programmer } from '../offload/programmer.ts';
 import {
   F4_BYTES,
+  F4_CONN,
   F4_DELTA,
   F4_DMAC_HI,
   F4_DMAC_LO,
@@ -30,6 +32,7 @@ import {
   F4_NSRC,
   F4_PACKETS,
   F6_BYTES,
+  F6_CONN,
   F6_DMAC_HI,
   F6_DMAC_LO,
   F6_EPOCH,
@@ -94,6 +97,7 @@ export interface Egress {
 
 export class FastPath {
   readonly policy: Policy;
+  readonly programmer: Programmer;
   readonly agings: OffloadAging[] = [];
   readonly verify: boolean;
   /** Egress port of the last entry that `hit` applied, and the frame's length. */
@@ -112,11 +116,16 @@ export class FastPath {
   private expectedPort = 0;
   private expectedLength = 0;
   private expectedStart = 0;
+  /** Verify: where the connection counts this packet, and what it must have counted behind it. */
+  private expectedCount = 0;
+  private expectedPackets = 0;
+  private expectedBytes = 0;
   private readonly shadow: ArrayBuffer;
   private readonly shadow8: Uint8Array;
   private readonly shadow16: Uint16Array;
   private readonly shadow32: Int32Array;
   private now = 0;
+  private sweep = 0;
   /** What the first pass has read, kept so that its reads are not optimised away. */
   sink = 0;
   /** Switches of the levels: hardware, flow cache. */
@@ -132,7 +141,7 @@ export class FastPath {
     this.shadow8 = new Uint8Array(this.shadow);
     this.shadow16 = new Uint16Array(this.shadow);
     this.shadow32 = new Int32Array(this.shadow);
-    this.policy = new Policy(tables.conntrack, options, tables.now());
+    this.policy = new Policy(tables.conntrack, tables.timeouts, options, tables.now());
     for (const flows of [tables.flows, tables.cachedFlows]) {
       if (flows === null) continue;
       const aging = new OffloadAging(tables.conntrack, flows, tables.timeouts, this.levels.length, tables.now());
@@ -140,6 +149,14 @@ export class FastPath {
       this.levels.push(flows);
       this.agings.push(aging);
     }
+    this.programmer = new Programmer(
+      tables.conntrack,
+      this.levels,
+      this.agings,
+      this.enabled,
+      this.policy,
+      options.latency ?? 0,
+    );
     const released = tables.conntrack.onDelete;
     tables.conntrack.onDelete = (index) => {
       this.forget(index);
@@ -309,7 +326,7 @@ export class FastPath {
     f[e + F4_BYTES] = (f[e + F4_BYTES] + total) | 0;
     if (last !== this.now) f[e + F4_LAST] = this.now;
     this.counters[T.C_ENGINE + (flows === this.levels[0] ? EX.EX_HITS : EX.EX_CACHE_HITS)]++;
-    if (this.verify) this.copyForVerify(slot, off, end);
+    if (this.verify) this.copyForVerify(f[e + F4_CONN], off, end);
     this.outPort = out;
     return this.apply4(f, e, slot, off, end, checksumAt, proto, interfaces, r);
   }
@@ -459,7 +476,7 @@ export class FastPath {
     this.counters[T.C_ENGINE + (flows === this.levels[0] ? EX.EX_HITS : EX.EX_CACHE_HITS)]++;
     this.outPort = out;
     if (this.verify) {
-      this.copyForVerify(slot, off, end);
+      this.copyForVerify(f[e + F6_CONN], off, end);
       this.shadow32[9] -= 0x01000000;
       return this.link(this.shadow16, 9, f[e + F6_DMAC_LO], f[e + F6_DMAC_HI], slot, off, end, interfaces, r, 0xdd86);
     }
@@ -516,8 +533,13 @@ export class FastPath {
   // --- verify --------------------------------------------------------------------------------------------------------
 
   /** Verify: the engine's frame lies in `shadow` from byte 18 on (so that its IP header is 4-aligned). */
-  private copyForVerify(_slot: number, off: number, end: number): void {
+  private copyForVerify(connection: number, off: number, end: number): void {
     this.shadow8.set(this.frames.u8.subarray(off, end), 18);
+    const at = (connection >> 1) * CT_F64 + CT_F64_PACKETS + (connection & 1);
+    const doubles = this.tables.conntrack.doubles;
+    this.expectedCount = at;
+    this.expectedPackets = doubles[at] + 1;
+    this.expectedBytes = doubles[at + 2] + end - off - 14;
   }
 
   /** Verify: called by the path for every frame that the slow path sends. */
@@ -533,6 +555,10 @@ export class FastPath {
     else
       for (let n = 0; n < length && what === ''; n++)
         if (this.shadow8[this.expectedStart + n] !== this.frames.u8[off + n]) what = `byte ${n}`;
+    const counted = this.tables.conntrack.doubles;
+    const at = this.expectedCount;
+    if (what === '' && (counted[at] !== this.expectedPackets || counted[at + 2] !== this.expectedBytes))
+      what = `counted ${this.expectedPackets} packets, ${this.expectedBytes} bytes, slow path ${counted[at]}, ${counted[at + 2]}`;
     if (what !== '') this.mismatch(what, this.frames.u8.slice(off, off + length));
   }
 
@@ -573,43 +599,21 @@ export class FastPath {
       return;
     }
     if (p.proto === TCP && (p.tcpFlags & 7) !== 0) return;
-    if (this.policy.refuse(p, this.frames.u8, now) !== 0) return;
+    if (this.policy.refuse(p, this.frames.u8) !== 0) return;
     const spec = this.spec;
-    this.describe(p, epoch, now);
+    this.describe(p, epoch);
     spec.generation = w[c + CT_GEN];
-    spec.priority = this.policy.priority(p, this.frames.u8);
-    for (let level = 0; level < this.levels.length; level++) {
-      if (!this.enabled[level]) continue;
-      if (!this.place(level, p, now)) continue;
-      w[c + CT_FLOWS] |= 1 << (2 * level + p.dir);
-      w[c + CT_PORTS_IO] = (w[c + CT_PORTS_IO] & ~(0xff << (p.dir << 3))) | ((p.port + 1) << (p.dir << 3));
-      Atomics.or(w, c + CT_STATUS, IPS_OFFLOAD);
-      return;
-    }
-    this.policy.refusedFull(p);
+    spec.priority = this.policy.priority(p.ct);
+    spec.sweep = this.sweep;
+    this.programmer.request(spec, now);
   }
 
-  private place(level: number, p: Packet, now: number): boolean {
-    const flows = this.levels[level];
-    const conntrack = this.tables.conntrack;
-    if (flows.install(this.spec, now, conntrack.epoch()) >= 0) return true;
-    if (flows.count < flows.capacity) return false;
-    const victim = this.policy.victim(flows, p.family, this.spec.priority, now);
-    if (victim < 0) return false;
-    const aging = this.agings[level];
-    const index = aging.harvest(p.family, victim);
-    if (index >= 0) aging.leave(p.family, victim, index);
-    else {
-      flows.remove(p.family, victim, conntrack.epoch());
-      conntrack.wantEpochs();
-    }
-    return flows.install(this.spec, now, conntrack.epoch()) >= 0;
-  }
-
-  private describe(p: Packet, epoch: number, _now: number): void {
+  private describe(p: Packet, epoch: number): void {
     const spec = this.spec;
     const neighbours = this.tables.neighbours;
     const n = neighbours.at(p.neighbour);
+    // The generation before the address: one that changes meanwhile leaves an entry that is stale, not one that is wrong.
+    spec.neighbour = (p.neighbour << 16) | (Atomics.load(neighbours.words, n + NEIGH_GEN) & 0xffff);
     spec.family = p.family;
     spec.src[0] = p.rs0;
     spec.src[1] = p.rs1;
@@ -632,7 +636,6 @@ export class FastPath {
     spec.outPort = p.outPort;
     spec.flags = 0;
     spec.epoch = epoch;
-    spec.neighbour = (p.neighbour << 16) | (neighbours.words[n + NEIGH_GEN] & 0xffff);
     spec.connection = (p.ct << 1) | p.dir;
   }
 
@@ -646,14 +649,14 @@ export class FastPath {
     const w = this.tables.conntrack.words;
     const c = index * CT_WORDS;
     for (const aging of this.agings) aging.settle(index);
-    if (((w[c + 12] - now) | 0) < 0) {
+    if (((w[c + CT_DEADLINE] - now) | 0) < 0) {
       this.forget(index);
       return false;
     }
     if (p.proto === TCP) {
-      if ((w[c + CT_FLOWS] & FLOWS_CARRIED) !== 0) {
+      if ((w[c + CT_FLOWS] & EX.FLOWS_CARRIED) !== 0) {
         // The engine has carried segments that the tracker did not see: windows are learned anew (trap 2).
-        w[c + CT_FLOWS] &= ~FLOWS_CARRIED;
+        Atomics.and(w, c + CT_FLOWS, ~EX.FLOWS_CARRIED);
         relearnTcp(w, c);
       }
       if ((p.tcpFlags & 7) !== 0) this.forget(index);
@@ -665,13 +668,21 @@ export class FastPath {
   forget(index: number): void {
     if (this.tables.conntrack.words[index * CT_WORDS + CT_FLOWS] === 0) return;
     for (const aging of this.agings) aging.drop(index);
-    // ESP entries are keyed by SPI, which the tuple does not know: they must not be used again.
-    if ((this.tables.conntrack.words[index * CT_WORDS + 7] & 0xff) === ESP) this.tables.flush(T.EPOCH_NAT);
   }
 
   /** Bounded work per turn. */
   turn(now: number): void {
-    for (const aging of this.agings) aging.turn(now);
+    const off = this.tables.control[T.ENGINES];
+    this.enabled[0] = (off & 1) === 0;
+    this.enabled[1] = (off & 2) === 0;
+    this.programmer.turn(now);
+    // The table is shared: one worker ages it.
+    if (this.tables.worker === 0) for (const aging of this.agings) aging.turn(now);
+  }
+
+  /** Before the epochs are read for a burst: notes how many sweeps there have been (see FlowTable.sweep). */
+  begin(): void {
+    this.sweep = this.levels[0].sweeps;
   }
 
   /** Brings all connections' counters and deadlines up to date. */

@@ -176,6 +176,7 @@ export class Path {
   burst(slots: Int32Array, n: number): void {
     this.now = this.tables.now();
     this.counters[T.C_BURSTS]++;
+    this.fast?.begin();
     // Read before any packet walks: an entry made from a walk that a change overtook is stale from its first day.
     this.epoch = this.tables.control[T.EPOCH];
     const fast = this.fast;
@@ -745,7 +746,8 @@ export class Path {
       p.own !== 0 ||
       p.hasOptions !== 0 ||
       p.innerL3 !== 0 ||
-      p.ct < 0
+      p.ct < 0 ||
+      p === this.resumed // its walk began before this burst, and its epochs may have changed while it waited
     )
       return GO_ON;
     p.stage = D.STAGE_OFFLOAD_PROGRAM;

@@ -205,13 +205,18 @@ export class Tables {
       // 1 follows on 255: 0 is the epoch of entries that a sweep has met (and of those made before the first flush).
       const byte = (old >>> cause) & 0xff;
       const next = (old & ~(0xff << cause)) | ((byte === 255 ? 1 : byte + 1) << cause);
-      if (byte === 255) {
-        Atomics.add(this.control, SWEEP, 1);
-        this.flows?.sweep(cause);
-        this.cachedFlows?.sweep(cause);
-      }
-      if (Atomics.compareExchange(this.control, EPOCH, old, next) === old) return;
+      if (byte === 255) this.sweep(cause);
+      if (Atomics.compareExchange(this.control, EPOCH, old, next) !== old) continue;
+      // Once more for entries that a walk has made between the two, of the epoch that is over.
+      if (byte === 255) this.sweep(cause);
+      return;
     }
+  }
+
+  private sweep(cause: number): void {
+    Atomics.add(this.control, SWEEP, 1);
+    this.flows?.sweep(cause);
+    this.cachedFlows?.sweep(cause);
   }
 
   /** Says whether a built-in protocol listens on a port (host order) of TCP (6) or UDP (17). */

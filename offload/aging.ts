@@ -4,11 +4,15 @@
  * While a connection is in the engine (IPS_OFFLOAD), conntrack's collector does not see it: this file alone extends its
  * timeout, from the entries' last hits, and ends its stay. Every entry is visited about every PERIOD, a slice per turn. An
  * entry without a hit for `idle` leaves; when the last entry of a connection has left, the connection's deadline is
- * its last hit plus its own timeout, and conntrack ages it again.
+ * its last hit plus its own timeout, and conntrack ages it again. What the tracker knows and the engine does not (data
+ * that waits for its ACK, a closed window) shortens no timeout here, as in the kernel's flow table.
+ *
+ * An entry that carries a stream is promoted: nothing that is new may take its place (policy.ts).
  */
 import {
   CT_DEADLINE,
   CT_F64,
+  CT_F64_PACKETS,
   CT_FLOWS,
   CT_GEN,
   CT_KEY,
@@ -18,6 +22,7 @@ import {
   CT_PORTS_IO,
   CT_STATE,
   CT_STATUS,
+  CT_TCP,
   CT_WORDS,
   CT6_WORDS,
   IPS_ASSURED,
@@ -29,8 +34,12 @@ import {
 import type { ConntrackTable } from '../conntrack/table.ts';
 import { relearnTcp, TCP } from '../conntrack/tcp.ts';
 import { CFG_GENERIC, CFG_GRE_STREAM, CFG_TCP, CFG_UDP, CFG_UDP_STREAM } from '../conntrack/timeouts.ts';
+import { FLOWS_CARRIED, FLOWS_INSTALLED, FLOWS_PENDING } from './engine.ts';
+import { ENGINE_IDLE, PRIORITY_STREAM } from './policy.ts';
 import {
   AUX_CONN_GEN,
+  AUX_INSTALLED,
+  AUX_PRIORITY,
   AUX_RATE,
   AUX_SEEN_BYTES,
   AUX_SEEN_PACKETS,
@@ -47,15 +56,16 @@ import {
   newFlowSpec,
 } from './table.ts';
 
-/** CT_FLOWS: bits 0–7 say which entries there are, this one that the engine carried packets since the tracker last relearned. */
-export const FLOWS_ENTRIES = 0xff;
-export const FLOWS_CARRIED = 0x100;
-
 /** Every entry is visited in this time, ms: short enough that 32-bit byte counts do not wrap at 10 Gbit/s. */
 const PERIOD = 2000;
-/** An entry without a hit for this long leaves, as the kernel's flow table has it. */
-export const ENGINE_IDLE = 30000;
 const MAX_SLICE = 4096;
+/** An entry that has carried this many packets a second, after this long, ms, is a stream whatever it says. */
+const STREAM_RATE = 20;
+const STREAM_AGE = 5000;
+const ESP = 50;
+const PENDING = FLOWS_PENDING | (FLOWS_PENDING << 1);
+
+export { ENGINE_IDLE, FLOWS_CARRIED };
 
 export class OffloadAging {
   private readonly table: ConntrackTable;
@@ -83,15 +93,18 @@ export class OffloadAging {
     if (elapsed <= 0) return 0;
     this.turned = now;
     const live = this.flows.liveCount(4) + this.flows.liveCount(6);
-    if (live === 0) return 0;
+    if (live === 0) {
+      this.debt = 0;
+      return 0;
+    }
     this.debt += (elapsed * live) / PERIOD;
     let visits = Math.min(Math.ceil(this.debt), live, MAX_SLICE);
     this.debt = Math.min(Math.max(0, this.debt - visits), live);
     const total = visits;
-    const six = this.flows.liveCount(6);
+    const six = Math.ceil((visits * this.flows.liveCount(6)) / live);
+    for (let n = 0; n < six && this.flows.liveCount(6) > 0; n++) this.visit(6, this.flows.nextLive(6), now);
+    visits -= six;
     for (let n = 0; n < visits && this.flows.liveCount(4) > 0; n++) this.visit(4, this.flows.nextLive(4), now);
-    visits = Math.min(visits, six);
-    for (let n = 0; n < visits && this.flows.liveCount(6) > 0; n++) this.visit(6, this.flows.nextLive(6), now);
     return total;
   }
 
@@ -115,6 +128,35 @@ export class OffloadAging {
     const four = family === 4;
     const last = four ? this.flows.words4[(place << 4) + F4_LAST] : this.flows.words6[(place << 5) + F6_LAST];
     if (((now - last) | 0) >= ENGINE_IDLE) this.leave(family, place, index);
+    else if (four) this.promote(this.flows.aux4, place * AUX_WORDS, this.flows.words4[(place << 4) + F4_PACKETS], now);
+    else this.promote(this.flows.aux6, place * AUX_WORDS, this.flows.words6[(place << 5) + F6_PACKETS], now);
+  }
+
+  /** Rate and age make a stream, whatever DSCP or Content-Type have said. */
+  private promote(aux: Int32Array, a: number, packets: number, now: number): void {
+    const age = (now - aux[a + AUX_INSTALLED]) | 0;
+    if (aux[a + AUX_PRIORITY] >= PRIORITY_STREAM || age < STREAM_AGE) return;
+    if ((packets >>> 0) * 1000 >= STREAM_RATE * age) aux[a + AUX_PRIORITY] = PRIORITY_STREAM;
+  }
+
+  /** Takes an entry out to make room; its connection goes on by the slow path. */
+  evict(family: number, place: number): void {
+    const index = this.harvest(family, place);
+    if (index < 0) this.remove(family, place);
+    else this.leave(family, place, index);
+  }
+
+  /** Connection << 1 | direction of an entry, −1 when that connection is gone. */
+  ownerOf(family: number, place: number): number {
+    const four = family === 4;
+    const link = four ? this.flows.words4[(place << 4) + F4_CONN] : this.flows.words6[(place << 5) + F6_CONN];
+    const aux = four ? this.flows.aux4 : this.flows.aux6;
+    return this.lives((link >> 1) * CT_WORDS, aux[place * AUX_WORDS + AUX_CONN_GEN]) ? link : -1;
+  }
+
+  private lives(c: number, generation: number): boolean {
+    const w = this.table.words;
+    return w[c + CT_GEN] === generation && (w[c + CT_STATUS] & (IPS_CONFIRMED | IPS_DYING)) === IPS_CONFIRMED;
   }
 
   /** Adds an entry's counts since the last harvest to its connection. Returns the connection, −1 when it is gone. */
@@ -129,22 +171,19 @@ export class OffloadAging {
     const index = link >> 1;
     const dir = link & 1;
     const c = index * CT_WORDS;
-    const words = table.words;
-    const status = words[c + CT_STATUS];
-    if (words[c + CT_GEN] !== aux[a + AUX_CONN_GEN] || (status & (IPS_CONFIRMED | IPS_DYING)) !== IPS_CONFIRMED)
-      return -1;
+    if (!this.lives(c, aux[a + AUX_CONN_GEN])) return -1;
     const packets = w[e + (four ? F4_PACKETS : F6_PACKETS)];
     const bytes = w[e + (four ? F4_BYTES : F6_BYTES)];
-    const newPackets = (packets - aux[a + AUX_SEEN_PACKETS]) | 0;
+    // Exchanged, so that two workers that look at the same moment add every packet once.
+    const newPackets = (packets - Atomics.exchange(aux, a + AUX_SEEN_PACKETS, packets)) | 0;
     if (newPackets !== 0) {
+      const newBytes = bytes - Atomics.exchange(aux, a + AUX_SEEN_BYTES, bytes);
       if (this.counts) {
-        const f = index * CT_F64 + 16 + dir;
-        table.doubles[f] += newPackets >>> 0;
-        table.doubles[f + 2] += (bytes - aux[a + AUX_SEEN_BYTES]) >>> 0;
+        const f = index * CT_F64 + CT_F64_PACKETS + dir;
+        table.doubles[f] += newPackets;
+        table.doubles[f + 2] += newPackets > 0 ? newBytes >>> 0 : newBytes | 0;
       }
-      words[c + CT_FLOWS] |= FLOWS_CARRIED;
-      aux[a + AUX_SEEN_PACKETS] = packets;
-      aux[a + AUX_SEEN_BYTES] = bytes;
+      Atomics.or(table.words, c + CT_FLOWS, FLOWS_CARRIED);
       this.extend(index, c, w[e + (four ? F4_LAST : F6_LAST)]);
     }
     aux[a + AUX_RATE] = newPackets;
@@ -172,38 +211,47 @@ export class OffloadAging {
 
   /** An entry leaves the engine; with its last entry the connection goes back to conntrack's collector. */
   leave(family: number, place: number, index: number): void {
-    const w = this.table.words;
     const c = index * CT_WORDS;
     const link = family === 4 ? this.flows.words4[(place << 4) + F4_CONN] : this.flows.words6[(place << 5) + F6_CONN];
     this.remove(family, place);
-    w[c + CT_FLOWS] &= ~(1 << (2 * this.level + (link & 1)));
-    if ((w[c + CT_FLOWS] & FLOWS_ENTRIES) === 0) this.handBack(c);
+    this.unmark(c, 1 << (2 * this.level + (link & 1)));
   }
 
-  /** The last entry has left: conntrack's collector sees the connection again, and TCP learns its windows anew. */
-  private handBack(c: number): void {
+  /**
+   * Clears bits of CT_FLOWS. When the last entry has left, conntrack's collector sees the connection again, and TCP
+   * learns its windows anew.
+   */
+  private unmark(c: number, bits: number): void {
     const w = this.table.words;
-    if ((w[c + CT_FLOWS] & FLOWS_CARRIED) !== 0 && (w[c + CT_KEY] & 0xff) === TCP) relearnTcp(w, c);
-    w[c + CT_FLOWS] = 0;
+    const before = Atomics.and(w, c + CT_FLOWS, ~bits);
+    if ((before & ~bits & FLOWS_INSTALLED) !== 0 || (before & FLOWS_INSTALLED) === 0) return;
+    if ((before & FLOWS_CARRIED) !== 0) {
+      Atomics.and(w, c + CT_FLOWS, ~FLOWS_CARRIED);
+      if ((w[c + CT_KEY] & 0xff) === TCP) relearnTcp(w, c);
+    }
     Atomics.and(w, c + CT_STATUS, ~IPS_OFFLOAD);
   }
 
-  /** Takes all entries of a connection out, with their counts (it ended, or left the engine). */
+  /** Takes all entries of a connection out, with their counts (it ended, or left the engine), and those still to come. */
   drop(index: number): void {
+    this.dropDirection(index, 0);
+    this.dropDirection(index, 1);
+    this.unmark(index * CT_WORDS, PENDING);
+  }
+
+  /** Takes the entry of one direction out. */
+  dropDirection(index: number, dir: number): void {
     const w = this.table.words;
     const c = index * CT_WORDS;
-    for (let dir = 0; dir < 2; dir++) {
-      const bit = 1 << (2 * this.level + dir);
-      if ((w[c + CT_FLOWS] & bit) === 0) continue;
-      const place = this.placeOf(index, dir);
-      if (place >= 0) {
-        const family = (w[c + CT_KEY] >> 8) & 15;
-        this.harvest(family, place);
-        this.remove(family, place);
-      }
-      w[c + CT_FLOWS] &= ~bit;
+    const bit = 1 << (2 * this.level + dir);
+    if ((w[c + CT_FLOWS] & bit) === 0) return;
+    const place = this.placeOf(index, dir);
+    if (place >= 0) {
+      const family = (w[c + CT_KEY] >> 8) & 15;
+      this.harvest(family, place);
+      this.remove(family, place);
     }
-    if ((w[c + CT_FLOWS] & FLOWS_ENTRIES) === 0) this.handBack(c);
+    this.unmark(c, bit);
   }
 
   /** Harvests the entries of one connection. Returns the packets that the engine had forwarded since the last time. */
@@ -230,7 +278,8 @@ export class OffloadAging {
     const spec = this.spec;
     spec.proto = w[c + CT_KEY] & 0xff;
     spec.family = (w[c + CT_KEY] >> 8) & 15;
-    spec.ports = w[t + CT_O_PORTS];
+    // An ESP entry is keyed by SPI, which the programmer has noted in the record.
+    spec.ports = spec.proto === ESP ? w[c + CT_TCP + dir] : w[t + CT_O_PORTS];
     spec.inPort = ((w[c + CT_PORTS_IO] >> (dir << 3)) & 0xff) - 1;
     if (spec.family === 4) {
       spec.src[0] = w[t + CT_O_SRC];

@@ -71,8 +71,11 @@ export const NOT_OFFLOADED = [
   'the inspection of its first packets is not finished',
   'several sessions share this key (GRE call ID or ESP SPI)',
   'the route’s MTU is smaller than the link’s',
-  'a port without the engine is involved',
+  'a port without the engine is involved (VLAN, source filter, the host’s own)',
   'sequence numbers are being adjusted',
+  'its entry is being programmed',
+  'its timeout is shorter than the engine’s own',
+  'the inspection of its first packets has refused it',
 ] as const;
 export const WHY_NO_REPLY = 1;
 export const WHY_HELPER = 2;
@@ -86,3 +89,17 @@ export const WHY_COLLISION = 9;
 export const WHY_MTU = 10;
 export const WHY_PORT = 11;
 export const WHY_SEQ_ADJUST = 12;
+export const WHY_PENDING = 13;
+export const WHY_SHORT = 14;
+export const WHY_REFUSED = 15;
+
+/**
+ * The engine's word in a connection (CT_FLOWS): entries installed (bit 2 × level + direction), entries being programmed
+ * (bit 4 + direction), segments were carried that the tracker has not seen (bit 8), the priority that its packets have
+ * earned (bits 16–19), refused by inspection for good (bit 20).
+ */
+export const FLOWS_INSTALLED = 0x0f;
+export const FLOWS_PENDING = 0x10;
+export const FLOWS_CARRIED = 0x100;
+export const FLOWS_PRIORITY = 16;
+export const FLOWS_REFUSED = 1 << 20;

@@ -39,7 +39,7 @@ import {
   STAT_INSTALLS,
   STAT_REFUSED,
   STAT_REMOVED,
-  STAT_STALE,
+  STAT_COLLISIONS,
   STAT_UPDATES,
 } from '../../offload/table.ts';
 import { familyFilter, knownFilters, type Shown, type ShowSource } from './source.ts';
@@ -103,7 +103,7 @@ export function showOffload(source: ShowSource, filters: Readonly<Record<string,
       evictions: level.statistic(STAT_EVICTIONS),
       refused: level.statistic(STAT_REFUSED),
       removed: level.statistic(STAT_REMOVED),
-      stale: level.statistic(STAT_STALE),
+      collisions: level.statistic(STAT_COLLISIONS),
     });
     for (const own of [4, 6] as const) {
       if (family !== null && family !== own) continue;
