@@ -121,6 +121,10 @@ export const REASONS = [
   ['ENGINE_STALE', 'An offload engine entry pointed to a port that is gone.'],
   ['IPV6_DISABLED', 'IPv6 is disabled on this port (duplicate link-local address).'],
   ['SECURITY_GROUP', 'The port’s source address or protocol list does not allow it.'],
+  ['FRAG_DUP', 'This fragment is there already; the first copy is kept.'],
+  ['FRAG_LENGTH', 'The fragment is empty, not a multiple of 8 long, or ends where the datagram does not.'],
+  ['FRAG_ECN', 'Some fragments are ECN-capable and others not (RFC 3168 §5.3).'],
+  ['FRAG_ND', 'Neighbour discovery in fragments is refused (RFC 6980).'],
 ] as const satisfies readonly (readonly [string, string])[];
 
 export const PKT_TOO_SMALL = 1;
@@ -179,6 +183,10 @@ export const HAIRPIN_LOOP = 53;
 export const ENGINE_STALE = 54;
 export const IPV6_DISABLED = 55;
 export const SECURITY_GROUP = 56;
+export const FRAG_DUP = 57;
+export const FRAG_LENGTH = 58;
+export const FRAG_ECN = 59;
+export const FRAG_ND = 60;
 
 /** Name of a reason number. */
 export function reasonName(reason: number): string {

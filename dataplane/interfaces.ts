@@ -10,6 +10,7 @@
  *   3 MTU     bytes of IP                 8 ADDRESS4 primary, raw (masquerade,       20 SPEED
  *   4 ZONE    number                           ICMP errors); 0 none                  22,23 PEER_MAC of the host's end of sluice0
  *                                                                                    24 CT_ZONE  conntrack zone
+ *                                                                                    25 MSS_CLAMP  0 off, −1 to path MTU, else bytes
  *   5 VLAN    tag of a VLAN port; 0 none  9 PREFIX4  10–13 LINKLOCAL6, raw              21 CHILDREN VLAN ports on it
  */
 export const MAX_PORTS = 64;
@@ -32,6 +33,7 @@ export const IF_PARENT = 20;
 export const IF_CHILDREN = 21;
 export const IF_PEER_MAC = 22;
 export const IF_CT_ZONE = 24;
+export const IF_MSS_CLAMP = 25;
 
 /** PRESENT: configured. UP: administratively and physically up. HOST: the way to the host kernel (sluice0). */
 export const IFF_PRESENT = 1;

@@ -32,7 +32,9 @@ import * as D from './drop.ts';
 import { DELIVERED, DROP, FORWARDED, GO_ON, HELD } from './drop.ts';
 import { FastPath, type FastPathOptions } from './fastpath.ts';
 import { ACCEPT, REJECT, ZONE_ROUTER } from './filter.ts';
+import { Fragmenter } from './fragment.ts';
 import {
+  FRAME_NEEDS_CSUM,
   type Frames,
   META_CSUM,
   META_FLAGS,
@@ -47,12 +49,14 @@ import { Hold } from './hold.ts';
 import { buildError, ErrorLimiter, mayAnswer } from './icmp-errors.ts';
 import * as IF from './interfaces.ts';
 import { ALG_PASS, ALG_SEGMENT, Mangler } from './mangle.ts';
+import { clampMss, MSS_OFF, mssOf } from './mss.ts';
 import * as NEIGH from './neighbours.ts';
 import { NUD_FAILED, NUD_STALE, NUD_VALID } from './neighbours.ts';
 import * as NH from './nexthops.ts';
 import { ICMP, ICMPV6, parseIp, TCP, UDP } from './parse.ts';
 import type { Port } from './ports/port.ts';
-import { MAX_SEGMENTS, segment } from './ports/segment.ts';
+import { completeChecksum, MAX_SEGMENTS, segment } from './ports/segment.ts';
+import { ENDED, KEPT, NOTHING_DUE, REASSEMBLED, Reassembly, WHOLE } from './reassembly.ts';
 import { rewriteIp, rewriteQuote, writeLink } from './rewrite.ts';
 import * as T from './tables.ts';
 import { Packet } from './wire/packet.ts';
@@ -65,6 +69,8 @@ const ETHERTYPE_IPV6 = 0x86dd;
 export const BURST = 256;
 /** Longest time that a packet waits for a neighbour, ms: three solicitations and a second's grace. */
 const HOLD_TIME = 4000;
+/** Datagrams whose reassembly is given up in one turn of housekeeping. */
+const EXPIRE_BURST = 64;
 /** Frames queued for one port before they are sent. */
 const TX_QUEUE = 512;
 
@@ -96,6 +102,8 @@ export class Path {
   /** The offload engine's stages; null when it is off. */
   readonly fast: FastPath | null = null;
   readonly hold = new Hold();
+  readonly fragments: Reassembly;
+  private readonly fragmenter: Fragmenter;
   readonly limiter = new ErrorLimiter();
   /** Ports of this worker by number; holes where there is none. */
   readonly ports: (Port | null)[];
@@ -130,6 +138,8 @@ export class Path {
     this.mangler = new Mangler(tables, frames);
     this.hookAlg();
     this.nat = new Nat(tables.conntrack, tables.natRules, options.seed);
+    this.fragments = new Reassembly(frames, tables.counters, options.seed);
+    this.fragmenter = new Fragmenter(frames, options.seed, tables.worker);
     for (let n = 0; n < IF.MAX_PORTS; n++) this.txSlots.push(new Int32Array(TX_QUEUE));
     if (options.offload && tables.flows !== null) {
       const fast = new FastPath(tables, frames, options.offload);
@@ -221,6 +231,7 @@ export class Path {
       (this.neighbourEpoch !== this.tables.neighbours.epoch() || ((this.now - this.heldLooked) | 0) >= HOLD_TIME)
     )
       this.retryHeld();
+    if (this.fragments.count > 0) this.expireFragments();
     this.tracker.aging.turn(this.now, 256);
     if (this.fast !== null) this.fast.turn(this.now);
     this.tables.conntrack.quiet();
@@ -285,7 +296,7 @@ export class Path {
 
   /** From the neighbour stage on: also the way of packets that waited, and of the router's own. */
   private leave(p: Packet): number {
-    return this.neighbour(p) || this.offloadProgram(p) || this.tx(p);
+    return this.neighbour(p) || this.offloadProgram(p) || this.rewrite(p) || this.fragment(p) || this.tx(p);
   }
 
   /** Counts the verdict and frees the slot unless somebody else has it now. */
@@ -376,11 +387,20 @@ export class Path {
 
   private ipParse(p: Packet): number {
     p.stage = D.STAGE_IP_PARSE;
+    // Left over from the packet before, where a chain breaks before they are set.
+    p.proto = 0;
+    p.fragHeader = 0;
     const reason = parseIp(p, this.frames, p.off + p.len);
     if (reason === 0) {
       // Multicast and broadcast frames must not carry unicast IP (RFC 1122 §3.3.6).
       if (p.groupMac !== 0 && !isGroup(p) && !this.isBroadcast(p)) return this.drop(p, D.OTHERHOST);
       return GO_ON;
+    }
+    if (reason === D.FRAG_TINY) {
+      // RFC 7112 §5: who drops a first fragment without the whole header chain may say so.
+      p.errorType = 4;
+      p.errorCode = 3;
+      p.errorParam = 0;
     }
     if (p.errorType !== 0) this.sendError(p, p.errorType, p.errorCode, p.errorParam);
     return this.drop(p, reason);
@@ -395,10 +415,61 @@ export class Path {
 
   // --- reassembly ----------------------------------------------------------------------------------------------------
 
+  /** Fragments wait until their datagram is whole; the last one to come walks on as the datagram (row P4). */
   private reassembly(p: Packet): number {
-    if (p.isFragment === 0) return GO_ON;
+    if (p.isFragment === 0 && p.fragHeader === 0) return GO_ON;
     p.stage = D.STAGE_REASSEMBLY;
-    return this.drop(p, D.FRAG_NAT);
+    if (p.gsoType !== 0) return this.drop(p, D.GSO_MALFORMED);
+    if (p.isFragment !== 0) {
+      const zone = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_CT_ZONE];
+      const result = this.fragments.gather(p, zone, this.now);
+      if (result === KEPT) return HELD;
+      if (result !== WHOLE) return this.refuseFragment(p, result);
+    } else if (!this.fragments.unwrap(p)) return this.drop(p, D.IPV6_CHAIN);
+    const refused = this.ipParse(p);
+    if (refused !== GO_ON) return refused;
+    p.stage = D.STAGE_REASSEMBLY;
+    // A second fragment header was inside of the first.
+    if (p.isFragment !== 0 || p.fragHeader !== 0) return this.drop(p, D.IPV6_CHAIN);
+    if (p.proto === ICMPV6 && isNeighbourDiscovery(this.frames.u8[p.l4])) return this.drop(p, D.FRAG_ND);
+    return GO_ON;
+  }
+
+  private refuseFragment(p: Packet, reason: number): number {
+    // RFC 8200 §4.5 wants an answer to any fragment; whether a later one belongs to an ICMPv6 error cannot be seen.
+    if (p.errorType !== 0 && !(p.fragOffset !== 0 && p.proto === ICMPV6)) {
+      p.fragOffset = 0;
+      this.sendError(p, p.errorType, p.errorCode, p.errorParam);
+    }
+    return this.drop(p, reason);
+  }
+
+  /**
+   * Ends datagrams whose rest did not come in time: Time Exceeded code 1 quotes the first fragment, when it is there
+   * (RFC 792, RFC 8200 §4.5); of IPv4 only to what was for this router, which alone is a host there (RFC 1812 §4.3.3.4).
+   */
+  private expireFragments(): void {
+    const { fragments, frames } = this;
+    for (let n = 0; n < EXPIRE_BURST; n++) {
+      const slot = fragments.expire(this.now);
+      if (slot === NOTHING_DUE) return;
+      if (slot === ENDED) continue;
+      const p = this.resumed;
+      const m = slot * META_WORDS;
+      p.slot = slot;
+      p.off = frames.meta[m + META_OFF];
+      p.len = frames.meta[m + META_LEN];
+      p.port = fragments.expiredPort;
+      p.own = fragments.expiredOwn;
+      p.l3 = fragments.expiredL3;
+      p.family = frames.u8[p.l3] >> 4;
+      p.groupMac = 0;
+      p.flags = p.gsoType = 0;
+      p.fragHeader = 0;
+      if (parseIp(p, frames, p.off + p.len) === 0 && (p.family === 6 || this.isLocal4(p.rd0)))
+        this.sendError(p, p.family === 4 ? 11 : 3, 1, 0);
+      frames.free(slot);
+    }
   }
 
   // --- conntrack-in --------------------------------------------------------------------------------------------------
@@ -539,10 +610,12 @@ export class Path {
   private mtu(p: Packet): number {
     const length = p.gsoType === 0 ? p.end - p.l3 : this.segmentLength(p);
     if (length <= p.mtu) return GO_ON;
+    if (p.family === 4 && p.dontFragment === 0) return GO_ON;
+    // What came in fragments leaves in fragments: only they must fit.
+    if ((p.flags & REASSEMBLED) !== 0 && this.fragments.largest(p.slot) <= p.mtu) return GO_ON;
     p.stage = D.STAGE_MTU;
     if (p.family === 6) return this.reject(p, D.PKT_TOO_BIG, 2, 0, p.mtu);
-    if (p.dontFragment !== 0 || p.gsoType !== 0) return this.reject(p, D.PKT_TOO_BIG, 3, 4, p.mtu);
-    return GO_ON;
+    return this.reject(p, D.PKT_TOO_BIG, 3, 4, p.mtu);
   }
 
   /** IP length of one segment of a super-frame. */
@@ -757,14 +830,20 @@ export class Path {
 
   // --- tx --------------------------------------------------------------------------------------------------------------------
 
-  /** Rewrites the frame and queues it for its port. */
-  private tx(p: Packet): number {
+  /** The packet's effective header fields and its link header become the frame's bytes. */
+  private rewrite(p: Packet): number {
     p.stage = D.STAGE_TX;
     const words = this.tables.interfaces.words;
     const r = p.outPort * IF.IF_WORDS;
     if ((words[r + IF.IF_FLAGS] & IF.IFF_UP) === 0) return this.drop(p, D.TX_LINK_DOWN);
+    // A helper may have made it longer since `mtu`.
+    if (p.own === 0 && p.end - p.l3 > p.mtu) {
+      const refused = this.mtu(p);
+      if (refused !== GO_ON) return refused;
+    }
     rewriteIp(p, this.frames, p.own === 0 ? 1 : 0);
     if (p.innerL3 !== 0) this.translateQuote(p);
+    if (p.proto === TCP) this.clamp(p, words[p.port * IF.IF_WORDS + IF.IF_MSS_CLAMP], words[r + IF.IF_MSS_CLAMP]);
     const neighbours = this.tables.neighbours;
     const n = neighbours.at(p.neighbour);
     writeLink(
@@ -776,6 +855,88 @@ export class Path {
       words[r + IF.IF_MAC_HI],
       words[r + IF.IF_VLAN],
     );
+    return GO_ON;
+  }
+
+  /** MSS clamping of the ports that a TCP handshake comes in by and leaves by (row P6). */
+  private clamp(p: Packet, from: number, to: number): void {
+    if ((from | to) === MSS_OFF) return;
+    const inMtu = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_MTU];
+    const mtu = p.own === 0 && inMtu < p.mtu ? inMtu : p.mtu;
+    if (from !== MSS_OFF) clampMss(p, this.frames, mssOf(from, p.family, mtu));
+    if (to !== MSS_OFF) clampMss(p, this.frames, mssOf(to, p.family, mtu));
+  }
+
+  /** Cuts what came in fragments, and what is too long for the link and may be cut (row P6). */
+  private fragment(p: Packet): number {
+    const isWhole = (p.flags & REASSEMBLED) === 0;
+    let length = p.end - p.l3;
+    if (isWhole && length <= p.mtu) return GO_ON;
+    if (p.gsoType !== 0) length = this.segmentLength(p);
+    const { fragments, frames } = this;
+    let limit = p.mtu;
+    if (!isWhole) {
+      const largest = fragments.largest(p.slot);
+      // Of IPv6, what fits into the largest fragment that came was not worth cutting (Linux's ip6_finish_output).
+      if (p.family === 6 && length <= p.mtu && length <= largest) return GO_ON;
+      if (largest < limit) limit = p.family === 6 && largest < 1280 ? 1280 : largest;
+    } else if (length <= p.mtu) return GO_ON;
+    p.stage = D.STAGE_FRAGMENT;
+    // Who may not cut was told so at `mtu`; this is the router's own.
+    if (isWhole && p.family === 4 && p.dontFragment !== 0) return this.drop(p, D.PKT_TOO_BIG);
+    if (p.gsoType !== 0) return this.fragmentSegments(p, limit);
+    if ((frames.meta[p.slot * META_WORDS + META_FLAGS] & FRAME_NEEDS_CSUM) !== 0) completeChecksum(frames, p.slot);
+    const shape = isWhole ? -1 : fragments.shapeAt(p.slot);
+    const verdict = this.cut(p, p.slot, p.l3, p.end, limit, shape);
+    if (verdict !== FORWARDED) return this.drop(p, verdict);
+    frames.free(p.slot);
+    return FORWARDED;
+  }
+
+  /** A super-frame of IPv4 without DF whose segments are too long for the link: cut to segments, and those to fragments. */
+  private fragmentSegments(p: Packet, limit: number): number {
+    const { frames, segments } = this;
+    if (p.family === 6) return this.drop(p, D.PKT_TOO_BIG);
+    const count = segment(frames, p.slot, p.gsoSize, segments);
+    if (count < 0) return this.drop(p, D.NO_BUFFER);
+    const meta = frames.meta;
+    let sent = 0;
+    for (let n = 0; n < count; n++) {
+      const slot = segments[n];
+      const off = meta[slot * META_WORDS + META_OFF];
+      const verdict = this.cut(p, slot, off + p.l3 - p.off, off + meta[slot * META_WORDS + META_LEN], limit, -1);
+      if (verdict === FORWARDED) sent++;
+      frames.free(slot);
+    }
+    if (sent === 0) return this.drop(p, D.NO_BUFFER);
+    frames.free(p.slot);
+    return FORWARDED;
+  }
+
+  /** Queues the fragments of the datagram in `slot`, all or none. Returns FORWARDED or a drop reason; the slot stays. */
+  private cut(p: Packet, slot: number, l3: number, end: number, limit: number, shape: number): number {
+    const { fragmenter, frames } = this;
+    const shapes = shape < 0 ? null : this.fragments.shapes;
+    const pieces = fragmenter.begin(slot, l3, end, limit, shapes, shape);
+    if (pieces === 0) return D.PKT_TOO_BIG;
+    if (pieces > this.roomFor(limit)) {
+      this.flush();
+      if (pieces > this.roomFor(limit)) return D.NO_BUFFER;
+    }
+    for (let made = fragmenter.next(); made >= 0; made = fragmenter.next())
+      this.queue(made, p.outPort, frames.meta[made * META_WORDS + META_LEN]);
+    return FORWARDED;
+  }
+
+  /** Free slots that hold a frame of `limit` bytes of IP. */
+  private roomFor(limit: number): number {
+    const { freeSmallCount, freeLargeCount } = this.frames;
+    return limit + 18 <= SMALL_ROOM ? freeSmallCount + freeLargeCount : freeLargeCount;
+  }
+
+  /** Queues the frame for its port. */
+  private tx(p: Packet): number {
+    p.stage = D.STAGE_TX;
     return this.queue(p.slot, p.outPort, p.len);
   }
 
@@ -921,6 +1082,8 @@ export class Path {
     p.groupMac = 0;
     p.detail = 0;
     p.stage = D.STAGE_OUTPUT;
+    p.proto = 0;
+    p.fragHeader = 0;
     const reason = parseIp(p, this.frames, p.off + p.len);
     this.finish(p, reason !== 0 ? this.drop(p, reason) : this.walkOutput(p, tracked));
   }
@@ -1004,6 +1167,11 @@ export class Path {
 /** Multicast of either family. */
 function isGroup(p: Packet): boolean {
   return p.family === 4 ? (p.d0 & 0xf0) === 0xe0 : (p.d0 & 0xff) === 0xff;
+}
+
+/** RS, RA, NS, NA and Redirect (RFC 4861). */
+function isNeighbourDiscovery(type: number): boolean {
+  return type >= 133 && type <= 137;
 }
 
 /** fe80::/10 by its first word. */
