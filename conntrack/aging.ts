@@ -7,8 +7,10 @@
  * (a closed TCP connection) is noticed within about a minute; lookups notice it at once.
  *
  * Each worker owns one wheel and files the connections that it confirmed (CT_PORTS_IO names the owner). Another
- * worker that deletes one leaves it filed; the owner releases it when its slot comes up. Wheels are in shared memory: a
- * worker that takes over a dead one's number goes on with its wheel. Work per turn is bounded by the caller.
+ * worker that deletes one may not touch the lists: it puts the record on the owner's RETURNED stack (linked through
+ * CT_START, a word that nobody writes any more), and the owner unfiles and releases it at its next turn. So
+ * a flood that makes workers give up each other's connections does not run out of records. Wheels are in shared memory:
+ * a worker that takes over a dead one's number goes on with its wheel. Work per turn is bounded by the caller.
  *
  * Not here: what happens to connections that the engine carries (IPS_OFFLOAD): they are filed anew; offload/aging
  * extends or ends them.
@@ -16,6 +18,7 @@
 import {
   CT_DEADLINE,
   CT_PORTS_IO,
+  CT_START,
   CT_STATUS,
   CT_TIMER,
   CT_TIMER_PREV,
@@ -28,14 +31,20 @@ import type { ConntrackTable } from './table.ts';
 const SLOTS = 64;
 const TICK_SHIFT = 10;
 const FARTHEST = 62;
-/** Words per worker: 64 list heads (index + 1), the tick that comes up next, whether the wheel has been started. */
-const WHEEL_WORDS = SLOTS + 2;
+/**
+ * Words per worker: 64 list heads (index + 1), the tick that comes up next, whether the wheel has been started, and the
+ * stack of records that others have deleted (index + 1).
+ */
+const WHEEL_WORDS = SLOTS + 3;
 const CURSOR = SLOTS;
 const STARTED = SLOTS + 1;
+const RETURNED = SLOTS + 2;
 
 export class Aging {
   private readonly table: ConntrackTable;
   private readonly wheel: Int32Array;
+  /** All workers' wheels: for their RETURNED words. */
+  private readonly wheels: Int32Array;
   private readonly owner: number;
   /** Called with every connection that has expired, before it is deleted. */
   onExpire: (index: number) => void = () => {};
@@ -43,7 +52,8 @@ export class Aging {
   constructor(table: ConntrackTable, buffer: SharedArrayBuffer, worker: number, now: number) {
     this.table = table;
     this.owner = worker;
-    this.wheel = new Int32Array(buffer, worker * WHEEL_WORDS * 4, WHEEL_WORDS);
+    this.wheels = new Int32Array(buffer);
+    this.wheel = this.wheels.subarray(worker * WHEEL_WORDS, (worker + 1) * WHEEL_WORDS);
     if (this.wheel[STARTED] === 0) {
       this.wheel[CURSOR] = now >> TICK_SHIFT;
       this.wheel[STARTED] = 1;
@@ -86,12 +96,35 @@ export class Aging {
     if (next !== 0) w[(next - 1) * CT_WORDS + CT_TIMER_PREV] = prev;
   }
 
-  /** A record that this worker deleted: release it now when it is filed here, else leave it to its owner. */
+  /** A record that this worker has deleted and unlinked: release it when it is filed here, else hand it to its owner. */
   private forget(index: number): void {
+    const w = this.table.words;
     const c = index * CT_WORDS;
-    if (((this.table.words[c + CT_PORTS_IO] >> 16) & 0xff) !== this.owner) return;
-    this.unfile(c);
-    this.table.release(index);
+    const owner = (w[c + CT_PORTS_IO] >> 16) & 0xff;
+    if (owner === this.owner) {
+      this.unfile(c);
+      this.table.release(index);
+      return;
+    }
+    const at = owner * WHEEL_WORDS + RETURNED;
+    for (;;) {
+      const head = Atomics.load(this.wheels, at);
+      w[c + CT_START] = head;
+      if (Atomics.compareExchange(this.wheels, at, head, index + 1) === head) return;
+    }
+  }
+
+  /** Releases what other workers have deleted. */
+  private takeBack(): void {
+    const w = this.table.words;
+    let head = Atomics.exchange(this.wheel, RETURNED, 0);
+    while (head !== 0) {
+      const c = (head - 1) * CT_WORDS;
+      const next = w[c + CT_START];
+      this.unfile(c);
+      this.table.release(head - 1);
+      head = next;
+    }
   }
 
   /**
@@ -100,6 +133,7 @@ export class Aging {
    */
   turn(now: number, budget: number): number {
     const wheel = this.wheel;
+    if (wheel[RETURNED] !== 0) this.takeBack();
     const nowTick = now >> TICK_SHIFT;
     const w = this.table.words;
     let looked = 0;
@@ -112,13 +146,11 @@ export class Aging {
         const c = index * CT_WORDS;
         const status = w[c + CT_STATUS];
         this.unfile(c);
-        if ((status & IPS_DYING) !== 0) this.table.release(index);
-        else {
-          this.file(index, c, tick);
-          if ((status & IPS_OFFLOAD) === 0 && ((w[c + CT_DEADLINE] - now) | 0) < 0) {
-            this.onExpire(index);
-            this.table.delete(index); // finds it filed and releases it
-          }
+        // One that dies just now stays filed: whoever deletes it has yet to unlink it, and then hands it back.
+        this.file(index, c, tick);
+        if ((status & (IPS_OFFLOAD | IPS_DYING)) === 0 && ((w[c + CT_DEADLINE] - now) | 0) < 0) {
+          this.onExpire(index);
+          this.table.delete(index); // finds it filed and releases it
         }
       }
       wheel[CURSOR] = ((tick + 1) << TICK_SHIFT) >> TICK_SHIFT;

@@ -20,6 +20,7 @@
  *   0 COUNT  1 BUMP (records ever used)  2 FREE (global list)  3 FREE_LOCK  4 EPOCH  5 FULL (times)  6 EARLY_DROP
  *   7 INSERTS  8 DELETES  9 SEED  11 WANTED (epochs that others wait for)  10 MAX (connections; there are more records, as deleted ones rest a while)
  *   16 + 4w: of worker w: LOCAL_EPOCH, FREE list, LIMBO head, LIMBO tail       (MAX_WORKERS of them)
+ *   behind them: HUNGRY (a worker has no records left: whoever has more than it needs gives some to the global list)
  */
 import { sharedAligned } from '../dataplane/wire/aligned.ts';
 import {
@@ -37,6 +38,7 @@ import {
   CT_R_SRC,
   CT_STATUS,
   CT_TIMER,
+  CT_TIMER_PREV,
   CT_WORDS,
   CT6_WORDS,
   IPS_ASSURED,
@@ -66,7 +68,8 @@ const W_EPOCH = 0;
 const W_FREE = 1;
 const W_LIMBO_HEAD = 2;
 const W_LIMBO_TAIL = 3;
-const CONTROL_WORDS = WORKER + 4 * MAX_WORKERS;
+const HUNGRY = WORKER + 4 * MAX_WORKERS;
+const CONTROL_WORDS = HUNGRY + 1;
 const STRIPES = 4096;
 const OFFLINE = -1;
 /** Records fetched from the global list at a time. */
@@ -321,7 +324,9 @@ export class ConntrackTable {
       for (let index = end - 1; index >= first; index--) this.discard(index);
       return true;
     }
-    if (control[FREE] === 0) return false;
+    // All records have been used once: the others are asked now, so that they have given before these are used up.
+    Atomics.store(control, HUNGRY, 1);
+    if (Atomics.load(control, FREE) === 0) return false;
     this.lock(FREE_LOCK, control);
     for (let n = 0; n < BATCH && control[FREE] !== 0; n++) {
       const index = control[FREE] - 1;
@@ -330,6 +335,29 @@ export class ConntrackTable {
     }
     Atomics.store(control, FREE_LOCK, 0);
     return control[this.mine + W_FREE] !== 0;
+  }
+
+  /** Gives records that have rested long enough to the global list: a worker that makes few connections has no use for them. */
+  private donate(): void {
+    const control = this.control;
+    const w = this.words;
+    const safe = (Atomics.load(control, EPOCH) - 2) | 0;
+    let head = control[this.mine + W_LIMBO_HEAD];
+    if (((w[(head - 1) * CT_WORDS + CT_TIMER_PREV] - safe) | 0) > 0) return;
+    Atomics.store(control, HUNGRY, 0);
+    this.lock(FREE_LOCK, control);
+    for (let n = 0; n < 4 * BATCH && head !== 0; n++) {
+      const c = (head - 1) * CT_WORDS;
+      if (((w[c + CT_TIMER_PREV] - safe) | 0) > 0) break;
+      const next = w[c + CT_TIMER];
+      w[c + CT_STATUS] = 0;
+      w[c + CT_TIMER] = control[FREE];
+      Atomics.store(control, FREE, head);
+      head = next;
+    }
+    control[this.mine + W_LIMBO_HEAD] = head;
+    if (head === 0) control[this.mine + W_LIMBO_TAIL] = 0;
+    Atomics.store(control, FREE_LOCK, 0);
   }
 
   /** Moves records from limbo to the free list whose epoch every reader has left. Returns how many. */
@@ -341,7 +369,7 @@ export class ConntrackTable {
     let head = control[this.mine + W_LIMBO_HEAD];
     while (head !== 0 && moved < 4 * BATCH) {
       const c = (head - 1) * CT_WORDS;
-      if (((w[c + CT_DEADLINE] - safe) | 0) > 0) break;
+      if (((w[c + CT_TIMER_PREV] - safe) | 0) > 0) break;
       const next = w[c + CT_TIMER];
       this.discard(head - 1);
       moved++;
@@ -404,8 +432,10 @@ export class ConntrackTable {
         for (let n = 0; n < 8 && same; n++) same = w6[x + n] === w6[y + n];
         if (!same) continue;
       } else if (w[t + CT_O_SRC] !== w[mine + CT_O_SRC] || w[t + CT_O_DST] !== w[mine + CT_O_DST]) continue;
+      // Who deletes one waits for these locks; lookups pass it by already, so a new one may stand beside it.
+      if ((w[o + CT_STATUS] & IPS_DYING) !== 0) continue;
       // An expired one is no obstacle, but it must be gone first; it is not ours to unlink under these locks.
-      if ((w[o + CT_STATUS] & (IPS_DYING | IPS_OFFLOAD)) === 0 && ((w[o + CT_DEADLINE] - now) | 0) < 0) {
+      if ((w[o + CT_STATUS] & IPS_OFFLOAD) === 0 && ((w[o + CT_DEADLINE] - now) | 0) < 0) {
         this.clash = -1;
         return true;
       }
@@ -439,15 +469,16 @@ export class ConntrackTable {
   onDelete: (index: number) => void = () => {};
 
   /**
-   * Sends a deleted record to limbo, and from there to the free list. A deleted record may still be filed in an aging
-   * wheel: whoever takes it out there calls this, exactly once.
+   * Sends a deleted record to limbo, and from there to the free list. A deleted record is still filed in an aging
+   * wheel: its owner, who takes it out there, calls this, exactly once.
    */
   release(index: number): void {
     const control = this.control;
     const w = this.words;
     const c = index * CT_WORDS;
     w[c + CT_TIMER] = 0;
-    w[c + CT_DEADLINE] = Atomics.load(control, EPOCH);
+    // Not in the deadline: who found the connection just before it went may still write that.
+    w[c + CT_TIMER_PREV] = Atomics.load(control, EPOCH);
     const tail = control[this.mine + W_LIMBO_TAIL];
     if (tail === 0) control[this.mine + W_LIMBO_HEAD] = index + 1;
     else w[(tail - 1) * CT_WORDS + CT_TIMER] = index + 1;
@@ -502,6 +533,7 @@ export class ConntrackTable {
     if (control[this.mine + W_EPOCH] !== epoch) Atomics.store(control, this.mine + W_EPOCH, epoch);
     // Only worth advancing when somebody waits for it.
     if (control[this.mine + W_LIMBO_HEAD] === 0 && control[WANTED] === 0) return;
+    if (control[HUNGRY] !== 0 && control[this.mine + W_LIMBO_HEAD] !== 0) this.donate();
     for (let n = 0; n < MAX_WORKERS; n++) {
       const seen = control[WORKER + 4 * n + W_EPOCH];
       if (seen !== OFFLINE && seen !== epoch) return;
