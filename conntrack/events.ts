@@ -20,6 +20,7 @@ export const EVENT_TEXT = ['', 'NEW', 'UPDATE', 'UPDATE', 'DESTROY', 'UPDATE'] a
 
 const HEAD = 16;
 const ENTRY = 2 + CT_WORDS + CT6_WORDS;
+/** A power of two: the positions are int32 and wrap. */
 const CAPACITY = 2048;
 const LISTENING = 0;
 const WRITE = 1;
@@ -46,11 +47,11 @@ export class EventSink {
     const ring = this.ring;
     if (ring[LISTENING] === 0) return;
     const write = ring[WRITE];
-    if (write - Atomics.load(ring, READ) >= CAPACITY) {
+    if (((write - Atomics.load(ring, READ)) | 0) >= CAPACITY) {
       ring[LOST]++;
       return;
     }
-    const at = HEAD + (write % CAPACITY) * ENTRY;
+    const at = HEAD + (write & (CAPACITY - 1)) * ENTRY;
     const { words, words6 } = this.table;
     ring[at] = type;
     ring[at + 1] = index;
@@ -79,7 +80,7 @@ export class EventSink {
     const ring = this.ring;
     const read = ring[READ];
     if (read === Atomics.load(ring, WRITE)) return false;
-    const at = HEAD + (read % CAPACITY) * ENTRY;
+    const at = HEAD + (read & (CAPACITY - 1)) * ENTRY;
     use(ring[at], ring[at + 1], ring.slice(at + 2, at + 2 + CT_WORDS), ring.slice(at + 2 + CT_WORDS, at + ENTRY));
     Atomics.store(ring, READ, read + 1);
     return true;

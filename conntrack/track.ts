@@ -84,7 +84,12 @@ export class Tracker {
     this.cfg = cfg;
     this.events = events;
     this.shared = shared;
-    aging.onExpire = (index) => this.events.emit(EVENT_DESTROY, index);
+    // However a connection ends (expired, given up by early drop, closed), it is reported once, by who deleted it.
+    const forget = table.onDelete;
+    table.onDelete = (index) => {
+      events.emit(EVENT_DESTROY, index);
+      forget(index);
+    };
   }
 
   /** conntrack-in. `u8`: frame memory of the packet; `zone`: conntrack zone of its port. */
@@ -421,7 +426,6 @@ export class Tracker {
   /** Deletes a connection and reports it. */
   end(index: number): boolean {
     const status = this.table.words[index * CT_WORDS + CT_STATUS];
-    this.events.emit(EVENT_DESTROY, index);
     return status !== 0 && this.table.delete(index);
   }
 
