@@ -160,6 +160,7 @@ export class Control {
     w[r + IF.IF_MAC_LO] = port.mac?.lo ?? 0;
     w[r + IF.IF_MAC_HI] = port.mac?.hi ?? 0;
     w[r + IF.IF_MTU] = port.mtu;
+    w[r + IF.IF_MSS_CLAMP] = port.mssClamp;
     w[r + IF.IF_ZONE] = tableZone(port.zone);
     w[r + IF.IF_VLAN] = port.vlan;
     w[r + IF.IF_FILTER] = port.ethertypes;

@@ -2,6 +2,7 @@
  * Ports and zones: the sections that all others refer to by name.
  */
 import { ALLOW_ALL, ALLOW_ARP, ALLOW_IPV4, ALLOW_IPV6 } from '../../dataplane/interfaces.ts';
+import { MSS_OFF, MSS_PMTU } from '../../dataplane/mss.ts';
 import { formatMac } from '../../dataplane/wire/address.ts';
 import { DEFAULTS, MAX_CONFIGURED_PORTS } from './defaults.ts';
 import { isTreeMap, type TreeMap } from './document.ts';
@@ -92,6 +93,7 @@ function normalizePort(reader: Reader, name: string, number: number, value: unkn
     mac: given.mac ?? (kind === 'packet' || kind === 'host' || isVlan ? null : macOf(name, number)),
     addresses,
     mtu: given.mtu ?? DEFAULTS['ports.NAME.mtu'],
+    mssClamp: given['mss-clamp'] === 'pmtu' ? MSS_PMTU : (given['mss-clamp'] ?? MSS_OFF),
     vlan: given.vlan ?? 0,
     parent: -1,
     up: given.up ?? DEFAULTS['ports.NAME.up'],

@@ -68,6 +68,13 @@ const portMtu = leaf(
   (input) => (Number(input) < MIN_MTU4 ? `a port without IPv6 may go down to ${MIN_MTU4}` : ''),
 );
 
+/** The highest is an IPv4 datagram of 65535 bytes less its headers. */
+const mssClamp = leaf(
+  'pmtu or a number from 64 to 65495',
+  (input) => (input === 'pmtu' ? ('pmtu' as const) : integerIn(64, 65495)(input)),
+  () => 'pmtu: whatever fits the MTU of both links',
+);
+
 export const portSchema = map({
   kind: oneOf(['tap', 'packet', 'host', 'pcap', 'memory']).optional(),
   ifname: interfaceName.optional(),
@@ -75,6 +82,7 @@ export const portSchema = map({
   mac: mac.optional(),
   addresses: portAddresses.optional(),
   mtu: portMtu.optional(),
+  'mss-clamp': mssClamp.optional(),
   vlan: integer(1, 4094).optional(), // IEEE 802.1Q: 0 and 4095 are reserved
   parent: reference.optional(),
   up: boolean.optional(),

@@ -79,6 +79,8 @@ export interface PortConfig {
   mac: MacValue | null;
   addresses: PrefixValue[];
   mtu: number;
+  /** MSS clamping of TCP handshakes that cross the port: bytes, `MSS_PMTU` (−1) to the path's MTU, 0 none. */
+  mssClamp: number;
   /** VLAN identifier, 0: none; and the number of the port that carries the tag, −1: none. */
   vlan: number;
   parent: number;

@@ -35,6 +35,7 @@ const FIRST_OF_STAGE: Readonly<Record<string, string>> = {
   ENGINE_STALE: 'offload-lookup',
   IPV6_DISABLED: 'link-input',
   SECURITY_GROUP: 'forward-filter',
+  FRAG_DUP: 'reassembly',
 };
 
 /** The stage that usually gives a reason. */
