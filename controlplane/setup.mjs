@@ -185,6 +185,8 @@ function build() {
     say('the build failed: see the messages above');
     return false;
   }
+  const fold = join(root, 'controlplane', 'fold.mjs');
+  if (existsSync(fold) && !run(process.execPath, [fold])) return false;
   writeFileSync(stamp, state); // the state from before: a file saved during the build is built again
   return true;
 }
