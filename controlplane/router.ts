@@ -13,6 +13,7 @@ import type { Port } from '../dataplane/ports/port.ts';
 import { CLOCK, createTables, DEFAULT_SIZES, Tables } from '../dataplane/tables.ts';
 import { type Config, normalizeConfig } from './config/index.ts';
 import { Control } from './control.ts';
+import { engineOptions, type Mismatch, OffloadApi } from './offload.ts';
 import type { Event } from './protocol.ts';
 import { type Counters, readCounters } from './show/counters.ts';
 
@@ -27,6 +28,13 @@ export interface RouterOptions {
   slots?: { small: number; large: number };
   /** Makes the engine wrong on purpose (FAULT_* of dataplane/fastpath.ts): proves that verify notices. Tests only. */
   engineFault?: number;
+  /**
+   * Sees the first `offload.inspect-first` packets of every connection before the engine may have it (parental control,
+   * content filters): false keeps the connection on the slow path for good. The bytes are valid during the call only.
+   */
+  inspect?: (seen: { packet: Uint8Array; port: number; reply: boolean }) => boolean;
+  /** Called with both frames when verify has found a difference (controlplane/offload.ts writes them to a file). */
+  mismatch?: (mismatch: Mismatch, milliseconds: number) => void;
   /** Replaces a port's memory port by another (wrappers, capture files). */
   port?: (name: string, number: number, inner: MemoryPort) => Port;
 }
@@ -48,6 +56,8 @@ export class Router {
   readonly path: Path;
   readonly control: Control;
   readonly frames: Frames;
+  /** Switches, multicast entries and flushes of the offload engine. */
+  readonly offload: OffloadApi;
   private readonly memory: MemoryPort[] = [];
   private readonly byName = new Map<string, number>();
   private pending: Event[] = [];
@@ -75,16 +85,15 @@ export class Router {
     this.path = new Path(this.tables, this.frames, ports, this.punt(), {
       seed,
       shared: false,
-      offload: offload
-        ? {
-            programAfter: config.offload.programAfter,
-            rate: 0,
-            inspectFirst: 0,
-            verify: config.offload.mode === 'verify',
-            fault: options.engineFault ?? 0,
-          }
-        : null,
+      offload: engineOptions(config.offload, options.engineFault ?? 0),
     });
+    const { fast } = this.path;
+    const { inspect, mismatch } = options;
+    if (fast !== null && inspect !== undefined)
+      fast.policy.inspect = (p, u8) => inspect({ packet: u8.subarray(p.l3, p.end), port: p.port, reply: p.dir !== 0 });
+    if (fast !== null && mismatch !== undefined)
+      fast.onMismatch = (what, engine, slow) => mismatch({ what, engine, slow }, this.tables.now());
+    this.offload = new OffloadApi(this.tables, config);
     this.control = new Control(
       this.tables,
       config,

@@ -69,6 +69,7 @@ import {
 } from './interfaces.ts';
 import { NEIGH_GEN, NUD_DELAY, NUD_PERMANENT, NUD_PROBE, NUD_REACHABLE } from './neighbours.ts';
 import { ESP, IPV6_IN_IP, TCP, UDP } from './parse.ts';
+import { Replicator } from './replicate.ts';
 import * as T from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 import { delta, fold, halves, sumRange } from './wire/sum.ts';
@@ -109,6 +110,7 @@ export class FastPath {
   private readonly counters: Float64Array;
   private readonly levels: FlowTable[] = [];
   private readonly spec = newFlowSpec();
+  private readonly replicator: Replicator;
   private readonly homes = new Int32Array(BURST);
   private readonly fault: number;
   /** Verify: what the engine made of the packet that the path walks now; `expected` false when there was no hit. */
@@ -135,6 +137,7 @@ export class FastPath {
     this.tables = tables;
     this.frames = frames;
     this.counters = tables.counters;
+    this.replicator = new Replicator(tables.multicast, frames, tables.interfaces.words);
     this.verify = options.verify;
     this.fault = options.fault;
     this.shadow = new ArrayBuffer(options.verify ? 65536 + 256 : 256);
@@ -228,17 +231,29 @@ export class FastPath {
   hit(k: number, slot: number, port: number, epoch: number, egress: Egress): boolean {
     const home = this.homes[k];
     if (home < 0) {
+      if (this.tables.multicast.count !== 0 && this.replicate(slot, port, egress)) return true;
       this.counters[T.C_ENGINE + EX.EX_MISS]++;
       return false;
     }
     const length =
       home < 0x40000000 ? this.hit4(home, slot, port, epoch) : this.hit6(home & 0x3fffffff, slot, port, epoch);
     if (length < 0) {
+      if (this.tables.multicast.count !== 0 && this.replicate(slot, port, egress)) return true;
       this.counters[T.C_ENGINE - length]++;
       return false;
     }
     if (this.verify) return false;
     egress.queue(slot, this.outPort, length);
+    return true;
+  }
+
+  /** An explicit multicast entry may have the frame; verify has nothing to compare it with. */
+  private replicate(slot: number, port: number, egress: Egress): boolean {
+    const etherType = this.frames.u16[(this.frames.meta[slot * META_WORDS + META_OFF] + 12) >> 1];
+    if ((etherType !== 0x0008 && etherType !== 0xdd86) || this.frames.meta[slot * META_WORDS + META_LEN] < 42)
+      return false;
+    if (!this.replicator.forward(slot, port, this.now, egress)) return false;
+    this.counters[T.C_ENGINE + EX.EX_MULTICAST]++;
     return true;
   }
 

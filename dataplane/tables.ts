@@ -14,6 +14,7 @@ import { Extensions } from '../conntrack/extensions.ts';
 import { NatRules } from '../conntrack/nat-rules.ts';
 import { type ConntrackBuffers, ConntrackTable } from '../conntrack/table.ts';
 import { CFG_WORDS } from '../conntrack/timeouts.ts';
+import { MulticastTable } from '../offload/multicast.ts';
 import { type FlowBuffers, FlowTable } from '../offload/table.ts';
 import { REASONS } from './drop.ts';
 import { FilterTable } from './filter.ts';
@@ -21,6 +22,7 @@ import { InterfaceTable, MAX_PORTS } from './interfaces.ts';
 import { NeighbourTable } from './neighbours.ts';
 import { NextHopTable } from './nexthops.ts';
 import { RouteTable } from './routes.ts';
+import { sharedAligned } from './wire/aligned.ts';
 
 export const CLOCK = 0;
 export const EPOCH = 1;
@@ -108,6 +110,7 @@ export interface TableBuffers {
   helperPorts: SharedArrayBuffer;
   flows: FlowBuffers | null;
   cachedFlows: FlowBuffers | null;
+  multicast: SharedArrayBuffer;
   /** 65536 bits each for UDP and TCP: ports that a built-in protocol of the router listens on. */
   services: SharedArrayBuffer;
 }
@@ -132,8 +135,9 @@ export function createTables(sizes: TableSizes, seed: number): TableBuffers {
     expectations: new SharedArrayBuffer(ExpectTable.bytes(sizes.expectations)),
     extensions: new SharedArrayBuffer(Extensions.bytes(sizes.extensions)),
     helperPorts: new SharedArrayBuffer(2 * 65536 + 64),
-    flows: sizes.flows > 0 ? FlowTable.create(sizes.flows) : null,
-    cachedFlows: sizes.cachedFlows > 0 ? FlowTable.create(sizes.cachedFlows) : null,
+    flows: sizes.flows > 0 ? FlowTable.create(sizes.flows, sharedAligned) : null,
+    cachedFlows: sizes.cachedFlows > 0 ? FlowTable.create(sizes.cachedFlows, sharedAligned) : null,
+    multicast: new SharedArrayBuffer(MulticastTable.bytes()),
     services: new SharedArrayBuffer(2 * 8192),
   };
   new Int32Array(buffers.control)[WORKERS] = sizes.workers;
@@ -160,6 +164,8 @@ export class Tables {
   /** The engine's flow tables, in the order in which they are asked: hardware, then the software flow cache. */
   readonly flows: FlowTable | null;
   readonly cachedFlows: FlowTable | null;
+  /** The engine's multicast entries. */
+  readonly multicast: MulticastTable;
   readonly services: Uint8Array;
 
   /** @param worker 0 … workers − 1 for packet workers; `workers` is the main thread's own row */
@@ -182,6 +188,7 @@ export class Tables {
     const seed = new Int32Array(buffers.conntrack.control)[9];
     this.flows = buffers.flows === null ? null : new FlowTable(buffers.flows, seed);
     this.cachedFlows = buffers.cachedFlows === null ? null : new FlowTable(buffers.cachedFlows, seed);
+    this.multicast = new MulticastTable(buffers.multicast);
     this.services = new Uint8Array(buffers.services);
   }
 

@@ -23,9 +23,8 @@
  * Writers (the workers that program, and the control plane) take one lock; readers take none. An entry is taken out by
  * one store to KEY and its place is only used again after `grace`, so that a reader never sees half of another flow.
  *
- * This file imports nothing but the way to aligned memory: the engine knows packets only as words.
+ * This file imports nothing: the engine knows packets only as words.
  */
-import { sharedAligned } from '../dataplane/wire/aligned.ts';
 
 export const FLOW4_WORDS = 16;
 export const F4_SRC = 0;
@@ -108,6 +107,9 @@ export interface FlowBuffers {
   live4: SharedArrayBuffer;
   live6: SharedArrayBuffer;
 }
+
+export type AlignedMemory = (bytes: number) => { buffer: SharedArrayBuffer; lead: number };
+const unaligned: AlignedMemory = (bytes) => ({ buffer: new SharedArrayBuffer(bytes), lead: 0 });
 
 /** One entry to be, in words; the caller owns and reuses it. */
 export interface FlowSpec {
@@ -222,10 +224,11 @@ export class FlowTable {
     return FlowTable.places(entries) * (FLOW4_WORDS + FLOW6_WORDS + 2 * AUX_WORDS + 2) * 4;
   }
 
-  static create(entries: number): FlowBuffers {
+  /** @param aligned gives shared memory and the bytes to leave out, so that an entry begins a cache line */
+  static create(entries: number, aligned: AlignedMemory = unaligned): FlowBuffers {
     const places = FlowTable.places(entries);
-    const four = sharedAligned(places * FLOW4_WORDS * 4);
-    const six = sharedAligned(places * FLOW6_WORDS * 4);
+    const four = aligned(places * FLOW4_WORDS * 4);
+    const six = aligned(places * FLOW6_WORDS * 4);
     const buffers = {
       control: new SharedArrayBuffer(CONTROL_WORDS * 4),
       flows4: four.buffer,

@@ -184,6 +184,9 @@ export const offloadSchema = map({
   mode: oneOf(['off', 'on', 'verify'], ON_OFF as Map<unknown, 'off' | 'on' | 'verify'>).optional(),
   entries: integer(0, MAX_FLOW_ENTRIES).optional(),
   'program-after': integer(1, 1_000_000).optional(),
+  rate: integer(0, 10_000_000).optional(),
+  latency: integer(0, 10_000).optional(),
+  'inspect-first': integer(0, 1000).optional(),
   engine: oneOf(['emulated', 'kernel']).optional(),
   'flow-cache': map({ entries: integer(0, MAX_FLOW_ENTRIES).optional() }).optional(),
 });

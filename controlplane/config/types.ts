@@ -234,6 +234,12 @@ export interface OffloadConfig {
   entries: number;
   /** Packets of a connection, both directions together, before it is programmed. */
   programAfter: number;
+  /** Entries that the modelled hardware programs a second; 0: any number. */
+  rate: number;
+  /** Milliseconds until a programmed entry is used. */
+  latency: number;
+  /** Packets of a connection that are inspected before it is programmed; 0: none. */
+  inspectFirst: number;
   engine: 'emulated' | 'kernel';
   /** Entries of the software flow cache below the engine; 0: none. */
   flowCacheEntries: number;
