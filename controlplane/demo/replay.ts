@@ -6,8 +6,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openCapture } from '../../dataplane/ports/capture-reader.ts';
 import { addressFromBytes, formatAddress } from '../../dataplane/wire/address.ts';
@@ -26,7 +25,7 @@ import {
 } from '../replay/packet.ts';
 import type { ReplayReport } from '../replay/report.ts';
 import { type Check, CheckError } from './check.ts';
-import { CLIENT4, CLIENT6, commandFile, packageRoot, ROUTER_WAN4 } from './world.ts';
+import { CLIENT4, CLIENT6, commandFile, packageRoot, ROUTER_WAN4, temporaryFolder } from './world.ts';
 
 interface Frame {
   bytes: Uint8Array;
@@ -49,9 +48,7 @@ const INSIDE = ['192.168.1.0/24', '2001:db8:1::/64'];
 
 /** Plays the capture twice. Throws CheckError when the command fails. */
 export function playCapture(capture = join(packageRoot(), CAPTURE)): Played {
-  const folder = mkdtempSync(join(tmpdir(), 'sluice-demo-'));
-  const sweep = (): void => rmSync(folder, { recursive: true, force: true });
-  process.once('exit', sweep);
+  const { folder, sweep } = temporaryFolder();
   try {
     const first = run(capture, join(folder, 'first'));
     const second = run(capture, join(folder, 'second'));
@@ -65,7 +62,6 @@ export function playCapture(capture = join(packageRoot(), CAPTURE)): Played {
     };
   } finally {
     sweep();
-    process.off('exit', sweep);
   }
 }
 

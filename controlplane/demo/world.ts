@@ -41,6 +41,24 @@ export function commandFile(): string {
   return file;
 }
 
+/** A new folder of temporary files, and what removes it; at the process's exit it goes too. Throws LabError. */
+export function temporaryFolder(): { folder: string; sweep: () => void } {
+  let folder: string;
+  try {
+    folder = mkdtempSync(join(tmpdir(), 'sluice-demo-'));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new LabError(tmpdir(), 'to make a folder there', `${code}`, 'set TMPDIR to a folder that you may write');
+  }
+  const remove = (): void => rmSync(folder, { recursive: true, force: true });
+  process.once('exit', remove);
+  const sweep = (): void => {
+    remove();
+    process.off('exit', remove);
+  };
+  return { folder, sweep };
+}
+
 export interface World {
   readonly lab: Lab;
   /** Namespaces. */
@@ -71,14 +89,17 @@ export async function buildWorld(options: WorldOptions = {}): Promise<World> {
   const command = commandFile();
   const source = options.config ?? join(packageRoot(), 'examples', 'demo.yaml');
   const say = options.say ?? (() => {});
-  const lab = new Lab();
-  const folder = mkdtempSync(join(tmpdir(), 'sluice-demo-'));
-  const sweep = (): void => rmSync(folder, { recursive: true, force: true });
-  process.once('exit', sweep);
+  const { folder, sweep } = temporaryFolder();
+  let lab: Lab;
+  try {
+    lab = new Lab();
+  } catch (error) {
+    sweep();
+    throw error;
+  }
   const close = (): void => {
     lab.close();
     sweep();
-    process.off('exit', sweep);
   };
   try {
     // A socket of its own, so that a router which runs on this machine already is not in the way.
