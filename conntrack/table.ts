@@ -96,9 +96,10 @@ export class ConntrackTable {
   readonly max: number;
   readonly capacity: number;
   private readonly control: Int32Array;
-  private readonly heads: Int32Array;
+  /** Bucket heads, and the mask that takes a hash to one (read by dataplane/touch.ts). */
+  readonly heads: Int32Array;
   private readonly locks: Int32Array;
-  private readonly mask: number;
+  readonly mask: number;
   private readonly seed: number;
   private readonly worker: number;
   private readonly mine: number;
@@ -149,6 +150,10 @@ export class ConntrackTable {
     control[EPOCH] = 2;
     for (let w = 0; w < MAX_WORKERS; w++) control[WORKER + 4 * w + W_EPOCH] = OFFLINE;
     return buffers;
+  }
+
+  get buckets(): number {
+    return this.heads.length;
   }
 
   get count(): number {
