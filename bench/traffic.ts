@@ -3,10 +3,11 @@
  *
  * A master holds every frame once, 64 bytes apart, in arrival order (a randomly visited master costs a cache miss of its
  * own, which no router is to blame for). The port copies each frame into a slot before it is routed and copies what
- * leaves to an output ring, as a packet generator in memory does. Frames are 60 bytes (64 with the FCS).
+ * leaves to an output ring, as a packet generator in memory does. Frames are 60 bytes (64 with the FCS), IPv6 62.
  */
 import { type Frames, META_LEN, META_OFF, META_PORT, META_WORDS } from '../dataplane/frames.ts';
 import { newPortCounters, type Port } from '../dataplane/ports/port.ts';
+import { CACHE_LINE, privateAligned } from '../dataplane/wire/aligned.ts';
 
 const STRIDE = 16; // words; a frame begins at byte 2, so that its IP header is 4-aligned
 const FRAME = 60;
@@ -23,7 +24,7 @@ export class MasterPort implements Port {
   readonly bytes: Uint8Array;
   readonly count: number;
   readonly length: number;
-  /** Frames still to play; Infinity plays round and round. */
+  /** Frames still to play, round and round the master; an int32, so that counting it down allocates nothing. */
   left = 0;
   /** Frames that left here. */
   sent = 0;
@@ -36,8 +37,9 @@ export class MasterPort implements Port {
     this.number = number;
     this.count = count;
     this.length = family === 4 ? FRAME : FRAME6;
-    this.master = new Int32Array(count * STRIDE);
-    this.bytes = new Uint8Array(this.master.buffer);
+    const memory = privateAligned(count * CACHE_LINE);
+    this.master = new Int32Array(memory.buffer, memory.lead, count * STRIDE);
+    this.bytes = new Uint8Array(memory.buffer, memory.lead, count * CACHE_LINE);
   }
 
   rxBurst(frames: Frames, slots: Int32Array, max: number): number {
@@ -83,6 +85,30 @@ export class MasterPort implements Port {
     return new Uint8Array(this.out.buffer, at, this.length);
   }
 
+  /** Puts the master into a random order (Fisher–Yates over an xorshift generator): the same for the same seed. */
+  shuffle(seed: number): void {
+    const words = this.master;
+    let state = seed | 1;
+    for (let n = this.count - 1; n > 0; n--) {
+      state ^= state << 13;
+      state ^= state >>> 17;
+      state ^= state << 5;
+      const a = n * STRIDE;
+      const b = ((state >>> 0) % (n + 1)) * STRIDE;
+      for (let k = 0; k < STRIDE; k++) {
+        const word = words[a + k];
+        words[a + k] = words[b + k];
+        words[b + k] = word;
+      }
+    }
+    this.at = 0;
+  }
+
+  /** Starts again with the master's first frame. */
+  rewind(): void {
+    this.at = 0;
+  }
+
   close(): void {}
 }
 
@@ -93,24 +119,31 @@ export interface Endpoint {
 }
 
 /** Writes an Ethernet + IPv4/IPv6 + UDP frame (60 or 62 bytes) as the n-th of a master. */
-export function writeUdp(port: MasterPort, n: number, dstMac: number[], srcMac: number[], src: Endpoint, dst: Endpoint): void {
+export function writeUdp(
+  port: MasterPort,
+  n: number,
+  dstMac: number[],
+  srcMac: number[],
+  src: Endpoint,
+  dst: Endpoint,
+): void {
   const b = port.bytes;
   const off = n * STRIDE * 4 + 2;
-  b.set(dstMac, off);
-  b.set(srcMac, off + 6);
+  put(b, off, dstMac);
+  put(b, off + 6, srcMac);
   const four = src.address.length === 4;
   const l3 = off + 14;
   const l4 = l3 + (four ? 20 : 40);
   const length = off + port.length - l4;
   if (four) {
-    b.set([0x08, 0x00, 0x45, 0, 0, port.length - 14, n >> 8, n, 0, 0, 64, 17, 0, 0], off + 12);
-    b.set(src.address, l3 + 12);
-    b.set(dst.address, l3 + 16);
+    put(b, off + 12, [0x08, 0x00, 0x45, 0, 0, port.length - 14, n >> 8, n, 0, 0, 64, 17, 0, 0]);
+    put(b, l3 + 12, src.address);
+    put(b, l3 + 16, dst.address);
     put16(b, l3 + 10, ~sum(b, l3, l3 + 20, 0));
   } else {
-    b.set([0x86, 0xdd, 0x60, 0, 0, 0, 0, length, 17, 64], off + 12);
-    b.set(src.address, l3 + 8);
-    b.set(dst.address, l3 + 24);
+    put(b, off + 12, [0x86, 0xdd, 0x60, 0, 0, 0, 0, length, 17, 64]);
+    put(b, l3 + 8, src.address);
+    put(b, l3 + 24, dst.address);
   }
   put16(b, l4, src.port);
   put16(b, l4 + 2, dst.port);
@@ -118,6 +151,10 @@ export function writeUdp(port: MasterPort, n: number, dstMac: number[], srcMac: 
   put16(b, l4 + 6, 0);
   const pseudo = sum(b, four ? l3 + 12 : l3 + 8, l4, 17 + length);
   put16(b, l4 + 6, ~sum(b, l4, l4 + length, pseudo) || 0xffff);
+}
+
+function put(b: Uint8Array, at: number, values: number[]): void {
+  for (let n = 0; n < values.length; n++) b[at + n] = values[n];
 }
 
 function put16(b: Uint8Array, at: number, value: number): void {
