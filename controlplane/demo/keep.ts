@@ -27,7 +27,7 @@ function advice({ client, server, process: child, socket }: World): string {
     show('link'),
     '',
     'Break it on purpose, and look at drops, neigh, route and link:',
-    `  ip -n ${server} link set sl-wan down    # and up again: routes over it are linkdown meanwhile`,
+    `  ip -n ${server} link set sl-wan down    # show link and route say so; the server loses its routes with it`,
     inside(server, `curl --max-time 3 -g http://[${CLIENT6}]/who  # unsolicited: FILTER_DROP`),
     `  ip -n ${server} link delete sl-wan      # the port is gone for good, the other goes on`,
     `  kill -TERM ${child.pid}    # the router ends and takes its devices with it`,
