@@ -65,12 +65,16 @@ export class Aging {
     return workers * WHEEL_WORDS * 4;
   }
 
-  /** Files a connection that has just been confirmed. */
-  add(index: number, now: number): void {
+  /** Makes this worker the owner of a private record: before it is published, since another may delete it at once. */
+  claim(index: number): void {
     const w = this.table.words;
     const c = index * CT_WORDS;
     w[c + CT_PORTS_IO] = (w[c + CT_PORTS_IO] & 0xff00ffff) | (this.owner << 16);
-    this.file(index, c, now >> TICK_SHIFT);
+  }
+
+  /** Files a connection of this worker's that has just been confirmed. */
+  add(index: number, now: number): void {
+    this.file(index, index * CT_WORDS, now >> TICK_SHIFT);
   }
 
   /** Files a record at the tick of its deadline, 1 to 62 ticks after `from`. */
@@ -91,6 +95,7 @@ export class Aging {
     const w = this.table.words;
     const next = w[c + CT_TIMER];
     const prev = w[c + CT_TIMER_PREV];
+    if (prev === 0) return; // its worker died before it could file it
     if (prev < 0) this.wheel[-prev - 1] = next;
     else w[(prev - 1) * CT_WORDS + CT_TIMER] = next;
     if (next !== 0) w[(next - 1) * CT_WORDS + CT_TIMER_PREV] = prev;

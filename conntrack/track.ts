@@ -197,6 +197,9 @@ export class Tracker {
   /** Completes a PPTP packet's port word with its source key; false: it belongs to no call. Set by the ALG's owner. */
   greKey: (p: Packet, key: number, now: number) => boolean = () => true;
 
+  /** Told of every record that is given back without having been a connection; set by the ALG's owner. */
+  released: (index: number) => void = () => {};
+
   /** Asked for every new connection: the expectation that it fulfils marks the record; set by the expectation table. */
   expected: (p: Packet, index: number, now: number) => boolean = () => false;
 
@@ -353,6 +356,7 @@ export class Tracker {
     const index = p.ct;
     const w = table.words;
     const c = index * CT_WORDS;
+    this.aging.claim(index);
     for (let attempt = 0; attempt < 3; attempt++) {
       table.clash = -1;
       if (table.insert(index, w[c + CT_HASH], table.hashOf(index, REPLY), now)) {
@@ -369,6 +373,7 @@ export class Tracker {
     const other = table.clash;
     if (other >= 0 && (other & 1) === ORIGINAL && this.sameOriginal(index, other >> 1)) {
       // Two packets of one flow at the same moment (parallel A and AAAA queries): the first record serves both.
+      this.released(index);
       table.discard(index);
       table.account(other >> 1, ORIGINAL, 1, p.end - p.l3);
       p.ct = other >> 1;
@@ -418,7 +423,10 @@ export class Tracker {
 
   /** Drops the private record of a packet that a later stage refused. */
   abandon(p: Packet): void {
-    if (p.fresh !== 0) this.table.discard(p.ct);
+    if (p.fresh !== 0) {
+      this.released(p.ct);
+      this.table.discard(p.ct);
+    }
     p.fresh = 0;
     p.ct = -1;
   }

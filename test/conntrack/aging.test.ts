@@ -39,6 +39,7 @@ function create({ table, aging }: World, now: number, deadline: number): number 
   table.words.set([serial, 1, 2], c + CT_O_SRC);
   table.words.set([1, serial, 3], c + CT_O_SRC + 4);
   table.words[c + CT_DEADLINE] = deadline;
+  aging.claim(index);
   expect(table.insert(index, table.hashOf(index, 0), table.hashOf(index, 1), now)).toBe(true);
   aging.add(index, now);
   return index;
@@ -166,6 +167,28 @@ describe('two workers', () => {
       }
     }
     expect(mine.table.count).toBe(0);
+  });
+
+  it('a connection deleted between its publication and its filing goes back to its owner: it was filed and free', () => {
+    const [theirs, mine] = worlds(2, 0, 64);
+    for (let n = 0; n < 3000; n++) {
+      const index = mine.table.alloc(0, 0);
+      expect(index).toBeGreaterThanOrEqual(0);
+      mine.table.words.set([++serial, 1, 2, KEY, 1, serial, 3], index * CT_WORDS + CT_O_SRC);
+      mine.table.words[index * CT_WORDS + CT_DEADLINE] = 1_000_000;
+      mine.aging.claim(index);
+      expect(mine.table.insert(index, mine.table.hashOf(index, 0), mine.table.hashOf(index, 1), 0)).toBe(true);
+      expect(theirs.table.delete(index)).toBe(true);
+      mine.aging.add(index, 0);
+      mine.aging.turn(0, 16);
+      for (let quiet = 0; quiet < 3; quiet++) {
+        mine.table.quiet();
+        theirs.table.quiet();
+      }
+    }
+    const records = new Set<number>();
+    for (let n = mine.table.alloc(0, 0); n >= 0; n = mine.table.alloc(0, 0)) records.add(n);
+    expect(records.size).toBe(mine.table.capacity);
   });
 
   it('what the other deletes out of the middle of a slot leaves its neighbours filed', () => {
