@@ -15,6 +15,10 @@
  *   21 REPLY_PORTS of a GRE call, raw; 0 else                 22 WANTED: announced port before NAT     23–31 spare
  *
  * Few at a time, so one lock serves all writers; readers ask COUNT first, which is 0 in most networks most of the time.
+ *
+ * A record is live as long as its time and its master last, also while its master is being made (a request in a
+ * connection's first packet); it counts for others once the master is confirmed. A record whose master ended without
+ * notice gives its place to the next one.
  */
 import type { Packet } from '../dataplane/wire/packet.ts';
 import { CT_GEN, CT_STATUS, CT_WORDS, IPS_CONFIRMED, IPS_DYING } from './record.ts';
@@ -106,15 +110,20 @@ export class ExpectTable {
     return HEADS + ((h ^ (h >>> 16)) & (BUCKETS - 1));
   }
 
-  private valid(r: number, now: number): boolean {
+  /** Its time has not come, and its master is the one that made it. The keys of a call have no time of their own. */
+  private live(r: number, now: number): boolean {
     const w = this.words;
-    if (w[r + EXP_STATE] !== 1 || ((w[r + EXP_DEADLINE] - now) | 0) < 0) return false;
+    if (w[r + EXP_STATE] !== 1) return false;
+    if ((w[r + EXP_FLAGS] & EXP_KEYMAP) === 0 && ((w[r + EXP_DEADLINE] - now) | 0) < 0) return false;
     const c = (w[r + EXP_MASTER] - 1) * CT_WORDS;
     const words = this.conntrack.words;
-    return (
-      words[c + CT_GEN] === w[r + EXP_MASTER_GEN] &&
-      (words[c + CT_STATUS] & (IPS_CONFIRMED | IPS_DYING)) === IPS_CONFIRMED
-    );
+    return words[c + CT_GEN] === w[r + EXP_MASTER_GEN] && (words[c + CT_STATUS] & IPS_DYING) === 0;
+  }
+
+  /** Live, and its master is there for all to see. */
+  private valid(r: number, now: number): boolean {
+    const c = (this.words[r + EXP_MASTER] - 1) * CT_WORDS;
+    return this.live(r, now) && (this.conntrack.words[c + CT_STATUS] & IPS_CONFIRMED) !== 0;
   }
 
   /** Number of the expectation that the packet of a new connection fulfils, or −1. */
@@ -193,7 +202,7 @@ export class ExpectTable {
       n = w[FIRST + (n - 1) * EXP_WORDS]
     ) {
       const r = FIRST + (n - 1) * EXP_WORDS;
-      if (w[r + EXP_KEY] !== spec.key || w[r + EXP_PORTS] >>> 16 !== spec.ports >>> 16 || !this.valid(r, now)) continue;
+      if (w[r + EXP_KEY] !== spec.key || w[r + EXP_PORTS] >>> 16 !== spec.ports >>> 16 || !this.live(r, now)) continue;
       if (((w[r + EXP_FLAGS] ^ spec.flags) & EXP_KEYMAP) !== 0) continue;
       let same = true;
       for (let k = 0; k < 4 && same; k++) same = w[r + EXP_DST + k] === spec.dst[k];
@@ -219,7 +228,7 @@ export class ExpectTable {
         if (free < 0) free = n;
         continue;
       }
-      if (!this.valid(r, now)) {
+      if (!this.live(r, now)) {
         this.unlink(n);
         if (free < 0) free = n;
         continue;
@@ -312,7 +321,7 @@ export class ExpectTable {
         w[r + EXP_MASTER] === master + 1 &&
         w[r + EXP_WANTED] === wanted &&
         (w[r + EXP_KEY] & 0xff) === proto &&
-        this.valid(r, now)
+        this.live(r, now)
       )
         return n;
     }

@@ -1,10 +1,11 @@
 /**
  * Extensions: what only connections with a helper need, in records beside the connection table.
  *
- *   record, 16 words
+ *   record, 20 words
  *   0–7  the helper's own state (helpers/helper.ts)
  *   8–10 sequence adjustment of ORIGINAL: POSITION, BEFORE, AFTER       11–13 of REPLY
  *   14   connection + 1; 0 free                                         15    its generation
+ *   16   where ORIGINAL's last edited segment began   17 REPLY's        18    bits 0, 1: that there was one    19 spare
  *
  * CT_HELPER of a connection holds the helper's number and, from bit 8, the number of its extension + 1.
  *
@@ -15,12 +16,14 @@
 import { CT_GEN, CT_HELPER, CT_STATUS, CT_WORDS, IPS_SEQ_ADJUST } from './record.ts';
 import type { ConntrackTable } from './table.ts';
 
-export const EXT_WORDS = 16;
+export const EXT_WORDS = 20;
 const POSITION = 8;
 const BEFORE = 9;
 const AFTER = 10;
 const OWNER = 14;
 const OWNER_GEN = 15;
+const EDITED_AT = 16;
+const EDITED = 18;
 
 export class Extensions {
   readonly words: Int32Array;
@@ -46,14 +49,29 @@ export class Extensions {
     if (number !== 0) return (number - 1) * EXT_WORDS;
     for (let probe = 0; probe < this.capacity; probe++) {
       const n = (this.hint + probe) % this.capacity;
-      if (Atomics.compareExchange(this.words, n * EXT_WORDS + OWNER, 0, index + 1) !== 0) continue;
+      const owner = this.words[n * EXT_WORDS + OWNER];
+      if (owner !== 0 && !this.orphaned(n, owner - 1)) continue;
+      if (Atomics.compareExchange(this.words, n * EXT_WORDS + OWNER, owner, index + 1) !== owner) continue;
       this.hint = n + 1;
       this.words.fill(0, n * EXT_WORDS, n * EXT_WORDS + OWNER);
+      this.words[n * EXT_WORDS + EDITED] = 0;
       this.words[n * EXT_WORDS + OWNER_GEN] = words[c + CT_GEN];
       words[c + CT_HELPER] = (words[c + CT_HELPER] & 0xff) | ((n + 1) << 8);
       return n * EXT_WORDS;
     }
     return -1;
+  }
+
+  /** True when the owner's record has been another connection's since: it ended where nobody gave its extension back. */
+  private orphaned(n: number, owner: number): boolean {
+    return this.conntrack.words[owner * CT_WORDS + CT_GEN] !== this.words[n * EXT_WORDS + OWNER_GEN];
+  }
+
+  /** Extensions in use; counts, for views and tests. */
+  get count(): number {
+    let used = 0;
+    for (let n = 0; n < this.capacity; n++) if (this.words[n * EXT_WORDS + OWNER] !== 0) used++;
+    return used;
   }
 
   /** Word index of a connection's extension, or −1. */
@@ -69,7 +87,7 @@ export class Extensions {
     const number = words[c + CT_HELPER] >>> 8;
     if (number === 0) return;
     words[c + CT_HELPER] &= 0xff;
-    Atomics.store(this.words, (number - 1) * EXT_WORDS + OWNER, 0);
+    Atomics.compareExchange(this.words, (number - 1) * EXT_WORDS + OWNER, index + 1, 0);
   }
 
   // --- sequence adjustment -----------------------------------------------------------------------------------------
@@ -86,6 +104,17 @@ export class Extensions {
       w[s + AFTER] = (w[s + AFTER] + change) | 0;
     }
     Atomics.or(this.conntrack.words, index * CT_WORDS + CT_STATUS, IPS_SEQ_ADJUST);
+  }
+
+  /** Remembers that the segment at `seq` was edited: sent again, it must be edited again. */
+  noteEdit(e: number, dir: number, seq: number): void {
+    this.words[e + EDITED_AT + dir] = seq;
+    this.words[e + EDITED] |= 1 << dir;
+  }
+
+  /** True for the segment that was edited last, which its sender sends again. */
+  isAgain(e: number, dir: number, seq: number): boolean {
+    return (this.words[e + EDITED] & (1 << dir)) !== 0 && this.words[e + EDITED_AT + dir] === seq;
   }
 
   /** What is added to sequence number `seq` (as the sender knows it) of direction `dir`. */

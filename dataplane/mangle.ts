@@ -88,11 +88,16 @@ export const ALG_LOOSE = 1;
 export const ALG_BOUNCE = 2;
 export const ALG_ENABLED = 4;
 
-const MAX_PAYLOAD = 4096;
+/** Longest payload that is edited: any, also a super-frame's. */
+const MAX_PAYLOAD = 65535;
 const TEXT_ROOM = 128;
+/** Announced ports below this one are never opened: they are services, and no client has a reason to offer one. */
+const LOWEST_PORT = 1024;
 /** Ports that are tried for an announced endpoint. */
 const PORT_TRIES = 256;
+/** Class of a call's keys, and how many of them a control connection has at most (two for each direction of a call). */
 const GRE_CLASS_KEYS = 15;
+const CALL_KEYS = 8;
 
 export class Mangler {
   readonly expectations: ExpectTable;
@@ -246,6 +251,7 @@ export class Mangler {
     x.loose = (options & ALG_LOOSE) !== 0;
     x.bounce = (options & ALG_BOUNCE) !== 0;
     x.seq = p.proto === TCP ? be32(this.frames.u8, p.l4 + 4) : 0;
+    x.again = p.proto === TCP && this.extensions.isAgain(extension, p.dir, x.seq);
     x.state = this.extensions.words;
     x.stateAt = extension;
     x.count = 0;
@@ -372,8 +378,10 @@ export class Mangler {
    * not be made. A port is kept when it is free among the expectations, else the next free one is taken (as nf_nat_ftp).
    */
   private expect(p: Packet, helper: Helper, f: Finding, now: number): number {
-    if (f.proto === GRE) return this.expectCall(p, helper, f, now);
+    if (f.proto === GRE) return this.expectCall(p, f, now);
     const x = this.context;
+    // What names itself in text may name anything; where nothing is named (TFTP) it is the connection's own port.
+    if (f.port < LOWEST_PORT && f.port !== x.sport) return -1;
     const spec = this.spec;
     const w = this.table.words;
     const c = p.ct * CT_WORDS;
@@ -436,7 +444,7 @@ export class Mangler {
   }
 
   /** One direction of a PPTP call (helpers/pptp.ts has the picture), and its keys. */
-  private expectCall(p: Packet, helper: Helper, f: Finding, now: number): number {
+  private expectCall(p: Packet, f: Finding, now: number): number {
     const w = this.table.words;
     const c = p.ct * CT_WORDS;
     const spec = this.spec;
@@ -467,8 +475,7 @@ export class Mangler {
     spec.flags |= EXP_KEYMAP;
     spec.class = GRE_CLASS_KEYS;
     spec.timeout = 1_000_000;
-    this.expectations.add(spec, 8, now);
-    void helper;
+    this.expectations.add(spec, CALL_KEYS, now);
     return toKey;
   }
 
@@ -535,7 +542,10 @@ export class Mangler {
       const sum = ~fold(sumRange(u16, i32, u8, p.l4, p.end, pseudoHeader(p, size))) & 0xffff;
       u16[field] = sum === 0 && p.proto === UDP ? 0xffff : sum;
     }
-    if (p.proto === TCP && real !== 0) this.extensions.record(p.ct, p.dir, x.seq, real);
+    if (p.proto === TCP) {
+      this.extensions.noteEdit(x.stateAt, p.dir, x.seq);
+      if (real !== 0) this.extensions.record(p.ct, p.dir, x.seq, real);
+    }
     return ALG_PASS;
   }
 

@@ -167,8 +167,12 @@ function newLine(): void {
   begin = -1;
 }
 
-/** True when a line of this direction is known to begin with this segment. */
+/**
+ * True when a line of this direction is known to begin with this segment. A command that was rewritten is known for longer
+ * than two lines: left as it is when it is sent again, it would not be the stream that its receiver has begun to read.
+ */
 function isLineStart(c: HelperContext): boolean {
+  if (c.again) return true;
   const s = c.state;
   const known = (s[c.stateAt + FLAGS] >>> (KNOWN + 2 * c.dir)) & 3;
   const starts = c.stateAt + STARTS + 2 * c.dir;

@@ -106,6 +106,8 @@ export interface HelperContext {
   nat: boolean;
   /** TCP: sequence number of the payload's first byte (host order int32). 0 otherwise. */
   seq: number;
+  /** TCP: this is the segment that was edited last, sent again: it begins as it did then. */
+  again: boolean;
   /** The helper's own words for this connection: STATE_WORDS from `stateAt`, all zero at first, shared by both directions. */
   state: Int32Array;
   stateAt: number;
@@ -180,6 +182,7 @@ export function newHelperContext(u8: Uint8Array): HelperContext {
     sportTranslated: 0,
     nat: false,
     seq: 0,
+    again: false,
     state: new Int32Array(STATE_WORDS),
     stateAt: 0,
     loose: false,
