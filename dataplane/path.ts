@@ -154,6 +154,7 @@ export class Path {
     tracker.expected = (p, index, now) => mangler.expected(p, index, now);
     tracker.greKey = (p, key, now) => mangler.greKey(p, key, now);
     tracker.ackOffset = (index, dir, p) => mangler.ackOffset(index, dir, p);
+    tracker.released = (index) => mangler.released(index);
     mangler.endConnection = (index) => tracker.end(index);
     const table = this.tables.conntrack;
     const released = table.onDelete;
@@ -679,13 +680,18 @@ export class Path {
     if (!this.mangler.concerns(p.ct)) return GO_ON;
     p.stage = D.STAGE_ALG;
     const result = this.mangler.stage(p, this.now);
-    if (result === ALG_PASS) return GO_ON;
-    return result === ALG_SEGMENT ? this.segmentForAlg(p) : this.drop(p, D.ALG_DROP);
+    if (result === ALG_PASS) {
+      if (p.proto !== TCP || p.gsoType !== 0 || p.end - p.l3 <= p.mtu) return GO_ON;
+      // A full segment grew beyond the link's MTU: two leave. Its sender could not know that it should send less.
+      const header = (this.frames.u8[p.l4 + 12] >> 4) << 2;
+      return this.segmentAlg(p, p.mtu - (p.l4 - p.l3) - header, false);
+    }
+    return result === ALG_SEGMENT ? this.segmentAlg(p, p.gsoSize, true) : this.drop(p, D.ALG_DROP);
   }
 
   /** A super-frame whose payload must change its length is cut first; each segment goes on from here by itself. */
-  private segmentForAlg(p: Packet): number {
-    const count = segment(this.frames, p.slot, p.gsoSize, this.segments);
+  private segmentAlg(p: Packet, size: number, again: boolean): number {
+    const count = size > 0 ? segment(this.frames, p.slot, size, this.segments) : -1;
     if (count < 0) return this.drop(p, D.NO_BUFFER);
     const { meta, u8 } = this.frames;
     for (let n = 0; n < count; n++) {
@@ -701,7 +707,7 @@ export class Path {
       q.tcpFlags = u8[q.l4 + 13];
       q.flags = 0;
       q.gsoType = q.gsoSize = 0;
-      this.finish(q, this.alg(q) || this.conntrackConfirm(q) || this.leave(q));
+      this.finish(q, (again ? this.alg(q) : GO_ON) || this.conntrackConfirm(q) || this.leave(q));
     }
     return this.consume(p);
   }
