@@ -76,7 +76,9 @@ export interface AllocTask {
 }
 
 /** memory.alloc: bytes that the heap grew per packet of the fast path, and garbage collections at full rate. */
-export async function alloc(task: AllocTask): Promise<{ bytes: number; packets: number; collections: number; seconds: number }> {
+export async function alloc(
+  task: AllocTask,
+): Promise<{ bytes: number; packets: number; collections: number; seconds: number }> {
   const options: WorldOptions = { family: 4, flows: 65_536, engine: true, workers: 1, huge: false };
   const station = new Station(openWorld(options).buffers, options);
   station.establish();

@@ -192,18 +192,28 @@ const PREFIXES: readonly [number, string][] = [
 export function formatValue(value: number, unit: Unit): string {
   if (!Number.isFinite(value)) return 'none';
   if (unit === 'ratio') return `${value.toFixed(2)} ×`;
-  if (unit === 's') return value < 1e-3 ? `${digits(value * 1e6)} µs` : value < 1 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`;
+  if (unit === 's')
+    return value < 1e-3 ? `${digits(value * 1e6)} µs` : value < 1 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`;
   if (unit === 'bytes') return `${digits(value)} bytes`;
   const text = unit === 'connections/s' ? ' connections/s' : unit;
   for (const [size, letter] of PREFIXES)
-    if (value >= size) return unit === 'connections/s' ? `${digits(value / size)} ${letter}${text.trimStart()}`.replace('kconn', 'k conn').replace('Mconn', 'M conn') : `${digits(value / size)} ${letter}${text}`;
+    if (value >= size)
+      return unit === 'connections/s'
+        ? `${digits(value / size)} ${letter}${text.trimStart()}`.replace('kconn', 'k conn').replace('Mconn', 'M conn')
+        : `${digits(value / size)} ${letter}${text}`;
   return `${digits(value)} ${text.trimStart()}`;
 }
 
 function digits(value: number): string {
   if (value === 0) return '0';
   const size = Math.abs(value);
-  return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : size >= 0.01 ? value.toFixed(2) : value.toExponential(1);
+  return size >= 100
+    ? value.toFixed(0)
+    : size >= 10
+      ? value.toFixed(1)
+      : size >= 0.01
+        ? value.toFixed(2)
+        : value.toExponential(1);
 }
 
 export function isSkipped(outcome: Result | Skipped): outcome is Skipped {

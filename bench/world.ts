@@ -7,8 +7,10 @@
  * the engine are the ones of a running router. Every flow is one UDP connection with a port and a server of its own, so
  * that the translation keeps its port (60000 to a server); both directions are played.
  */
-import { Control } from '../controlplane/control.ts';
+
 import { type Config, normalizeConfig } from '../controlplane/config/index.ts';
+import { Control } from '../controlplane/control.ts';
+import { REASONS } from '../dataplane/drop.ts';
 import { Frames } from '../dataplane/frames.ts';
 import { Path, type Punt } from '../dataplane/path.ts';
 import { adviseHugeAll, exactLead } from '../dataplane/ports/hugepages.ts';
@@ -23,7 +25,6 @@ import {
   type TableBuffers,
   Tables,
 } from '../dataplane/tables.ts';
-import { REASONS } from '../dataplane/drop.ts';
 import { EX_HITS } from '../offload/engine.ts';
 import { MasterPort, writeUdp } from './traffic.ts';
 
@@ -137,8 +138,14 @@ export class Station {
 
   private fill(first: number): void {
     const { family } = this.options;
-    const client = { address: family === 4 ? [10, 0, 0, 0] : [0x20, 1, 0xd, 0xb8, 0x10, ...new Array(11).fill(0)], port: 0 };
-    const server = { address: family === 4 ? [198, 18, 0, 0] : [0x20, 1, 0xd, 0xb8, 0x20, ...new Array(11).fill(0)], port: 4433 };
+    const client = {
+      address: family === 4 ? [10, 0, 0, 0] : [0x20, 1, 0xd, 0xb8, 0x10, ...new Array(11).fill(0)],
+      port: 0,
+    };
+    const server = {
+      address: family === 4 ? [198, 18, 0, 0] : [0x20, 1, 0xd, 0xb8, 0x20, ...new Array(11).fill(0)],
+      port: 4433,
+    };
     const seen = family === 4 ? { address: [203, 0, 113, 1], port: 0 } : client;
     const at = family === 4 ? 1 : 13;
     for (let n = 0; n < this.count; n++) {

@@ -1,0 +1,4 @@
+import type { Workload } from './workload.ts';
+export function liveWorkloads(): Workload[] {
+  return [];
+}
