@@ -34,15 +34,15 @@ export class ErrorLimiter {
       this.global = now;
       this.peers.fill(now);
     }
-    if (((this.global - now) | 0) < 0) this.global = now;
-    if (((this.global - now) | 0) >= GLOBAL_BURST * GLOBAL_INTERVAL) {
+    this.global = refill(this.global, now, GLOBAL_BURST * GLOBAL_INTERVAL);
+    if (((this.global - now) | 0) > (GLOBAL_BURST - 1) * GLOBAL_INTERVAL) {
       this.suppressed++;
       return false;
     }
     if (!exempt) {
       const n = (Math.imul(destination, 0x9e3779b1) >>> 22) & (PEERS - 1);
-      if (((this.peers[n] - now) | 0) < 0) this.peers[n] = now;
-      if (((this.peers[n] - now) | 0) >= PEER_BURST * PEER_INTERVAL) {
+      this.peers[n] = refill(this.peers[n], now, PEER_BURST * PEER_INTERVAL);
+      if (((this.peers[n] - now) | 0) > (PEER_BURST - 1) * PEER_INTERVAL) {
         this.suppressed++;
         return false;
       }
@@ -51,6 +51,15 @@ export class ErrorLimiter {
     this.global = (this.global + GLOBAL_INTERVAL) | 0;
     return true;
   }
+}
+
+/**
+ * A bucket's time, not before `now`. One that seems farther ahead than `most` has not been touched for half of the
+ * clock's round (24.8 days): it is full, not empty for the next 24.8 days.
+ */
+function refill(time: number, now: number, most: number): number {
+  const ahead = (time - now) | 0;
+  return ahead < 0 || ahead > most ? now : time;
 }
 
 /**
@@ -83,11 +92,32 @@ export function mayAnswer(p: Packet, frames: Frames, type: number): boolean {
   if ((p.rs0 | p.rs1 | p.rs2 | p.rs3) === 0) return false;
   // Packet Too Big and the unknown-option Parameter Problem may answer multicast.
   if (((p.rd0 & 0xff) === 0xff || p.groupMac !== 0) && type !== 2 && !(type === 4 && p.errorCode === 2)) return false;
-  if (p.proto === ICMPV6 && p.end > p.l4) {
-    const kind = frames.u8[p.l4];
-    if (kind < 128 || kind === 137) return false;
+  const kind = icmpv6Type(p, frames.u8);
+  return kind < 0 || (kind >= 128 && kind !== 137);
+}
+
+/**
+ * Type of the ICMPv6 message that the packet carries, or −1. Reads the chain for itself: a packet refused for one of its
+ * extension headers was not parsed to its end, and may be an error all the same (RFC 4443 §2.4(e.1)).
+ */
+function icmpv6Type(p: Packet, u8: Uint8Array): number {
+  let proto = u8[p.l3 + 6];
+  let at = p.l3 + 40;
+  for (let headers = 0; headers < 16; headers++) {
+    if (proto === ICMPV6) return at < p.end ? u8[at] : -1;
+    if (p.end - at < 8) return -1;
+    if (proto === 0 || proto === 43 || proto === 60) {
+      proto = u8[at];
+      at += (u8[at + 1] + 1) << 3;
+    } else if (proto === 51) {
+      proto = u8[at];
+      at += (u8[at + 1] + 2) << 2;
+    } else if (proto === 44) {
+      proto = u8[at];
+      at += 8;
+    } else return -1;
   }
-  return true;
+  return -1;
 }
 
 /**
