@@ -9,29 +9,62 @@
  * Port choice: the source port is kept while the resulting tuple is free (RFC 4787 §4.2.1 port preservation), else a free
  * one is sought from a random start, at most 240 look-ups (128 + 64 + 32 + 16), as nf_nat does.
  *
- * Not here: mapping and filtering behaviours other than endpoint-dependent ones, which are records of their own.
+ * That is the profile `linux`. Rules with other mapping or filtering behaviours keep mappings (mapping.ts, mapper.ts): there
+ * the source and its port come from the mapping, and a packet from outside to a mapped port is admitted or refused by
+ * its filtering. Hairpins: a packet from inside to an outside address and port that leads inside gets both sides
+ * translated at once, its source as if it had gone out (RFC 4787 REQ-9).
  */
 import type { Packet } from '../dataplane/wire/packet.ts';
+import type { Mapper } from './mapper.ts';
+import {
+  ADDRESS_DEPENDENT,
+  INDEPENDENT,
+  MAPPING_INBOUND,
+  MAPPING_LIMITED,
+  MAPPING_SECOND,
+  NM_INSIDE,
+  NM_KEY,
+  NM_OUTSIDE,
+  NM_PORTS,
+  NM_RULE,
+  NM_SCOPE,
+  NM_WORDS,
+} from './mapping.ts';
 import type { NatRules } from './nat-rules.ts';
 import {
+  HAIRPIN_INTERNAL,
+  HAS_TRIGGER,
   NAT_BYPASS,
   NAT_DMZ,
   NAT_DNAT,
   NAT_SNAT,
+  NAT_TRIGGER,
+  NH_OPTIONS,
+  NO_HAIRPIN,
+  NR_DST,
+  NR_DST_MASK,
+  NR_FLAGS,
   NR_FROM,
   NR_FROM_MASK,
   NR_KIND,
+  NR_LIMIT,
+  NR_POOL,
   NR_PORT_HI,
   NR_PORT_LO,
+  NR_PORTS,
   NR_PROTO,
+  NR_TIMEOUT,
   NR_TO,
   NR_TO_HI,
   NR_TO_LO,
   NR_WORDS,
+  NRF_MAPPED,
+  NRF_RANDOM,
 } from './nat-rules.ts';
 import { GRE, hasPorts, ICMP, ICMPV6, TCP } from './protocols.ts';
 import {
   CT_KEY,
+  CT_MAPPING,
   CT_O_DST,
   CT_O_PORTS,
   CT_O_SRC,
@@ -53,6 +86,12 @@ import type { ConntrackTable } from './table.ts';
 export const NAT_OK = 0;
 export const NAT_NO_PORT = 1;
 export const NAT_WITHOUT_ADDRESS = 2;
+/** There is a mapping, and its filtering refuses the sender. */
+export const NAT_REFUSED = 3;
+/** The source has as many sessions as it may have. */
+export const NAT_LIMIT = 4;
+/** A hairpin back to the sender with the sender's own address. */
+export const NAT_LOOP = 5;
 
 const ATTEMPTS = 128;
 const UDP = 17;
@@ -60,17 +99,31 @@ const UDP = 17;
 export class Nat {
   private readonly table: ConntrackTable;
   private readonly rules: NatRules;
+  readonly mapper: Mapper;
   private random: number;
   /** Rule that decided last (its number in the list), −1 none: for explain. */
   rule = -1;
   /** Look-ups that the last port search took. */
   probes = 0;
+  /**
+   * Port whose outside the current packet was hairpinned at, −1: it was not. Set by the prerouting stage of a new
+   * connection, read by its postrouting stage.
+   */
+  outer = -1;
+  /** Zone that the current packet entered by. */
+  inZone = -1;
 
   /** @param seed of the port search; equal seeds choose equal ports */
-  constructor(table: ConntrackTable, rules: NatRules, seed: number) {
+  constructor(table: ConntrackTable, rules: NatRules, mapper: Mapper, seed: number) {
     this.table = table;
     this.rules = rules;
+    this.mapper = mapper;
     this.random = seed | 1;
+    const released = table.onDelete;
+    table.onDelete = (index) => {
+      mapper.count(index, -1);
+      released(index);
+    };
   }
 
   /** True when a destination rule could match packets that enter from this zone: only then the path asks who owns it. */
@@ -79,32 +132,80 @@ export class Nat {
   }
 
   /**
-   * nat-prerouting of a new connection: port forwards, then the DMZ host. Only asked for a destination that is the
-   * router's own address. Sets the REPLY tuple's source; `prerouting` then applies it.
+   * nat-prerouting of a new connection: triggered ports, port forwards, then the DMZ host. Only asked for a destination
+   * that is the router's own address. Sets the REPLY tuple's source; `prerouting` then applies it.
+   * @param owner number of the port that has the address   @param ownerZone that port's zone
    */
-  chooseDestination(p: Packet, zone: number, now: number): void {
+  chooseDestination(p: Packet, zone: number, owner: number, ownerZone: number, now: number): void {
     const rules = this.rules;
     const r = rules.words;
     this.rule = -1;
     for (let n = 0, at = rules.first(); n < rules.count(); n++, at += NR_WORDS) {
       const kind = r[at + NR_KIND];
-      if (kind !== NAT_DNAT && kind !== NAT_DMZ) continue;
-      if (!rules.matchesWhere(at, zone, p.port)) continue;
+      if (kind !== NAT_DNAT && kind !== NAT_DMZ && kind !== NAT_TRIGGER) continue;
+      let hairpin = false;
+      if (kind === NAT_TRIGGER) {
+        if (r[at + NR_PROTO] !== p.proto || !rules.triggered(at, now)) continue;
+        if (rules.matchesInside(at, zone, p.port)) continue;
+      } else if (!rules.matchesWhere(at, zone, p.port)) {
+        // From inside to the outside address: as if it had come from outside. The DMZ host gets no such strays.
+        if (kind === NAT_DMZ || (r[NH_OPTIONS] & NO_HAIRPIN) !== 0) continue;
+        if (!rules.matchesWhere(at, ownerZone, owner)) continue;
+        hairpin = true;
+      }
       if (r[at + NR_PROTO] !== 0 && r[at + NR_PROTO] !== p.proto) continue;
-      if (((p.s0 ^ r[at + NR_FROM]) & r[at + NR_FROM_MASK]) !== 0) continue;
+      if (kind !== NAT_TRIGGER && ((p.s0 ^ r[at + NR_FROM]) & r[at + NR_FROM_MASK]) !== 0) continue;
       const low = r[at + NR_PORT_LO];
       let toPort = -1;
       if (low >= 0) {
         if (!hasPorts(p.proto) || p.proto === ICMP) continue;
         const port = swap(p.ports >>> 16);
         if (port < low || port > r[at + NR_PORT_HI]) continue;
-        if (r[at + NR_TO_LO] !== 0)
+        if (kind !== NAT_TRIGGER && r[at + NR_TO_LO] !== 0)
           toPort = r[at + NR_TO_LO] + Math.min(port - low, r[at + NR_TO_HI] - r[at + NR_TO_LO]);
       }
       this.rule = n;
-      this.setDestination(p, r[at + NR_TO], toPort, now);
+      if (hairpin && (r[NH_OPTIONS] & HAIRPIN_INTERNAL) === 0) this.outer = owner;
+      this.setDestination(p, kind === NAT_TRIGGER ? rules.triggeredBy(at) : r[at + NR_TO], toPort, now);
       return;
     }
+  }
+
+  /**
+   * nat-prerouting of a new connection that no rule took: a mapping that owns its destination. Sets the REPLY tuple's
+   * source, as chooseDestination does. Returns NAT_OK, also when there is no mapping, or NAT_REFUSED.
+   */
+  admit(p: Packet, zone: number, now: number): number {
+    // An identifier of ICMP is the inquirer's: a query from outside asks the router, whoever else has that number.
+    if (p.proto === ICMP || p.proto === GRE || !hasPorts(p.proto)) return NAT_OK;
+    const { mappings } = this.mapper;
+    const index = mappings.findOutside(p.d0, p.ports >>> 16, p.proto, now);
+    if (index < 0) return NAT_OK;
+    const m = mappings.words;
+    const at = index * NM_WORDS;
+    const ruleZone = (m[at + NM_RULE] & 0xff) - 1;
+    const rulePort = (m[at + NM_RULE] >> 8) - 1;
+    const inside = (ruleZone >= 0 && ruleZone !== zone) || (rulePort >= 0 && rulePort !== p.port);
+    const options = this.rules.words[NH_OPTIONS];
+    if (inside && (options & NO_HAIRPIN) !== 0) return NAT_OK;
+    // RFC 4787 §5 filters outside endpoints: a hairpinned packet comes from inside.
+    if (!inside) {
+      const filtering = (m[at + NM_KEY] >> 10) & 3;
+      const admitted =
+        filtering === INDEPENDENT || (filtering === ADDRESS_DEPENDENT && mappings.permitted(index, p.s0));
+      if (!admitted) {
+        mappings.countFiltered();
+        return NAT_REFUSED;
+      }
+    } else if ((options & HAIRPIN_INTERNAL) === 0) this.outer = (m[at + NM_SCOPE] >>> 16) - 1;
+    const w = this.table.words;
+    const c = p.ct * CT_WORDS;
+    w[c + CT_R_SRC] = m[at + NM_INSIDE];
+    w[c + CT_R_PORTS] = (w[c + CT_R_PORTS] & ~0xffff) | (m[at + NM_PORTS] & 0xffff);
+    w[c + CT_STATUS] |= IPS_DST_NAT;
+    w[c + CT_MAPPING] = mappings.reference(index) | MAPPING_INBOUND;
+    this.mapper.startInbound(c, p.proto, now);
+    return NAT_OK;
   }
 
   private setDestination(p: Packet, to: number, toPort: number, _now: number): void {
@@ -140,11 +241,12 @@ export class Nat {
   }
 
   /** nat-postrouting: the effective source of a packet, from its connection's tuples. */
-  postrouting(p: Packet): void {
+  postrouting(p: Packet, now: number): void {
     const w = this.table.words;
     const c = p.ct * CT_WORDS;
     const status = w[c + CT_STATUS];
     if ((status & (IPS_SRC_NAT | IPS_DST_NAT)) === 0) return;
+    if (w[c + CT_MAPPING] !== 0 && p.innerL3 === 0) this.mapper.touch(p, now);
     const original = p.dir === ORIGINAL;
     if ((status & (original ? IPS_SRC_NAT : IPS_DST_NAT)) === 0) return;
     const t = original ? c + CT_R_SRC : c + CT_O_SRC;
@@ -172,27 +274,105 @@ export class Nat {
     const r = rules.words;
     this.rule = -1;
     this.probes = 0;
-    for (let n = 0, at = rules.first(); n < rules.count(); n++, at += NR_WORDS) {
-      const kind = r[at + NR_KIND];
+    if ((r[NH_OPTIONS] & HAS_TRIGGER) !== 0) this.pullTriggers(p, now);
+    let result = NAT_OK;
+    let at = -1;
+    for (let n = 0, rule = rules.first(); n < rules.count(); n++, rule += NR_WORDS) {
+      const kind = r[rule + NR_KIND];
       if (kind !== NAT_SNAT && kind !== NAT_BYPASS) continue;
-      if (!rules.matchesWhere(at, outZone, outPort)) continue;
-      if (r[at + NR_PROTO] !== 0 && r[at + NR_PROTO] !== p.proto) continue;
-      if (((p.s0 ^ r[at + NR_FROM]) & r[at + NR_FROM_MASK]) !== 0) continue;
+      if (!rules.matchesWhere(rule, outZone, outPort)) continue;
+      if (r[rule + NR_PROTO] !== 0 && r[rule + NR_PROTO] !== p.proto) continue;
+      if (((p.s0 ^ r[rule + NR_FROM]) & r[rule + NR_FROM_MASK]) !== 0) continue;
       if (kind === NAT_BYPASS) {
-        if (rules.bypasses(at, p.d0)) break;
+        if (rules.bypasses(rule, p.d0)) break;
         continue;
       }
       this.rule = n;
-      const address = r[at + NR_TO] !== 0 ? r[at + NR_TO] : address4;
-      if (address === 0) return NAT_WITHOUT_ADDRESS;
-      return this.setSource(p, address, r[at + NR_TO_LO], r[at + NR_TO_HI], now);
+      at = rule;
+      break;
     }
-    if (rules.count() > 0 && this.replyTaken(p.ct * CT_WORDS, now)) return this.setSource(p, p.s0, 0, 0, now);
-    return NAT_OK;
+    if (at >= 0) result = this.translateSource(p, at, outPort, address4, now);
+    else if (rules.count() > 0 && this.replyTaken(p.ct * CT_WORDS, now))
+      result = this.setSource(p, p.s0, 0, 0, 0, 0, now);
+    if (result !== NAT_OK) return result;
+    const c = p.ct * CT_WORDS;
+    const w = this.table.words;
+    // Back to the sender with the sender's own address: no host answers that, and most take it for an attack.
+    const looped = (w[c + CT_STATUS] & IPS_DST_NAT) !== 0 && w[c + CT_R_SRC] === w[c + CT_R_DST];
+    return looped ? NAT_LOOP : NAT_OK;
   }
 
-  /** Gives the connection the source `address` and a port in [low, high] (0, 0: the class of its own port). */
-  private setSource(p: Packet, address: number, low: number, high: number, now: number): number {
+  /** The new source by the rule at word `at`: with a mapping, or by the reply tuple alone. */
+  private translateSource(p: Packet, at: number, outPort: number, address4: number, now: number): number {
+    const r = this.rules.words;
+    const pool = r[at + NR_POOL];
+    const address = r[at + NR_TO] !== 0 ? r[at + NR_TO] : address4;
+    if (address === 0 && pool === 0) return NAT_WITHOUT_ADDRESS;
+    const limit = r[at + NR_LIMIT];
+    if (limit !== 0 && this.mapper.atLimit(p.s0, limit)) return NAT_LIMIT;
+    let result = NAT_OK;
+    const ported = hasPorts(p.proto) && p.proto !== GRE && (p.proto !== ICMP || isEcho(p.ports));
+    // The router's own packets have its address and a port of its own already.
+    if ((r[at + NR_FLAGS] & NRF_MAPPED) !== 0 && ported && p.own === 0) {
+      const index = this.mapper.choose(p, at, address4, outPort, now);
+      if (index < 0) return NAT_NO_PORT;
+      this.setMapping(p, index);
+    } else {
+      const chosen = pool === 0 ? address : this.mapper.addressFor(p.s0, pool);
+      const first = r[at + NR_TO_LO];
+      result = this.setSource(p, chosen, first, r[at + NR_TO_HI], r[at + NR_PORTS], r[at + NR_FLAGS], now);
+    }
+    if (limit !== 0 && result === NAT_OK) this.table.words[p.ct * CT_WORDS + CT_MAPPING] |= MAPPING_LIMITED;
+    return result;
+  }
+
+  /** The connection's source is that of mapping `index`. */
+  private setMapping(p: Packet, index: number): void {
+    const w = this.table.words;
+    const c = p.ct * CT_WORDS;
+    const { mappings } = this.mapper;
+    const m = index * NM_WORDS;
+    const shift = p.proto === ICMP ? 0 : 16;
+    w[c + CT_R_DST] = mappings.words[m + NM_OUTSIDE];
+    w[c + CT_R_PORTS] = (w[c + CT_R_PORTS] & ~(0xffff << shift)) | ((mappings.words[m + NM_PORTS] >>> 16) << shift);
+    w[c + CT_STATUS] |= IPS_SRC_NAT;
+    const destination = w[c + CT_MAPPING];
+    let reference = mappings.reference(index);
+    if (destination !== 0) {
+      // IPv4 connections leave their words for IPv6 addresses to a hairpin's second mapping.
+      this.table.words6[p.ct * CT6_WORDS] = destination & ~MAPPING_INBOUND;
+      reference |= MAPPING_SECOND;
+    }
+    w[c + CT_MAPPING] = reference;
+  }
+
+  /** A new connection outwards may open ports for its host (port triggering). */
+  private pullTriggers(p: Packet, now: number): void {
+    const rules = this.rules;
+    const r = rules.words;
+    const w = this.table.words;
+    const port = swap(w[p.ct * CT_WORDS + CT_O_PORTS] >>> 16);
+    for (let n = 0, at = rules.first(); n < rules.count(); n++, at += NR_WORDS) {
+      if (r[at + NR_KIND] !== NAT_TRIGGER || r[at + NR_DST] !== p.proto) continue;
+      if (port < (r[at + NR_DST_MASK] & 0xffff) || port > r[at + NR_DST_MASK] >>> 16) continue;
+      if (!rules.matchesInside(at, this.inZone, p.port)) continue;
+      rules.trigger(at, p.s0, (now + r[at + NR_TIMEOUT]) | 0);
+    }
+  }
+
+  /**
+   * Gives the connection the source `address` and a port in [low, high] (0, 0: the class of its own port), or in the
+   * list of ranges `list` (0: none).
+   */
+  private setSource(
+    p: Packet,
+    address: number,
+    low: number,
+    high: number,
+    list: number,
+    flags: number,
+    now: number,
+  ): number {
     const w = this.table.words;
     const c = p.ct * CT_WORDS;
     w[c + CT_R_DST] = address;
@@ -208,9 +388,12 @@ export class Nat {
       min = p.proto === ICMP ? 0 : own < 512 ? 1 : own < 1024 ? 600 : 1024;
       max = p.proto === ICMP ? 65535 : own < 512 ? 511 : own < 1024 ? 1023 : 65535;
     }
-    if (own >= min && own <= max && !this.tryPort(c, own, shift, now)) return NAT_OK;
-    if (own >= min && own <= max && max === min) return NAT_NO_PORT;
-    return this.searchPort(c, min, max, shift, now);
+    const within = list === 0 ? own >= min && own <= max : this.rules.holds(list, own);
+    // A port that the router itself listens on is nobody else's (port shadowing, CVE-2021-3773).
+    const kept = within && (flags & NRF_RANDOM) === 0 && (p.own !== 0 || !this.mapper.isService(p.proto, own));
+    if (kept && !this.tryPort(c, own, shift, now)) return NAT_OK;
+    if (kept && list === 0 && max === min) return NAT_NO_PORT;
+    return this.searchPort(c, min, max, list, shift, now);
   }
 
   /** Another port for a connection whose reply tuple was taken between choosing and confirming. */
@@ -218,26 +401,36 @@ export class Nat {
     if (!hasPorts(p.proto) || p.proto === GRE) return NAT_NO_PORT;
     const w = this.table.words;
     const c = p.ct * CT_WORDS;
+    // Another port would be another mapping.
+    if ((w[c + CT_MAPPING] & ~MAPPING_LIMITED) !== 0) return NAT_NO_PORT;
     w[c + CT_STATUS] |= IPS_SRC_NAT;
-    return this.searchPort(c, 1024, 65535, p.proto === ICMP ? 0 : 16, now);
+    return this.searchPort(c, 1024, 65535, 0, p.proto === ICMP ? 0 : 16, now);
   }
 
-  private searchPort(c: number, min: number, max: number, shift: number, now: number): number {
-    const size = max - min + 1;
+  private searchPort(c: number, min: number, max: number, list: number, shift: number, now: number): number {
+    const size = list === 0 ? max - min + 1 : this.rules.total(list);
+    const proto = this.table.words[c + CT_KEY] & 0xff;
     let attempts = size < ATTEMPTS ? size : ATTEMPTS;
     for (;;) {
       const start = (this.nextRandom() >>> 1) % size;
-      for (let n = 0; n < attempts; n++) if (!this.tryPort(c, min + ((start + n) % size), shift, now)) return NAT_OK;
+      for (let n = 0; n < attempts; n++) {
+        const k = (start + n) % size;
+        const port = list === 0 ? min + k : this.rules.nth(list, k);
+        if (!this.mapper.isService(proto, port) && !this.tryPort(c, port, shift, now)) return NAT_OK;
+      }
       if (attempts >= size || attempts < 16) return NAT_NO_PORT;
       attempts >>= 1;
     }
   }
 
-  /** Puts `port` into the reply tuple's half at bit `shift`. Returns true when that tuple is taken. */
+  /** Puts `port` into the reply tuple's half at bit `shift`. Returns true when that tuple or port is taken. */
   private tryPort(c: number, port: number, shift: number, now: number): boolean {
     const w = this.table.words;
-    w[c + CT_R_PORTS] = (w[c + CT_R_PORTS] & ~(0xffff << shift)) | (swap(port) << shift);
+    const raw = swap(port);
+    w[c + CT_R_PORTS] = (w[c + CT_R_PORTS] & ~(0xffff << shift)) | (raw << shift);
     this.probes++;
+    const { mappings } = this.mapper;
+    if (mappings.count !== 0 && mappings.findOutside(w[c + CT_R_DST], raw, w[c + CT_KEY] & 0xff, now) >= 0) return true;
     return this.replyTaken(c, now);
   }
 
@@ -258,7 +451,7 @@ export class Nat {
   /** True when NAT let this connection in (its destination was translated): the forward filter does not ask again. */
   admitted(p: Packet): boolean {
     const w = this.table.words;
-    return p.ct >= 0 && (w[p.ct * CT_WORDS + CT_STATUS] & IPS_DST_NAT) !== 0;
+    return p.family === 4 && p.ct >= 0 && (w[p.ct * CT_WORDS + CT_STATUS] & IPS_DST_NAT) !== 0;
   }
 
   /** The quoted packet's tuple, as the host that the ICMP error goes to had sent it: word index of the tuple. */

@@ -128,9 +128,29 @@ export class Control {
 
   loadNat(config: Config): void {
     const compiled = compileNat(config);
-    this.tables.natRules.replace(compiled.rules);
+    const { natRules } = this.tables;
+    natRules.replace(compiled.rules, compiled.lists, compiled.head);
+    natRules.clearReserved();
+    for (const [proto, low, high] of compiled.reserved) natRules.reserve(proto, low, high);
+    this.ownPools(config);
     this.natPlaces = compiled.places;
     this.tables.flush(EPOCH_NAT);
+  }
+
+  /**
+   * Addresses that NAT lends out are the router's own: what is sent to a port of them that nobody has ends here instead
+   * of going round between the router and its provider (RFC 6888 REQ-1 asks for what RFC 4787 says of one address).
+   */
+  private ownPools(config: Config): void {
+    for (const { out, pool } of config.nat.masquerade) {
+      const port = out.ports[0];
+      if (port === undefined) continue;
+      for (const { family, words, prefixLength } of pool) {
+        if (this.routes.get(family, words, prefixLength) === 0)
+          this.addRoute(family, words, prefixLength, { kind: NH_LOCAL, port });
+        this.addresses.addProxy(port, family, words, prefixLength, false);
+      }
+    }
   }
 
   /** Which destination ports a helper follows, and its options. */

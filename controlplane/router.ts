@@ -11,6 +11,7 @@ import { Path, type Punt } from '../dataplane/path.ts';
 import { MemoryPort } from '../dataplane/ports/memory.ts';
 import type { Port } from '../dataplane/ports/port.ts';
 import { CLOCK, createTables, DEFAULT_SIZES, Tables } from '../dataplane/tables.ts';
+import { natSizes } from './compile-nat.ts';
 import { type Config, normalizeConfig } from './config/index.ts';
 import { Control } from './control.ts';
 import { engineOptions, type Mismatch, OffloadApi } from './offload.ts';
@@ -68,6 +69,7 @@ export class Router {
     const offload = config.offload.mode !== 'off' && config.offload.entries > 0;
     const sizes = {
       ...DEFAULT_SIZES,
+      ...natSizes(config),
       connections: config.conntrack.max,
       flows: offload ? config.offload.entries : 0,
       cachedFlows: offload ? config.offload.flowCacheEntries : 0,

@@ -14,9 +14,11 @@
  */
 import { Aging } from '../conntrack/aging.ts';
 import { EventSink } from '../conntrack/events.ts';
-import { NAT_NO_PORT, NAT_OK, Nat } from '../conntrack/nat.ts';
+import { Mapper } from '../conntrack/mapper.ts';
+import { NAT_LIMIT, NAT_LOOP, NAT_NO_PORT, NAT_OK, Nat } from '../conntrack/nat.ts';
 import {
   CT_ESTABLISHED,
+  CT_MAPPING,
   CT_NEW,
   CT_RELATED,
   CT_STATUS,
@@ -137,7 +139,16 @@ export class Path {
     this.tracker = new Tracker(tables.conntrack, aging, tables.timeouts, events, options.shared);
     this.mangler = new Mangler(tables, frames);
     this.hookAlg();
-    this.nat = new Nat(tables.conntrack, tables.natRules, options.seed);
+    const mapper = new Mapper(
+      tables.conntrack,
+      tables.natRules,
+      tables.natMappings,
+      tables.natPools,
+      tables.natSubscribers,
+      tables.services,
+      options.seed,
+    );
+    this.nat = new Nat(tables.conntrack, tables.natRules, mapper, options.seed);
     this.fragments = new Reassembly(frames, tables.counters, options.seed);
     this.fragmenter = new Fragmenter(frames, options.seed, tables.worker);
     for (let n = 0; n < IF.MAX_PORTS; n++) this.txSlots.push(new Int32Array(TX_QUEUE));
@@ -234,6 +245,7 @@ export class Path {
       this.retryHeld();
     if (this.fragments.count > 0) this.expireFragments();
     this.tracker.aging.turn(this.now, 256);
+    if (this.tables.natMappings.count !== 0) this.tables.natMappings.sweep(this.now, 256);
     if (this.fast !== null) this.fast.turn(this.now);
     this.tables.conntrack.quiet();
   }
@@ -491,12 +503,35 @@ export class Path {
   private natPrerouting(p: Packet): number {
     if (p.ct < 0) return GO_ON;
     p.stage = D.STAGE_NAT_PREROUTING;
+    this.nat.outer = -1;
     if (p.fresh !== 0 && p.family === 4 && p.own === 0 && p.ctinfo === CT_NEW) {
       const zone = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_ZONE];
-      if (this.nat.wantsDestination(zone, p.port) && this.isLocal4(p.d0)) this.nat.chooseDestination(p, zone, this.now);
+      if (this.natDestination(p, zone) !== NAT_OK) return this.drop(p, D.NAT_FILTERED);
     }
     this.nat.prerouting(p);
     return GO_ON;
+  }
+
+  /** Who inside a new connection is for: a port forward's or the DMZ host, or a mapping's if its filtering admits it. */
+  private natDestination(p: Packet, zone: number): number {
+    const nat = this.nat;
+    nat.inZone = zone;
+    if (nat.wantsDestination(zone, p.port)) {
+      const owner = this.ownerOf4(p.d0);
+      if (owner >= 0) {
+        nat.chooseDestination(p, zone, owner, this.tables.interfaces.words[owner * IF.IF_WORDS + IF.IF_ZONE], this.now);
+        if (nat.admitted(p)) return NAT_OK;
+      }
+    }
+    return this.tables.natMappings.count === 0 ? NAT_OK : nat.admit(p, zone, this.now);
+  }
+
+  /** Number of the port that has this address of ours, −1: it is none of ours. */
+  private ownerOf4(address: number): number {
+    const nexthops = this.tables.nexthops;
+    const n = this.tables.routes.lookup4(address);
+    if (n === 0 || nexthops.kind(n) !== NH.NH_LOCAL) return -1;
+    return nexthops.words[nexthops.at(n) + NH.NH_PORT_WORD];
   }
 
   private isLocal4(address: number): boolean {
@@ -654,14 +689,18 @@ export class Path {
     p.stage = D.STAGE_NAT_POSTROUTING;
     if (p.fresh !== 0 && p.family === 4 && !this.followsMaster(p)) {
       const words = this.tables.interfaces.words;
-      const r = p.outPort * IF.IF_WORDS;
-      const result = this.nat.chooseSource(p, words[r + IF.IF_ZONE], p.outPort, words[r + IF.IF_ADDRESS4], this.now);
+      // A hairpinned packet is translated as if it had left by the port whose address it was sent to.
+      const out = this.nat.outer >= 0 && p.own === 0 ? this.nat.outer : p.outPort;
+      const r = out * IF.IF_WORDS;
+      const result = this.nat.chooseSource(p, words[r + IF.IF_ZONE], out, words[r + IF.IF_ADDRESS4], this.now);
       if (result !== NAT_OK) {
+        if (result === NAT_LOOP) return this.drop(p, D.HAIRPIN_LOOP);
+        if (result === NAT_LIMIT) return this.reject(p, D.CT_LIMIT, 3, 13, 0);
         if (result !== NAT_NO_PORT) return this.drop(p, D.NAT_NO_ADDRESS);
         return this.reject(p, D.NAT_EXHAUSTED, 3, 13, 0);
       }
     }
-    this.nat.postrouting(p);
+    this.nat.postrouting(p, this.now);
     return GO_ON;
   }
 
@@ -725,15 +764,18 @@ export class Path {
     p.stage = D.STAGE_CONNTRACK_CONFIRM;
     for (let attempt = 0; attempt < 4; attempt++) {
       const result = this.tracker.confirm(p, this.now);
-      if (result === TRACKED) return GO_ON;
+      if (result === TRACKED) {
+        if (this.tables.conntrack.words[p.ct * CT_WORDS + CT_MAPPING] !== 0) this.nat.mapper.count(p.ct, 1);
+        return GO_ON;
+      }
       if (result === ADOPTED) {
         this.resetEffective(p);
         this.nat.prerouting(p);
-        this.nat.postrouting(p);
+        this.nat.postrouting(p, this.now);
         return GO_ON;
       }
       if (result === CLASH_LOST || p.family !== 4 || this.nat.chooseAgain(p, this.now) !== NAT_OK) break;
-      this.nat.postrouting(p);
+      this.nat.postrouting(p, this.now);
     }
     return this.drop(p, D.CT_CLASH);
   }

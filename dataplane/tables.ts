@@ -11,7 +11,10 @@ import { Aging } from '../conntrack/aging.ts';
 import { EventSink } from '../conntrack/events.ts';
 import { ExpectTable } from '../conntrack/expect.ts';
 import { Extensions } from '../conntrack/extensions.ts';
+import { type MappingBuffers, MappingTable } from '../conntrack/mapping.ts';
 import { NatRules } from '../conntrack/nat-rules.ts';
+import { PortPools } from '../conntrack/ports.ts';
+import { Subscribers } from '../conntrack/subscribers.ts';
 import { type ConntrackBuffers, ConntrackTable } from '../conntrack/table.ts';
 import { CFG_WORDS } from '../conntrack/timeouts.ts';
 import { MulticastTable } from '../offload/multicast.ts';
@@ -73,6 +76,10 @@ export interface TableSizes {
   /** Expectations, and connections with a helper. */
   expectations: number;
   extensions: number;
+  /** NAT mappings, pools of outside ports (address and protocol), inside addresses with blocks or limits; 0: none used. */
+  natMappings: number;
+  natPools: number;
+  natSubscribers: number;
   workers: number;
 }
 
@@ -87,6 +94,9 @@ export const DEFAULT_SIZES: TableSizes = {
   cachedFlows: 0,
   expectations: 1024,
   extensions: 8192,
+  natMappings: 0,
+  natPools: 0,
+  natSubscribers: 0,
   workers: 1,
 };
 
@@ -104,6 +114,9 @@ export interface TableBuffers {
   nexthops: SharedArrayBuffer;
   filter: SharedArrayBuffer;
   natRules: SharedArrayBuffer;
+  natMappings: MappingBuffers;
+  natPools: SharedArrayBuffer;
+  natSubscribers: SharedArrayBuffer;
   expectations: SharedArrayBuffer;
   extensions: SharedArrayBuffer;
   /** Helper number by destination port: 65536 bytes for UDP, then for TCP; 16 bytes of options behind. */
@@ -132,6 +145,9 @@ export function createTables(sizes: TableSizes, seed: number): TableBuffers {
     nexthops: new SharedArrayBuffer(NextHopTable.bytes(sizes.nexthops)),
     filter: new SharedArrayBuffer(FilterTable.bytes(sizes.filterRules, rows)),
     natRules: new SharedArrayBuffer(NatRules.bytes(sizes.natRules)),
+    natMappings: MappingTable.create(sizes.natMappings),
+    natPools: new SharedArrayBuffer(PortPools.bytes(sizes.natPools)),
+    natSubscribers: new SharedArrayBuffer(Subscribers.bytes(sizes.natSubscribers)),
     expectations: new SharedArrayBuffer(ExpectTable.bytes(sizes.expectations)),
     extensions: new SharedArrayBuffer(Extensions.bytes(sizes.extensions)),
     helperPorts: new SharedArrayBuffer(2 * 65536 + 64),
@@ -158,6 +174,9 @@ export class Tables {
   readonly nexthops: NextHopTable;
   readonly filter: FilterTable;
   readonly natRules: NatRules;
+  readonly natMappings: MappingTable;
+  readonly natPools: PortPools;
+  readonly natSubscribers: Subscribers;
   readonly expectations: ExpectTable;
   readonly extensions: Extensions;
   readonly helperPorts: Uint8Array;
@@ -186,6 +205,9 @@ export class Tables {
     this.extensions = new Extensions(buffers.extensions, this.conntrack);
     this.helperPorts = new Uint8Array(buffers.helperPorts);
     const seed = new Int32Array(buffers.conntrack.control)[9];
+    this.natMappings = new MappingTable(buffers.natMappings, this.conntrack, worker, seed);
+    this.natPools = new PortPools(buffers.natPools);
+    this.natSubscribers = new Subscribers(buffers.natSubscribers);
     this.flows = buffers.flows === null ? null : new FlowTable(buffers.flows, seed);
     this.cachedFlows = buffers.cachedFlows === null ? null : new FlowTable(buffers.cachedFlows, seed);
     this.multicast = new MulticastTable(buffers.multicast);

@@ -21,7 +21,19 @@ export const DEFAULTS = {
   'zones.NAME.input': 'accept',
   'nat.profile': 'linux',
   'nat.masquerade[].ports': '1024-65535',
+  'nat.masquerade[].parity': true,
+  'nat.masquerade[].pooling': 'paired',
+  'nat.masquerade[].blocks.size': 512,
+  'nat.masquerade[].blocks.max': 4,
+  'nat.masquerade[].deterministic': false,
+  'nat.trigger[].timeout': 600,
   'nat.hairpin': true,
+  'nat.inbound-refresh': false,
+  // RFC 4787 REQ-5c; RFC 5382 REQ-5; RFC 5508 REQ-2.
+  'nat.timeouts.udp': 300,
+  'nat.timeouts.tcp-transitory': 240,
+  'nat.timeouts.tcp-established': 7440,
+  'nat.timeouts.icmp': 60,
   // RFC 5382 REQ-9 and RFC 4787 REQ-10: ALGs are off by default, except for FTP. PPTP is the second exception here:
   // its GRE has no ports, so that without the ALG no call survives a NAT at all.
   'alg.ftp.enabled': true,

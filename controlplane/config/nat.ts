@@ -1,13 +1,23 @@
 /**
- * The section `nat`: profile, masquerade, forward, dmz, bypass.
+ * The section `nat`: profile, masquerade, forward, dmz, trigger, bypass, nptv6, and what goes for all of them.
  */
+import type { z } from 'zod';
 import { DEFAULTS } from './defaults.ts';
 import { isTreeMap } from './document.ts';
 import type { Path } from './errors.ts';
 import type { Reader } from './reader.ts';
-import { bypassSchema, dmzSchema, forwardSchema, masqueradeSchema, natShallow } from './schema.ts';
+import {
+  bypassSchema,
+  dmzSchema,
+  forwardSchema,
+  masqueradeSchema,
+  natShallow,
+  nptv6Schema,
+  triggerSchema,
+} from './schema.ts';
 import type { Scopes } from './scopes.ts';
 import type {
+  AddressValue,
   BypassConfig,
   DmzConfig,
   ForwardConfig,
@@ -15,6 +25,9 @@ import type {
   NatBehaviour,
   NatConfig,
   NatProfile,
+  Nptv6Config,
+  PrefixValue,
+  TriggerConfig,
 } from './types.ts';
 import { PORT_PROTOCOLS, PROTOCOLS, toRange } from './values.ts';
 
@@ -43,7 +56,20 @@ export function normalizeNat(reader: Reader, value: unknown, scopes: Scopes): Na
     ),
     dmz: normalizeDmz(reader, given.dmz, scopes),
     bypass: items(reader, given.bypass, ['nat', 'bypass'], (item, path) => normalizeBypass(reader, item, path)),
+    trigger: items(reader, given.trigger, ['nat', 'trigger'], (item, path) =>
+      normalizeTrigger(reader, item, path, scopes),
+    ),
+    nptv6: items(reader, given.nptv6, ['nat', 'nptv6'], (item, path) => normalizeNptv6(reader, item, path, scopes)),
     hairpin: given.hairpin ?? DEFAULTS['nat.hairpin'],
+    inboundRefresh: given['inbound-refresh'] ?? DEFAULTS['nat.inbound-refresh'],
+    reserved: given.reserved ?? [],
+    log: given.log ?? '',
+    timeouts: {
+      udp: given.timeouts?.udp ?? DEFAULTS['nat.timeouts.udp'],
+      tcpTransitory: given.timeouts?.['tcp-transitory'] ?? DEFAULTS['nat.timeouts.tcp-transitory'],
+      tcpEstablished: given.timeouts?.['tcp-established'] ?? DEFAULTS['nat.timeouts.tcp-established'],
+      icmp: given.timeouts?.icmp ?? DEFAULTS['nat.timeouts.icmp'],
+    },
   };
 }
 
@@ -76,21 +102,93 @@ function normalizeMasquerade(
   given.from?.forEach((prefix, n) => {
     if (prefix.family === 6) reader.report([...path, 'from', n], 'addresses of IPv4', prefix.text, NO_NAT6);
   });
-  if (given.to?.family === 6) reader.report([...path, 'to'], 'an address of IPv4', given.to.text, NO_NAT6);
+  const pool = given.to ?? [];
+  pool.forEach((prefix, n) => {
+    const at = pool.length === 1 ? [...path, 'to'] : [...path, 'to', n];
+    if (prefix.family === 6) reader.report(at, 'an address of IPv4', prefix.text, NO_NAT6);
+    else if (prefix.prefixLength < 16) reader.report(at, 'a prefix of /16 or longer', prefix.text);
+  });
+  checkBlocks(reader, given, path);
   if (out === null) return null;
   const [mapping, filtering] = PROFILES[profile];
   return {
     out,
     family: 4,
     from: given.from ?? [],
-    to: given.to ?? null,
+    to: pool.length === 0 ? null : firstAddress(pool[0]),
+    pool,
     mapping: given.mapping ?? mapping,
     filtering: given.filtering ?? filtering,
-    ports: [given.ports ?? toRange(DEFAULTS['nat.masquerade[].ports'])!],
+    ports: given.ports ?? [toRange(DEFAULTS['nat.masquerade[].ports'])!],
     portsGiven: given.ports !== undefined,
     keepPort: profile === 'linux',
+    allocation: given.allocation ?? allocationOf(profile, given.mapping ?? mapping),
+    parity: given.parity ?? DEFAULTS['nat.masquerade[].parity'],
+    pooling: given.pooling ?? DEFAULTS['nat.masquerade[].pooling'],
+    blocks:
+      given.blocks === undefined
+        ? null
+        : {
+            size: given.blocks.size ?? DEFAULTS['nat.masquerade[].blocks.size'],
+            max: given.blocks.max ?? DEFAULTS['nat.masquerade[].blocks.max'],
+          },
+    deterministic: given.deterministic ?? DEFAULTS['nat.masquerade[].deterministic'],
+    sessions: given.sessions ?? 0,
     where: reader.where(path),
   };
+}
+
+/** Only the profile `linux` keeps a port across destinations; other dependent mappings take a new one for each. */
+function allocationOf(profile: NatProfile, mapping: NatBehaviour): 'preserve' | 'random' {
+  return profile === 'linux' || mapping === 'endpoint-independent' ? 'preserve' : 'random';
+}
+
+/** The first address of a prefix, as an address. */
+function firstAddress(prefix: PrefixValue): AddressValue {
+  const { family, words } = prefix;
+  return { family, words, text: prefix.text.split('/')[0] };
+}
+
+/** What blocks of ports and deterministic NAT need beside themselves. */
+function checkBlocks(reader: Reader, given: z.infer<typeof masqueradeSchema>, path: Path): void {
+  if (given.deterministic === true) {
+    const one = given.from?.length === 1 && given.to !== undefined;
+    if (!one)
+      reader.reportWords([...path, 'deterministic'], 'one prefix in "from", and "to" beside it', 'something else');
+  }
+  if (given.blocks === undefined && given.deterministic !== true) return;
+  if (given.to === undefined) reader.reportWords([...path, 'blocks'], '"to" beside it: the addresses to share', 'none');
+  if ((given.ports?.length ?? 1) > 1)
+    reader.reportWords([...path, 'ports'], 'one range, to be cut into blocks', 'several');
+}
+
+function normalizeTrigger(reader: Reader, item: unknown, path: Path, scopes: Scopes): TriggerConfig | null {
+  const given = reader.read(triggerSchema, item, path, { from: '?' });
+  if (given === undefined) return null;
+  const from = scopes.find(given.from, [...path, 'from']);
+  const protocols = given.proto ?? [PROTOCOLS.tcp, PROTOCOLS.udp];
+  const opened = given.open.proto ?? protocols;
+  for (const [key, list] of [['proto', protocols] as const, ['open', opened] as const])
+    if (list.some((protocol) => !PORT_PROTOCOLS.includes(protocol)))
+      reader.reportWords([...path, key], 'protocols that have ports', 'one without');
+  if (from === null) return null;
+  const timeout = given.timeout ?? DEFAULTS['nat.trigger[].timeout'];
+  const open = { protocols: opened, port: given.open.port };
+  return { from, protocols, port: given.port, open, timeout, where: reader.where(path) };
+}
+
+function normalizeNptv6(reader: Reader, item: unknown, path: Path, scopes: Scopes): Nptv6Config | null {
+  const given = reader.read(nptv6Schema, item, path, { out: '?' });
+  if (given === undefined) return null;
+  const out = scopes.find(given.out, [...path, 'out']);
+  const { internal, external } = given;
+  // RFC 6296 §3.4: the adjustment needs a 16-bit word of the subnet, or (§3.5) of the interface identifier.
+  for (const [key, prefix] of [['internal', internal] as const, ['external', external] as const])
+    if (prefix.family !== 6 || prefix.prefixLength > 64)
+      reader.report([...path, key], 'a prefix of IPv6, /64 or shorter', prefix.text);
+  if (internal.prefixLength !== external.prefixLength)
+    reader.report([...path, 'external'], `a prefix of /${internal.prefixLength}, as "internal" is`, external.text);
+  return out === null ? null : { out, internal, external, where: reader.where(path) };
 }
 
 function normalizeForward(reader: Reader, item: unknown, path: Path, scopes: Scopes): ForwardConfig | null {

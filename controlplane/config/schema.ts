@@ -6,6 +6,7 @@
  * What keys mean together (names that must exist, families that must agree) is in normalize.ts and checks.ts.
  */
 import { z } from 'zod';
+import { MAX_BLOCKS } from '../../conntrack/subscribers.ts';
 import { MAX_WORKERS } from '../../conntrack/table.ts';
 import { TIMEOUT_NAMES } from '../../conntrack/timeouts.ts';
 import { MAX_SOURCES } from '../../dataplane/interfaces.ts';
@@ -14,6 +15,7 @@ import {
   address,
   boolean,
   fileName,
+  hairpinWord,
   icmpTypes,
   integer,
   integerIn,
@@ -26,6 +28,7 @@ import {
   portAddresses,
   portNumbers,
   portRange,
+  portSet,
   portRanges,
   prefix,
   prefixes,
@@ -139,11 +142,29 @@ export const masqueradeSchema = map({
   out: reference,
   family: oneOf(FAMILIES).optional(),
   from: prefixes.optional(),
-  to: address.optional(),
+  to: prefixes.optional(),
   mapping: oneOf(BEHAVIOURS).optional(),
   filtering: oneOf(BEHAVIOURS).optional(),
-  ports: portRange.optional(),
+  ports: portSet.optional(),
+  allocation: oneOf(['preserve', 'random']).optional(),
+  parity: boolean.optional(),
+  pooling: oneOf(['paired', 'arbitrary']).optional(),
+  blocks: map({ size: integer(1, 32768).optional(), max: integer(1, MAX_BLOCKS).optional() }).optional(),
+  deterministic: boolean.optional(),
+  sessions: integer(1, MAX_CONNECTIONS).optional(),
 });
+
+/** A host inside that sends to these ports gets, for a while, what comes to those (port triggering). */
+export const triggerSchema = map({
+  from: reference,
+  proto: protocols.optional(),
+  port: portRange,
+  open: map({ proto: protocols.optional(), port: portRange }),
+  timeout: integer(1, 86400).optional(),
+});
+
+/** RFC 6296: prefixes of equal length, one outside and one inside. */
+export const nptv6Schema = map({ out: reference, internal: prefix, external: prefix });
 
 export const forwardSchema = map({
   in: reference,
@@ -164,7 +185,18 @@ export const natShallow = map({
   forward: list,
   dmz: list,
   bypass: list,
-  hairpin: boolean.optional(),
+  trigger: list,
+  nptv6: list,
+  hairpin: hairpinWord.optional(),
+  'inbound-refresh': boolean.optional(),
+  reserved: portRanges.optional(),
+  log: fileName.optional(),
+  timeouts: map({
+    udp: integer(120, 86400).optional(), // RFC 4787 REQ-5: not below two minutes
+    'tcp-transitory': integer(240, 86400).optional(), // RFC 5382 REQ-5
+    'tcp-established': integer(7440, 2_000_000).optional(),
+    icmp: integer(60, 86400).optional(), // RFC 5508 REQ-2
+  }).optional(),
 });
 
 const algShape = { ports: portNumbers.optional(), enabled: boolean.optional() };
@@ -249,6 +281,8 @@ export const configSchema = topShallow.extend({
       forward: z.array(forwardSchema).optional(),
       dmz: z.array(dmzSchema).optional(),
       bypass: z.array(bypassSchema).optional(),
+      trigger: z.array(triggerSchema).optional(),
+      nptv6: z.array(nptv6Schema).optional(),
     })
     .optional(),
   alg: map(algSchemas).partial().optional(),

@@ -166,16 +166,30 @@ export interface MasqueradeConfig {
   family: 4;
   /** Sources meant; empty: any. */
   from: PrefixValue[];
-  /** The address to use; null: the egress port's own. */
+  /** The address to use, the first of several; null: the egress port's own. */
   to: AddressValue | null;
+  /** All addresses to use; empty: the egress port's own. */
+  pool: PrefixValue[];
   mapping: NatBehaviour;
   filtering: NatBehaviour;
-  /** Ports to choose from: one range. */
+  /** Ports to choose from, ascending and apart. */
   ports: PortRange[];
   /** True when `ports` was written: then a source port outside of it is never kept. */
   portsGiven: boolean;
   /** True: a dependent mapping keeps the source port while the tuple is free (profile `linux`); false: it takes a new one. */
   keepPort: boolean;
+  /** Keep the source port when it is free, or never. */
+  allocation: 'preserve' | 'random';
+  /** RFC 4787 REQ-4: even ports for even ones. */
+  parity: boolean;
+  /** RFC 4787 REQ-2: one inside host keeps one outside address. */
+  pooling: 'paired' | 'arbitrary';
+  /** Blocks of ports for each inside address; null: single ports. */
+  blocks: { size: number; max: number } | null;
+  /** RFC 7422: address and block follow from the inside address. */
+  deterministic: boolean;
+  /** Sessions that one inside address may have; 0: any number. */
+  sessions: number;
   where: Where;
 }
 
@@ -208,13 +222,42 @@ export interface BypassConfig {
   where: Where;
 }
 
+/** Port triggering: a host of `from` that sends to `port` gets what comes to `open.port`, for `timeout` seconds. */
+export interface TriggerConfig {
+  from: Scope;
+  protocols: number[];
+  port: PortRange;
+  open: { protocols: number[]; port: PortRange };
+  timeout: number;
+  where: Where;
+}
+
+/** RFC 6296: the prefixes have one length. */
+export interface Nptv6Config {
+  out: Scope;
+  internal: PrefixValue;
+  external: PrefixValue;
+  where: Where;
+}
+
 export interface NatConfig {
   profile: NatProfile;
   masquerade: MasqueradeConfig[];
   forward: ForwardConfig[];
   dmz: DmzConfig[];
   bypass: BypassConfig[];
-  hairpin: boolean;
+  trigger: TriggerConfig[];
+  nptv6: Nptv6Config[];
+  /** `internal`: the inside source stays. */
+  hairpin: boolean | 'internal';
+  /** RFC 4787 REQ-6: packets from outside also keep a mapping alive. */
+  inboundRefresh: boolean;
+  /** Outside ports that no mapping may have. */
+  reserved: PortRange[];
+  /** File that gets a line for each block assigned or released; '' none. */
+  log: string;
+  /** Lifetimes of mappings, seconds. */
+  timeouts: { udp: number; tcpTransitory: number; tcpEstablished: number; icmp: number };
 }
 
 export interface AlgConfig {

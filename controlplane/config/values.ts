@@ -234,6 +234,61 @@ export function toRange(input: unknown): PortRange | undefined {
 const RANGE_RULE = 'a port from 1 to 65535 or a range such as 8000-8010';
 export const portRange = leaf(RANGE_RULE, toRange);
 export const portRanges = oneOrMore(RANGE_RULE, toRange, 64);
+
+/**
+ * Outside ports of a translation: a range, a list of them, or the set of a MAP-E customer edge (RFC 7597 §5.1), which is
+ * many small ranges. Always a list of ranges afterwards, ascending and apart.
+ */
+export const portSet = z.unknown().transform((input, ctx): PortRange[] => {
+  if (typeof input === 'object' && input !== null && !Array.isArray(input)) {
+    const ranges = psidRanges(input as Record<string, unknown>);
+    const expected = 'psid-offset 0 to 15, psid-length 0 to 16 (16 bits together at most), and a psid of that length';
+    return ranges ?? refuse(ctx, expected, input, 'or write a range such as 1024-65535');
+  }
+  const items = Array.isArray(input) ? input : [input];
+  const ranges: PortRange[] = [];
+  if (items.length === 0 || items.length > 64) return refuse(ctx, `1 to 64 of: ${RANGE_RULE}`, input, '');
+  items.forEach((item, n) => {
+    const range = toRange(item);
+    if (range === undefined) refuse(ctx, RANGE_RULE, item, '', Array.isArray(input) ? [n] : []);
+    else ranges.push(range);
+  });
+  return merge(ranges);
+});
+
+function psidRanges(given: Record<string, unknown>): PortRange[] | undefined {
+  const { 'psid-offset': offset = 6, 'psid-length': length, psid, ...rest } = given;
+  if (Object.keys(rest).length > 0) return undefined;
+  const a = integerIn(0, 15)(offset);
+  const k = integerIn(0, 16)(length);
+  const id = integerIn(0, 65535)(psid);
+  if (a === undefined || k === undefined || id === undefined || a + k > 16 || id >= 2 ** k) return undefined;
+  const m = 16 - a - k;
+  const ranges: PortRange[] = [];
+  // RFC 7597 §5.1: with an offset, the first of the 2^a stretches (the well-known ports) belongs to nobody.
+  for (let j = a > 0 ? 1 : 0; j < 2 ** a; j++) {
+    const first = j * 2 ** (16 - a) + id * 2 ** m;
+    ranges.push([Math.max(first, 1), first + 2 ** m - 1]);
+  }
+  return merge(ranges.filter(([low, high]) => low <= high));
+}
+
+/** Ranges in ascending order, those that touch or overlap made one. */
+function merge(ranges: PortRange[]): PortRange[] {
+  const merged: [number, number][] = [];
+  for (const [low, high] of [...ranges].sort((a, b) => a[0] - b[0])) {
+    const last = merged.at(-1);
+    if (last !== undefined && low <= last[1] + 1) last[1] = Math.max(last[1], high);
+    else merged.push([low, high]);
+  }
+  return merged;
+}
+
+/** Hairpins: with the outside address as source (true), with the inside one, or not at all. */
+export const hairpinWord = leaf('true, false or internal', (input): boolean | 'internal' | undefined =>
+  typeof input === 'boolean' || input === 'internal' ? input : undefined,
+);
+
 /** Single ports: as many as the kernel's helpers take. */
 export const portNumbers = oneOrMore('a port from 1 to 65535', integerIn(1, 65535), 8);
 

@@ -42,6 +42,7 @@ import {
 } from '../../dataplane/rings.ts';
 import { C_DROPS, CLOCK, createTables, DEFAULT_SIZES, STOP, Tables } from '../../dataplane/tables.ts';
 import { monotonic, type WorkerTask } from '../../dataplane/worker.ts';
+import { natSizes } from '../compile-nat.ts';
 import type { Config } from '../config/index.ts';
 import { Control } from '../control.ts';
 import type { Event } from '../protocol.ts';
@@ -195,6 +196,7 @@ export class Supervisor {
     const engine = offload.mode !== 'off' && offload.entries > 0;
     const sizes = {
       ...DEFAULT_SIZES,
+      ...natSizes(config),
       connections: config.conntrack.max,
       flows: engine ? offload.entries : 0,
       cachedFlows: engine ? offload.flowCacheEntries : 0,

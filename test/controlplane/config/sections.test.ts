@@ -110,7 +110,20 @@ describe('defaults', () => {
     expect(config.zones).toEqual([
       expect.objectContaining({ name: 'lan', ipv4: { forward: 'accept', input: 'accept' }, ports: [0] }),
     ]);
-    expect(config.nat).toEqual({ profile: 'linux', masquerade: [], forward: [], dmz: [], bypass: [], hairpin: true });
+    expect(config.nat).toEqual({
+      profile: 'linux',
+      masquerade: [],
+      forward: [],
+      dmz: [],
+      bypass: [],
+      trigger: [],
+      nptv6: [],
+      hairpin: true,
+      inboundRefresh: false,
+      reserved: [],
+      log: '',
+      timeouts: { udp: 300, tcpTransitory: 240, tcpEstablished: 7440, icmp: 60 },
+    });
     expect(config.offload).toMatchObject({ mode: 'on', entries: 16384, programAfter: 2, engine: 'emulated' });
     expect(config.conntrack).toMatchObject({ max: 262144, tcpLiberal: false, checksum: true, timeouts: {} });
     expect([config.workers, config.logLevel, config.control.socket]).toEqual([3, 'info', '/run/sluice.sock']);
@@ -471,10 +484,10 @@ describe('nat', () => {
       'nat.dmz.to: an address of IPv4 / "2001:db8:1::10" / IPv6 is routed, not translated: let it in with a rule',
     ],
     [
-      'masquerade: [{ out: wan, ports: [1024-2047, 4096-8191] }]',
-      'nat.masquerade[0].ports: a port from 1 to 65535 or a range such as 8000-8010 / a list',
+      'masquerade: [{ out: wan, ports: [1024-2047, 4096-81910] }]',
+      'nat.masquerade[0].ports[1]: a port from 1 to 65535 or a range such as 8000-8010 / "4096-81910"',
     ],
-    ['hairpin: maybe', 'nat.hairpin: true or false / "maybe"'],
+    ['hairpin: maybe', 'nat.hairpin: true, false or internal / "maybe"'],
   ])('refuses %s', (nat, fault) => expect(faults(`${TWO}nat: { ${nat} }`)).toEqual([fault]));
 
   it('takes one DMZ or a list, and warns of what is never reached', () => {
