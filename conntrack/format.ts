@@ -16,9 +16,12 @@ import {
   CT_F64,
   CT_F64_BYTES,
   CT_F64_PACKETS,
+  CT_GEN,
   CT_HELPER,
   CT_KEY,
   CT_MARK,
+  CT_MASTER,
+  CT_MASTER_GEN,
   CT_O_DST,
   CT_O_PORTS,
   CT_O_SRC,
@@ -98,6 +101,8 @@ export interface ConntrackJson {
   mark: number;
   zone: number;
   helper?: string;
+  /** Record number of the connection that expected this one, while it lives. */
+  master?: number;
 }
 
 /** An expectation, in the words of whoever holds it: addresses and ports raw (wire/packet.ts), masks likewise. */
@@ -221,6 +226,8 @@ export function conntrackJson(
   }
   const helper = options.helperName?.(words[c + CT_HELPER] & 0xff);
   if (helper) json.helper = helper;
+  const master = words[c + CT_MASTER] - 1;
+  if (master >= 0 && words[master * CT_WORDS + CT_GEN] === words[c + CT_MASTER_GEN]) json.master = master;
   return json;
 }
 

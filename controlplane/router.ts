@@ -17,6 +17,7 @@ import { Control } from './control.ts';
 import { engineOptions, type Mismatch, OffloadApi } from './offload.ts';
 import type { Event } from './protocol.ts';
 import { type Counters, readCounters } from './show/counters.ts';
+import { expectLines } from './show/expect.ts';
 
 export interface RouterOptions {
   /** Seed of the hash, of port choice and of identifiers. Default 1: repeatable. */
@@ -213,6 +214,19 @@ export class Router {
   }
 
   readonly conntrack: ConntrackView = this.conntrackView();
+
+  /** What the helpers expect. */
+  readonly expectations: { readonly count: number; lines(): string[] } = this.expectView();
+
+  private expectView(): { readonly count: number; lines(): string[] } {
+    const lines = () => expectLines(this.tables);
+    return {
+      get count() {
+        return lines().length;
+      },
+      lines,
+    };
+  }
 
   private conntrackView(): ConntrackView {
     const each = <T>(use: (index: number) => T): T[] => {

@@ -4,6 +4,7 @@
  * Filters are those of the conntrack tool, on the ORIGINAL tuple: family, proto, src, dst, sport, dport.
  */
 import { type ConntrackJson, conntrackJson, conntrackLine } from '../../conntrack/format.ts';
+import { helperOf } from '../../conntrack/helpers/index.ts';
 import { familyFilter, knownFilters, type Shown, type ShowSource } from './source.ts';
 
 export const CONNECTION_FILTERS = ['family', 'proto', 'src', 'dst', 'sport', 'dport'] as const;
@@ -22,13 +23,14 @@ export function connections(
   const family = familyFilter(filters);
   const { conntrack: table } = source.tables;
   const now = source.tables.now();
+  const helperName = (helper: number): string | undefined => helperOf(helper)?.name;
   const found: { line: string; json: ConntrackJson }[] = [];
   for (let index = 0; index < table.highWater; index++) {
     if (!table.inUse(index, now)) continue;
-    const json = conntrackJson(table.words, table.words6, table.doubles, index, now);
+    const json = conntrackJson(table.words, table.words6, table.doubles, index, now, { helperName });
     if (family !== null && json.family !== (family === 4 ? 'inet' : 'inet6')) continue;
     if (!matches(json, filters)) continue;
-    const line = conntrackLine(table.words, table.words6, table.doubles, index, now, { extended: true });
+    const line = conntrackLine(table.words, table.words6, table.doubles, index, now, { extended: true, helperName });
     found.push({ line, json });
   }
   return found.sort((a, b) => a.json.family.length - b.json.family.length);

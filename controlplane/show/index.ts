@@ -4,6 +4,7 @@
  */
 import { showConntrack } from './conntrack.ts';
 import { showDrops, showStages, showWorkers } from './drops.ts';
+import { showExpect } from './expect.ts';
 import { showLink } from './link.ts';
 import { showNat } from './nat.ts';
 import { showNeigh } from './neigh.ts';
@@ -16,6 +17,7 @@ export { liveSource, type Shown, type ShowSource, type View } from './source.ts'
 export const VIEWS: Readonly<Record<string, View>> = {
   conntrack: showConntrack,
   nat: showNat,
+  expect: showExpect,
   offload: showOffload,
   route: showRoute,
   neigh: showNeigh,
