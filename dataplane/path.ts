@@ -543,7 +543,8 @@ export class Path {
 
   private route(p: Packet): number {
     p.stage = D.STAGE_ROUTE;
-    if (isGroup(p)) return this.input(p);
+    // The limited broadcast has no route: it never leaves its link (RFC 1812 §5.3.5.1).
+    if (isGroup(p) || (p.family === 4 && p.d0 === -1)) return this.input(p);
     if (p.family === 6 && isLinkLocal6(p.d0)) return this.routeLinkLocal(p);
     const verdict = this.lookup(p);
     if (verdict !== GO_ON) return verdict;
@@ -1186,6 +1187,8 @@ export class Path {
     const { routes, nexthops, interfaces } = this.tables;
     const source = this.errorSource;
     const local = p.family === 4 ? routes.lookup4(p.rd0) : routes.lookup6(p.rd0, p.rd1, p.rd2, p.rd3);
+    // A packet to a subnet's broadcast address is never answered, whatever frame it came in (RFC 1122 §3.2.2).
+    if (local !== 0 && nexthops.kind(local) === NH.NH_BROADCAST) return false;
     if (local !== 0 && nexthops.kind(local) === NH.NH_LOCAL) {
       source[0] = p.rd0;
       source[1] = p.rd1;
@@ -1196,7 +1199,8 @@ export class Path {
     let port = p.port;
     let n = p.family === 4 ? routes.lookup4(p.rs0) : routes.lookup6(p.rs0, p.rs1, p.rs2, p.rs3);
     if (n !== 0 && nexthops.kind(n) === NH.NH_GROUP) n = nexthops.select(n, 0);
-    if (n !== 0) {
+    // A link-local sender is on the link that its packet came from, whatever route its prefix has.
+    if (n !== 0 && !(p.family === 6 && isLinkLocal6(p.rs0))) {
       const kind = nexthops.kind(n);
       if (kind === NH.NH_VIA || kind === NH.NH_CONNECTED) port = nexthops.words[nexthops.at(n) + NH.NH_PORT_WORD];
     }
