@@ -9,6 +9,7 @@
  * Two sessions that would share a key (two ESP tunnels with one SPI) both stay on the slow path (row O10).
  */
 import {
+  CT_DEADLINE,
   CT_FLOWS,
   CT_GEN,
   CT_KEY,
@@ -109,6 +110,7 @@ export class Programmer {
     const w = this.table.words;
     while (this.waiting > 0 && ((now - this.due[this.head]) | 0) >= 0) {
       const spec = this.pending[this.head];
+      const due = this.due[this.head];
       this.head = (this.head + 1) % PENDING;
       this.waiting--;
       const c = (spec.connection >> 1) * CT_WORDS;
@@ -118,7 +120,8 @@ export class Programmer {
       Atomics.and(w, c + CT_FLOWS, ~mark);
       if ((w[c + CT_STATUS] & (IPS_CONFIRMED | IPS_DYING)) !== IPS_CONFIRMED) continue;
       if ((w[c + CT_KEY] & 0xff) === TCP && (w[c + CT_STATE] & 0xff) !== TCP_ESTABLISHED) continue;
-      this.policy.because(c, this.commit(spec, now));
+      // It became active when it was due, also when the clock has leapt.
+      if (((w[c + CT_DEADLINE] - due) | 0) >= 0) this.policy.because(c, this.commit(spec, due));
     }
   }
 
