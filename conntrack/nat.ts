@@ -93,6 +93,9 @@ export const NAT_LIMIT = 4;
 /** A hairpin back to the sender with the sender's own address. */
 export const NAT_LOOP = 5;
 
+/** `Nat.outer`: the packet is translated by a mapping but belongs to no connection of its own. */
+export const ONE_WAY = -2;
+
 const ATTEMPTS = 128;
 const UDP = 17;
 
@@ -106,7 +109,7 @@ export class Nat {
   /** Look-ups that the last port search took. */
   probes = 0;
   /**
-   * Port whose outside the current packet was hairpinned at, −1: it was not. Set by the prerouting stage of a new
+   * Port whose outside the current packet was hairpinned at, −1: it was not, or ONE_WAY. Set by the prerouting stage of a new
    * connection, read by its postrouting stage.
    */
   outer = -1;
@@ -203,6 +206,12 @@ export class Nat {
     w[c + CT_R_SRC] = m[at + NM_INSIDE];
     w[c + CT_R_PORTS] = (w[c + CT_R_PORTS] & ~0xffff) | (m[at + NM_PORTS] & 0xffff);
     w[c + CT_STATUS] |= IPS_DST_NAT;
+    if (this.replyTaken(c, now)) {
+      // The host inside talks to this sender by another mapping already (only a dependent mapping behaviour comes here).
+      // The packet is for it all the same; what it answers follows that connection.
+      this.outer = ONE_WAY;
+      return NAT_OK;
+    }
     w[c + CT_MAPPING] = mappings.reference(index) | MAPPING_INBOUND;
     this.mapper.startInbound(c, p.proto, now);
     return NAT_OK;

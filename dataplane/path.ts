@@ -15,7 +15,7 @@
 import { Aging } from '../conntrack/aging.ts';
 import { EventSink } from '../conntrack/events.ts';
 import { Mapper } from '../conntrack/mapper.ts';
-import { NAT_LIMIT, NAT_LOOP, NAT_NO_PORT, NAT_OK, Nat } from '../conntrack/nat.ts';
+import { NAT_LIMIT, NAT_LOOP, NAT_NO_PORT, NAT_OK, Nat, ONE_WAY } from '../conntrack/nat.ts';
 import {
   CT_ESTABLISHED,
   CT_MAPPING,
@@ -688,7 +688,7 @@ export class Path {
   private natPostrouting(p: Packet): number {
     if (p.ct < 0) return GO_ON;
     p.stage = D.STAGE_NAT_POSTROUTING;
-    if (p.fresh !== 0 && p.family === 4 && !this.followsMaster(p)) {
+    if (p.fresh !== 0 && p.family === 4 && this.nat.outer !== ONE_WAY && !this.followsMaster(p)) {
       const words = this.tables.interfaces.words;
       // A hairpinned packet is translated as if it had left by the port whose address it was sent to.
       const out = this.nat.outer >= 0 && p.own === 0 ? this.nat.outer : p.outPort;
@@ -763,6 +763,10 @@ export class Path {
   private conntrackConfirm(p: Packet): number {
     if (p.fresh === 0) return GO_ON;
     p.stage = D.STAGE_CONNTRACK_CONFIRM;
+    if (this.nat.outer === ONE_WAY) {
+      this.tracker.abandon(p);
+      return GO_ON;
+    }
     for (let attempt = 0; attempt < 4; attempt++) {
       const result = this.tracker.confirm(p, this.now);
       if (result === TRACKED) {
