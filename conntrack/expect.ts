@@ -21,7 +21,7 @@
  * notice gives its place to the next one.
  */
 import type { Packet } from '../dataplane/wire/packet.ts';
-import { CT_GEN, CT_STATUS, CT_WORDS, IPS_CONFIRMED, IPS_DYING } from './record.ts';
+import { CT_DEADLINE, CT_GEN, CT_STATUS, CT_WORDS, IPS_CONFIRMED, IPS_DYING } from './record.ts';
 import type { ConntrackTable } from './table.ts';
 
 export const EXP_WORDS = 32;
@@ -117,7 +117,12 @@ export class ExpectTable {
     if ((w[r + EXP_FLAGS] & EXP_KEYMAP) === 0 && ((w[r + EXP_DEADLINE] - now) | 0) < 0) return false;
     const c = (w[r + EXP_MASTER] - 1) * CT_WORDS;
     const words = this.conntrack.words;
-    return words[c + CT_GEN] === w[r + EXP_MASTER_GEN] && (words[c + CT_STATUS] & IPS_DYING) === 0;
+    return (
+      words[c + CT_GEN] === w[r + EXP_MASTER_GEN] &&
+      (words[c + CT_STATUS] & IPS_DYING) === 0 &&
+      // A master that expired is gone for everybody, whenever it is collected.
+      ((words[c + CT_DEADLINE] - now) | 0) >= 0
+    );
   }
 
   /** Live, and its master is there for all to see. */
@@ -126,8 +131,11 @@ export class ExpectTable {
     return this.live(r, now) && (this.conntrack.words[c + CT_STATUS] & IPS_CONFIRMED) !== 0;
   }
 
-  /** Number of the expectation that the packet of a new connection fulfils, or −1. */
-  match(p: Packet, key: number, now: number): number {
+  /**
+   * Number of the expectation that the packet of a new connection fulfils, or −1. `kind` EXP_KEYMAP: of the call whose
+   * keys it has (its connection was idle for long and expired, the call lives on); 0: of an expectation proper.
+   */
+  match(p: Packet, key: number, kind: number, now: number): number {
     const w = this.words;
     if (w[COUNT] === 0) return -1;
     for (let n = w[this.bucket(key, p.d0, p.d3, p.ports)]; n !== 0; n = w[FIRST + (n - 1) * EXP_WORDS]) {
@@ -135,7 +143,7 @@ export class ExpectTable {
       const flags = w[r + EXP_FLAGS];
       if (
         w[r + EXP_KEY] === key &&
-        (flags & EXP_KEYMAP) === 0 &&
+        (flags & EXP_KEYMAP) === kind &&
         w[r + EXP_PORTS] >>> 16 === p.ports >>> 16 &&
         w[r + EXP_DST] === p.d0 &&
         w[r + EXP_DST + 1] === p.d1 &&

@@ -30,6 +30,7 @@ import {
   type ExpectTable,
 } from '../conntrack/expect.ts';
 import type { Extensions } from '../conntrack/extensions.ts';
+import { PPTP_TIMEOUT } from '../conntrack/gre.ts';
 import {
   DEMANDS_DROP,
   FIND_CLOSE,
@@ -47,6 +48,7 @@ import {
 } from '../conntrack/helpers/helper.ts';
 import { HELPER_PPTP, helperOf } from '../conntrack/helpers/index.ts';
 import {
+  CT_DEADLINE,
   CT_ESTABLISHED,
   CT_GEN,
   CT_HELPER,
@@ -162,7 +164,8 @@ export class Mangler {
   expected(p: Packet, index: number, now: number): boolean {
     const w = this.table.words;
     const c = index * CT_WORDS;
-    const n = this.expectations.match(p, w[c + CT_KEY], now);
+    let n = this.expectations.match(p, w[c + CT_KEY], 0, now);
+    if (n < 0 && p.proto === GRE) n = this.expectations.match(p, w[c + CT_KEY], EXP_KEYMAP, now);
     if (n < 0) return false;
     const e = this.expectations.words;
     const r = this.expectations.at(n);
@@ -172,6 +175,7 @@ export class Mangler {
     w[c + CT_MASTER] = master + 1;
     w[c + CT_MASTER_GEN] = e[r + EXP_MASTER_GEN];
     w[c + CT_HELPER] |= e[r + EXP_HELPER];
+    if (p.proto === GRE) w[c + CT_DEADLINE] = (now + PPTP_TIMEOUT) | 0;
     if (p.family === 4 && (w[m + CT_STATUS] & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0) {
       const t = m + (e[r + EXP_DIR] === ORIGINAL ? CT_R_SRC : CT_O_SRC);
       if (w[t] !== p.d0 || e[r + EXP_SAVED_PORT] >>> 16 !== p.ports >>> 16) {
@@ -185,7 +189,7 @@ export class Mangler {
       }
       if (e[r + EXP_REPLY_PORTS] !== 0) w[c + CT_R_PORTS] = e[r + EXP_REPLY_PORTS];
     }
-    if ((e[r + EXP_FLAGS] & EXP_PERMANENT) === 0) {
+    if ((e[r + EXP_FLAGS] & (EXP_PERMANENT | EXP_KEYMAP)) === 0) {
       this.expectations.remove(n);
       // The two directions of a PPTP call exclude each other: the connection serves both.
       if (p.proto === GRE) this.expectations.removeOf(master, 0);
@@ -209,6 +213,8 @@ export class Mangler {
     if (helper === 0) return;
     this.expectations.removeOf(index, -1);
     this.extensions.release(index);
+    // Not ended here and now: whoever collects the master may be walking the list that the calls stand in.
+    if ((helper & 0xff) === HELPER_PPTP) this.endCalls(index, false);
   }
 
   /** What the router has added to the data that this packet acknowledges (for the window tracker). */
@@ -308,7 +314,7 @@ export class Mangler {
           this.expectations.removeOf(p.ct, f.class);
           if (helper.number === HELPER_PPTP) {
             this.expectations.removeOf(p.ct, GRE_CLASS_KEYS);
-            this.endCalls(p.ct);
+            this.endCalls(p.ct, true);
           }
           break;
         case FIND_REFRESH:
@@ -479,8 +485,8 @@ export class Mangler {
     return toKey;
   }
 
-  /** A PPTP call is over: its GRE connections end. */
-  private endCalls(master: number): void {
+  /** A PPTP call is over: its GRE connections end, at once or as soon as they are collected. */
+  private endCalls(master: number, atOnce: boolean): void {
     const table = this.table;
     const w = table.words;
     const high = table.highWater;
@@ -488,8 +494,10 @@ export class Mangler {
     // Calls end rarely: looking at all connections costs less than a list that every connection would carry.
     for (let index = 0; index < high; index++) {
       const c = index * CT_WORDS;
-      if (w[c + CT_MASTER] === master + 1 && w[c + CT_MASTER_GEN] === generation && (w[c + CT_KEY] & 0xff) === GRE)
-        this.endConnection(index);
+      if (w[c + CT_MASTER] !== master + 1 || w[c + CT_MASTER_GEN] !== generation || (w[c + CT_KEY] & 0xff) !== GRE)
+        continue;
+      if (atOnce) this.endConnection(index);
+      else w[c + CT_DEADLINE] = (this.tables.now() - 1) | 0;
     }
   }
 
