@@ -8,10 +8,13 @@
  */
 import type { Packet } from '../dataplane/wire/packet.ts';
 import { assure, refresh, TRACK_ACCEPT, TRACK_INVALID, WHY_GRE_PROTOCOL } from './generic.ts';
-import { CT_STATUS, IPS_SEEN_REPLY } from './record.ts';
+import { CT_STATUS, IPS_EXPECTED, IPS_SEEN_REPLY } from './record.ts';
 import { CFG_GRE, CFG_GRE_STREAM } from './timeouts.ts';
 
 export const GRE = 47;
+/** Life of a PPTP call's connection, and once it was answered, ms: netfilter's (its control connection ends it earlier). */
+export const PPTP_TIMEOUT = 600_000;
+const PPTP_STREAM_TIMEOUT = 18_000_000;
 const VERSION_MASK = 7;
 const PPP = 0x880b;
 
@@ -47,11 +50,12 @@ export function newGre(w: Int32Array, c: number, p: Packet, u8: Uint8Array, now:
 
 /** A packet of a connection: an answered one is a stream. */
 export function trackGre(w: Int32Array, c: number, _p: Packet, now: number, cfg: Int32Array): number {
+  const call = (w[c + CT_STATUS] & IPS_EXPECTED) !== 0;
   if ((w[c + CT_STATUS] & IPS_SEEN_REPLY) === 0) {
-    refresh(w, c, now, cfg[CFG_GRE]);
+    refresh(w, c, now, call ? PPTP_TIMEOUT : cfg[CFG_GRE]);
     return TRACK_ACCEPT;
   }
-  refresh(w, c, now, cfg[CFG_GRE_STREAM]);
+  refresh(w, c, now, call ? PPTP_STREAM_TIMEOUT : cfg[CFG_GRE_STREAM]);
   assure(w, c);
   return TRACK_ACCEPT;
 }
