@@ -464,9 +464,13 @@ export class Mapper {
     if (index >= 0) this.mappings.words[index * NM_WORDS + NM_DEADLINE] = (now + lifetime) | 0;
   }
 
-  /** The session that an outside host begins has had no outbound packet yet. */
-  startInbound(c: number, proto: number, now: number): void {
-    if (proto === UDP || proto === UDPLITE) this.table.words[c + CT_OUTBOUND] = now;
+  /**
+   * The session that an outside host begins by mapping `index` has had no outbound packet: it may not keep the mapping
+   * alive any longer than that would live without it.
+   */
+  startInbound(c: number, proto: number, index: number): void {
+    if (proto === UDP || proto === UDPLITE)
+      this.table.words[c + CT_OUTBOUND] = this.mappings.words[index * NM_WORDS + NM_DEADLINE];
   }
 
   // --- sessions ------------------------------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ export class Nat {
       return NAT_OK;
     }
     w[c + CT_MAPPING] = mappings.reference(index) | MAPPING_INBOUND;
-    this.mapper.startInbound(c, p.proto, now);
+    this.mapper.startInbound(c, p.proto, index);
     return NAT_OK;
   }
 
