@@ -145,6 +145,6 @@ export class Frames {
       slot < this.small
         ? (slot + 1) * SMALL_STRIDE
         : this.small * SMALL_STRIDE + (slot - this.small + 1) * LARGE_STRIDE;
-    return end - this.meta[slot * META_WORDS + META_OFF];
+    return this.lead + end - this.meta[slot * META_WORDS + META_OFF];
   }
 }

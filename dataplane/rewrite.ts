@@ -94,18 +94,18 @@ function rewriteTransport(p: Packet, frames: Frames, change: number): void {
       }
       break;
     case SCTP:
-      if (portChange === 0) break;
+      if (p.ports === p.rports) break;
       writePorts(p, frames);
       crc32c(frames.u8, l4, p.end, l4 + 8);
       break;
     case ICMP:
-      if (portChange === 0) break;
+      if (p.ports === p.rports) break;
       u16[h + 2] = p.ports;
       u16[h + 1] = adjust(u16[h + 1], delta(p.rports & 0xffff, p.ports & 0xffff));
       break;
     case ICMPV6: {
       let sum = change;
-      if (portChange !== 0) {
+      if (p.ports !== p.rports) {
         u16[h + 2] = p.ports;
         sum += delta(p.rports & 0xffff, p.ports & 0xffff);
       }
@@ -114,7 +114,7 @@ function rewriteTransport(p: Packet, frames: Frames, change: number): void {
     }
     case GRE:
       // Version 1 (PPTP): the destination's call ID sits at bytes 6 and 7; there is no checksum (RFC 2637 §4.1).
-      if (portChange !== 0) u16[h + 3] = p.ports >>> 16;
+      if (p.ports !== p.rports) u16[h + 3] = p.ports >>> 16;
       break;
   }
 }

@@ -1,0 +1,87 @@
+/** Packets that wait for a neighbour: order, bounds, and everything about them kept. */
+import { describe, expect, it } from 'vitest';
+import { Hold, PER_NEIGHBOUR } from '../../dataplane/hold.ts';
+import { Packet } from '../../dataplane/wire/packet.ts';
+
+const memory = new Int32Array(4096);
+
+function packet(slot: number, neighbour: number): Packet {
+  const p = new Packet();
+  p.slot = slot;
+  p.family = 4;
+  p.outPort = 1;
+  p.n0 = neighbour;
+  return p;
+}
+
+/** Slots in the order in which they are looked at. */
+function order(hold: Hold): number[] {
+  const p = new Packet();
+  const out: number[] = [];
+  let after = -0x80000000;
+  for (let n = hold.nextAfter(after); n >= 0; n = hold.nextAfter(after)) {
+    after = hold.orderOf(n);
+    hold.restore(n, p, memory);
+    out.push(p.slot);
+  }
+  return out;
+}
+
+describe('hold', () => {
+  it('keeps the order of arrival, whatever places came free in between', () => {
+    const hold = new Hold();
+    for (let slot = 0; slot < 10; slot++) expect(hold.keep(packet(slot, slot), 0)).toBe(-1);
+    hold.forget(3);
+    hold.forget(0);
+    hold.keep(packet(20, 1), 0);
+    hold.keep(packet(21, 1), 0);
+    expect(order(hold)).toEqual([1, 2, 4, 5, 6, 7, 8, 9, 20, 21]);
+    expect(hold.count).toBe(10);
+  });
+
+  it(`one next hop has at most ${PER_NEIGHBOUR} packets; its own oldest goes first, and nobody else's`, () => {
+    const hold = new Hold();
+    hold.keep(packet(1000, 2), 0);
+    for (let slot = 0; slot < PER_NEIGHBOUR; slot++) expect(hold.keep(packet(slot, 1), 0)).toBe(-1);
+    expect(hold.keep(packet(500, 1), 0)).toBe(0);
+    expect(hold.keep(packet(501, 1), 0)).toBe(1);
+    expect(hold.count).toBe(PER_NEIGHBOUR + 1);
+    expect(order(hold).slice(0, 3)).toEqual([1000, 2, 3]);
+  });
+
+  it('full: a next hop that waits already gives up its own oldest, a new one is refused', () => {
+    const hold = new Hold();
+    let slot = 0;
+    while (hold.keep(packet(slot, slot >> 3), 0) === -1) slot++;
+    expect(hold.keep(packet(9999, 999_999), 0)).toBe(-2);
+    expect(hold.keep(packet(9999, 5), 0)).toBe(40);
+    expect(hold.count).toBe(slot);
+    hold.forget(0);
+    expect(hold.keep(packet(9998, 999_999), 0)).toBe(-1);
+  });
+
+  it('gives back every field that the rest of the walk needs', () => {
+    const hold = new Hold();
+    const p = packet(7, 9);
+    let value = 100;
+    const fields = [
+      'off', 'len', 'port', 'l4', 'end', 'proto', 's0', 'd0', 'ports', 'rports', 'nexthop', 'n1', 'n2', 'n3', 'ct', 'dir',
+      'ctinfo', 'ttl', 'tos', 'flags', 'gsoType', 'gsoSize', 'innerL3', 'innerL4', 'innerProto', 'innerDir', 'fragOffset',
+      'own', 'mtu', 'dontFragment', 'hasOptions', 'groupMac',
+    ] as const; // biome-ignore format: a list
+    for (const field of fields) p[field] = ++value;
+    p.gsoSize = 65535;
+    p.family = 6;
+    p.l3 = 160;
+    memory.set([1, 2, 3, 4, 5, 6, 7, 8], (160 >> 2) + 2);
+    hold.keep(p, 4711);
+    const back = new Packet();
+    hold.restore(0, back, memory);
+    for (const field of fields) expect([field, back[field]]).toEqual([field, p[field]]);
+    expect([back.slot, back.outPort, back.n0, back.l3]).toEqual([7, 1, 9, 160]);
+    expect([back.rs0, back.rs1, back.rs2, back.rs3, back.rd0, back.rd1, back.rd2, back.rd3]).toEqual([
+      1, 2, 3, 4, 5, 6, 7, 8,
+    ]);
+    expect(hold.since(0)).toBe(4711);
+  });
+});
