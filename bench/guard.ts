@@ -32,11 +32,11 @@ export function judge(outcomes: readonly (Result | Skipped)[], bounds: readonly 
   const verdicts: Verdict[] = [];
   for (const bound of bounds) {
     if (!asked.has(bound.of) || (bound.to !== undefined && !asked.has(bound.to))) continue;
-    const valueOf = (name: string): number => {
+    const measured = (name: string): number => {
       const found = outcomes.find((outcome): outcome is Result => outcome.name === name && !isSkipped(outcome));
       return found === undefined ? Number.NaN : found.value;
     };
-    const value = bound.to === undefined ? valueOf(bound.of) : valueOf(bound.of) / valueOf(bound.to);
+    const value = bound.to === undefined ? measured(bound.of) : measured(bound.of) / measured(bound.to);
     const passed =
       value >= (bound.least ?? Number.NEGATIVE_INFINITY) && value <= (bound.most ?? Number.POSITIVE_INFINITY);
     verdicts.push({ bound, value, passed });

@@ -1,7 +1,7 @@
 /**
  * In-memory workloads: memory.* and replay.*, their sizes, runs and peers.
  */
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { basename, join } from 'node:path';
 import type { ForwardAnswer } from './memory.ts';
@@ -172,13 +172,16 @@ const perConnection: Workload = {
   },
 };
 
+/** Smaller captures have too few frames for a rate. */
+const SMALLEST = 6000;
+
 /** Captures that are there: the demo's own, and those of SLUICE_CAPTURES (or the folder beside the repository). */
 export function captures(): string[] {
   const folder = process.env['SLUICE_CAPTURES'] ?? join(ROOT, '..', 'shared', 'captures');
   const files = [join(ROOT, 'examples', 'demo.pcap')].filter((file) => existsSync(file));
   if (existsSync(folder))
     for (const name of readdirSync(folder).sort()) if (/\.pcap(ng)?$/.test(name)) files.push(join(folder, name));
-  return files;
+  return files.filter((file) => statSync(file).size >= SMALLEST);
 }
 
 function replays(): Workload[] {

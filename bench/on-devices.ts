@@ -1,4 +1,326 @@
-import type { Workload } from './workload.ts';
+/**
+ * Workloads on devices: tap.*, packet.* and live.idle, each beside its peers in alternating runs.
+ *
+ * The generator, the router and the counting share the machine's cores: a rate is what one core can forward while
+ * another one generates. Beside packets per second stand packets per CPU second of the whole machine, as the kernel's
+ * router does its work in the generator's context.
+ */
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { findProgram, type LabProcess, requirements, waitFor } from '../controlplane/lab/namespace.ts';
+import {
+  type Bed,
+  busySeconds,
+  cableBed,
+  compile,
+  kernelBed,
+  loopBed,
+  prime,
+  receivedFrames,
+  sluiceBed,
+  startSender,
+  userStackBed,
+} from './bed.ts';
+import { median, type Result, type Skipped, summarize, type Unit } from './results.ts';
+import type { Context, Workload } from './workload.ts';
+
+/** Frame lengths without FCS. IMIX: 64, 594 and 1518 bytes on the wire, 7 : 4 : 1. */
+const SMALL = [60];
+const IMIX = [60, 590, 60, 590, 60, 60, 1514, 60, 590, 60, 590, 60];
+
+/** One measurement: the figure, and others that belong to it. */
+interface Sample {
+  value: number;
+  detail: Record<string, number>;
+}
+
+interface Contest {
+  name: string;
+  unit: Unit;
+  note: string;
+  ours: () => Promise<Bed>;
+  peers: { title: string; make: () => Promise<Bed>; why: () => string }[];
+  prepare: (bed: Bed) => Promise<void>;
+  sample: (bed: Bed, context: Context) => Promise<Sample>;
+}
+
+/** Why no lab can be had here; '' when it can. */
+function whyNot(programs: readonly string[] = []): string {
+  return requirements(programs, { tun: true }).join(' | ');
+}
+
+/** Medians of every detail over the runs. */
+function medians(samples: readonly Sample[], prefix = ''): Record<string, number> {
+  const keys = Object.keys(samples[0]?.detail ?? {});
+  return Object.fromEntries(keys.map((key) => [`${prefix}${key}`, median(samples.map(({ detail }) => detail[key]))]));
+}
+
+/** All beds stand at the same time; their runs alternate. */
+async function contest(
+  one: Contest,
+  context: Context,
+  programs: readonly string[] = [],
+): Promise<(Result | Skipped)[]> {
+  const { name, unit } = one;
+  const missing = whyNot(programs);
+  if (missing !== '') return [{ name, skipped: missing }];
+  const outcomes: (Result | Skipped)[] = [];
+  const beds: Bed[] = [];
+  try {
+    context.progress(`${name}: setting up`);
+    const ours = await one.ours();
+    beds.push(ours);
+    await one.prepare(ours);
+    const rivals: { title: string; bed: Bed; samples: Sample[] }[] = [];
+    for (const { title, make, why } of one.peers) {
+      let reason = why();
+      if (reason === '')
+        try {
+          const bed = await make();
+          beds.push(bed);
+          await one.prepare(bed);
+          rivals.push({ title, bed, samples: [] });
+        } catch (error) {
+          reason = (error as Error).message;
+        }
+      if (reason !== '') outcomes.push({ name: `${name} against ${title}`, skipped: reason });
+    }
+    const samples: Sample[] = [];
+    for (let run = 0; run < context.runs; run++) {
+      context.progress(`${name} run ${run + 1} of ${context.runs}`);
+      samples.push(await one.sample(ours, context));
+      for (const rival of rivals) {
+        context.progress(`${name} run ${run + 1} of ${context.runs}, ${rival.title}`);
+        rival.samples.push(await one.sample(rival.bed, context));
+      }
+    }
+    const values = samples.map(({ value }) => value);
+    if (rivals.length === 0)
+      outcomes.unshift(summarize({ name, unit, values, note: one.note, detail: medians(samples) }));
+    rivals.forEach((rival, n) => {
+      const peerValues = rival.samples.map(({ value }) => value);
+      const detail = { ...medians(samples), ...medians(rival.samples, 'peer.') };
+      outcomes.splice(n, 0, summarize({ name, unit, values, peer: rival.title, peerValues, note: one.note, detail }));
+    });
+    return outcomes;
+  } finally {
+    for (const bed of beds) await bed.close();
+  }
+}
+
+/** Offered as fast as the generator can; counted where the server's device receives. */
+async function forwardRate(bed: Bed, lengths: number[], window: number): Promise<Sample> {
+  const sender = startSender(bed, { lengths, seconds: window / 1000 + 5 });
+  try {
+    const before = receivedFrames(bed).packets;
+    await waitFor('the first frames', () => receivedFrames(bed).packets > before + 1000 || !sender.running(), {
+      timeout: 8000,
+      detail: () => sender.stderr(),
+    });
+    await sleep(200);
+    const begin = { ...receivedFrames(bed), busy: busySeconds(), time: performance.now() };
+    await sleep(window);
+    const end = { ...receivedFrames(bed), busy: busySeconds(), time: performance.now() };
+    if (!sender.running()) throw new Error(`sender: expected it to run, got its end: ${sender.stderr().trim()}`);
+    const packets = end.packets - begin.packets;
+    const seconds = (end.time - begin.time) / 1000;
+    return {
+      value: packets / seconds,
+      detail: {
+        'packets-per-cpu-second': packets / Math.max(end.busy - begin.busy, 0.01),
+        'bits-per-second': ((end.bytes - begin.bytes) * 8) / seconds,
+      },
+    };
+  } finally {
+    await sender.stop('SIGKILL');
+  }
+}
+
+const kernel = {
+  title: 'Linux nftables',
+  make: kernelBed,
+  why: () => (findProgram('nft') === null ? 'nft is not installed' : ''),
+};
+const loop = {
+  title: 'C read/write loop (ceiling, no NAT)',
+  make: loopBed,
+  why: () => (findProgram('gcc') === null ? 'gcc is not installed' : ''),
+};
+
+function packets(name: string, kind: 'tap' | 'packet', lengths: number[]): Workload {
+  return {
+    name,
+    quick: false,
+    measure: (context) =>
+      contest(
+        {
+          name,
+          unit: 'pps',
+          note: 'NAT44, 1024 flows, one direction, one worker; the generator takes a core of its own',
+          ours: () => sluiceBed(kind),
+          peers: kind === 'tap' ? [loop, kernel] : [kernel],
+          prepare: prime,
+          sample: (bed) => forwardRate(bed, lengths, context.window),
+        },
+        context,
+      ),
+  };
+}
+
+async function iperf(bed: Bed, window: number): Promise<Sample> {
+  const seconds = Math.max(1, Math.round(window / 1000));
+  const busy = busySeconds();
+  const done = await bed.lab.run(bed.client, 'iperf3', ['-c', bed.target, '-P', '2', '-t', String(seconds), '-J'], {
+    timeout: (seconds + 10) * 1000,
+  });
+  const used = busySeconds() - busy;
+  const report = JSON.parse(done.stdout) as { end: { sum_received: { bits_per_second: number; bytes: number } } };
+  const { bits_per_second: value, bytes } = report.end.sum_received;
+  return { value, detail: { 'bits-per-cpu-second': (bytes * 8) / Math.max(used, 0.01) } };
+}
+
+/** An iperf3 server, which stays for all runs. */
+async function listen(bed: Bed): Promise<void> {
+  bed.lab.spawn(bed.server, 'iperf3', ['-s']);
+  await bed.lab.listening(bed.server, 5201);
+}
+
+function bulk(name: string, kind: 'tap' | 'packet'): Workload {
+  const stack = (program: 'slirp4netns' | 'pasta') => ({
+    title: program,
+    make: () => userStackBed(program),
+    why: () => (findProgram(program) === null ? `${program} is not installed` : ''),
+  });
+  return {
+    name,
+    quick: false,
+    measure: (context) =>
+      contest(
+        {
+          name,
+          unit: 'bit/s',
+          note: 'NAT44, iperf3 with two connections',
+          ours: () => sluiceBed(kind),
+          peers: kind === 'tap' ? [kernel, stack('slirp4netns'), stack('pasta')] : [kernel],
+          prepare: listen,
+          sample: (bed) => iperf(bed, context.window),
+        },
+        context,
+        ['iperf3'],
+      ),
+  };
+}
+
+async function roundTrips(bed: Bed, count: number): Promise<{ p50: number; p99: number }> {
+  const done = await bed.lab.run(bed.client, compile('udp-ping'), ['ask', bed.target, '7', String(count), '500'], {
+    timeout: 60_000,
+  });
+  return JSON.parse(done.stdout) as { p50: number; p99: number };
+}
+
+async function answering(bed: Bed): Promise<void> {
+  const echo: LabProcess = bed.lab.spawn(bed.server, compile('udp-ping'), ['serve', '7']);
+  await waitFor('the echo', () => echo.stdout().includes('ready'));
+}
+
+/** Shortest time that the yardstick can tell from nothing. */
+const MICROSECOND = 1e-6;
+
+const latency: Workload = {
+  name: 'tap.latency',
+  quick: false,
+  async measure(context) {
+    const name = 'tap.latency';
+    const missing = whyNot() || (findProgram('gcc') === null ? 'gcc is not installed (peers/udp-ping.c)' : '');
+    if (missing !== '') return [{ name, skipped: missing }];
+    const count = Math.max(200, Math.round(context.window));
+    const cable = await cableBed();
+    let direct: { p50: number; p99: number };
+    try {
+      await answering(cable);
+      direct = await roundTrips(cable, count);
+    } finally {
+      await cable.close();
+    }
+    // Half of what the slower side forwards: the same load for all.
+    let load = 0;
+    const sample = async (bed: Bed): Promise<Sample> => {
+      if (load === 0) load = Math.floor((await forwardRate(bed, SMALL, context.window / 2)).value / 2);
+      const sender = startSender(bed, { rate: load, seconds: 60 });
+      try {
+        const before = receivedFrames(bed).packets;
+        await waitFor('the load', () => receivedFrames(bed).packets > before + 1000, { timeout: 8000 });
+        const { p50, p99 } = await roundTrips(bed, count);
+        const added = Math.max(p99 - direct.p99, MICROSECOND);
+        return { value: added, detail: { p50, p99, 'added.p50': Math.max(p50 - direct.p50, MICROSECOND), load } };
+      } finally {
+        await sender.stop('SIGKILL');
+      }
+    };
+    const outcomes = await contest(
+      {
+        name,
+        unit: 's',
+        note: `round trip of UDP beyond that of a cable (p99), at half of our own full rate; a smaller ratio is better`,
+        ours: () => sluiceBed('tap'),
+        peers: [kernel],
+        prepare: async (bed) => {
+          await prime(bed);
+          await answering(bed);
+        },
+        sample,
+      },
+      context,
+    );
+    for (const outcome of outcomes)
+      if ('detail' in outcome) Object.assign(outcome.detail, { 'cable.p50': direct.p50, 'cable.p99': direct.p99 });
+    return outcomes;
+  },
+};
+
+/** CPU seconds that a process has used, its threads included. */
+function processSeconds(pid: number): number {
+  const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
+const idle: Workload = {
+  name: 'live.idle',
+  quick: false,
+  async measure(context) {
+    const name = 'live.idle';
+    const missing = whyNot();
+    if (missing !== '') return [{ name, skipped: missing }];
+    const seconds = context.window < 2000 ? 3 : 10;
+    const bed = await sluiceBed('tap');
+    try {
+      const pid = bed.router?.pid ?? 0;
+      await sleep(1000);
+      const values: number[] = [];
+      for (let run = 0; run < Math.min(context.runs, 2); run++) {
+        context.progress(`${name} run ${run + 1}`);
+        const before = processSeconds(pid);
+        const begin = performance.now();
+        await sleep(seconds * 1000);
+        values.push((processSeconds(pid) - before) / ((performance.now() - begin) / 1000));
+      }
+      const note = 'CPU seconds per second of a running router with two TAP ports and no traffic';
+      return [summarize({ name, unit: 'ratio', values, note, detail: { seconds } })];
+    } finally {
+      await bed.close();
+    }
+  },
+};
+
 export function liveWorkloads(): Workload[] {
-  return [];
+  return [
+    packets('tap.nat44.64b', 'tap', SMALL),
+    packets('tap.nat44.imix', 'tap', IMIX),
+    bulk('tap.nat44.tcp', 'tap'),
+    latency,
+    packets('packet.nat44.64b', 'packet', SMALL),
+    bulk('packet.nat44.tcp', 'packet'),
+    idle,
+  ];
 }

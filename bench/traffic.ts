@@ -157,12 +157,13 @@ function put(b: Uint8Array, at: number, values: number[]): void {
   for (let n = 0; n < values.length; n++) b[at + n] = values[n];
 }
 
-function put16(b: Uint8Array, at: number, value: number): void {
+export function put16(b: Uint8Array, at: number, value: number): void {
   b[at] = value >> 8;
   b[at + 1] = value;
 }
 
-function sum(b: Uint8Array, from: number, to: number, initial: number): number {
+/** One's complement sum of big-endian halves, folded. */
+export function sum(b: Uint8Array, from: number, to: number, initial: number): number {
   let s = initial;
   for (let at = from; at < to; at += 2) s += (b[at] << 8) + (at + 1 < to ? b[at + 1] : 0);
   while (s > 0xffff) s = (s & 0xffff) + (s >>> 16);
