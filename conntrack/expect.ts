@@ -318,6 +318,17 @@ export class ExpectTable {
     this.unlock();
   }
 
+  /** Gives a master's expectations of a class `timeout` seconds from now (a registration was confirmed). */
+  prolong(master: number, which: number, timeout: number, now: number): void {
+    const w = this.words;
+    if (w[COUNT] === 0) return;
+    for (let n = 0; n < this.capacity; n++) {
+      const r = this.at(n);
+      if (w[r + EXP_MASTER] === master + 1 && w[r + EXP_CLASS] === which && this.live(r, now))
+        w[r + EXP_DEADLINE] = (now + timeout * 1000) | 0;
+    }
+  }
+
   /** Number of the master's expectation of an announced endpoint (real port, raw high half), or −1. */
   findAnnounced(master: number, wanted: number, proto: number, now: number): number {
     const w = this.words;

@@ -34,6 +34,7 @@ import { PPTP_TIMEOUT } from '../conntrack/gre.ts';
 import {
   DEMANDS_DROP,
   FIND_CLOSE,
+  FIND_DONE,
   FIND_EXPECT,
   FIND_LENGTH,
   FIND_REFRESH,
@@ -295,6 +296,8 @@ export class Mangler {
   /** Turns findings into expectations and replacements, then edits the payload. */
   private apply(p: Packet, helper: Helper, now: number): number {
     const x = this.context;
+    const w = this.table.words;
+    const c = p.ct * CT_WORDS;
     let edits = 0;
     let change = 0;
     for (let n = 0; n < x.count; n++) {
@@ -317,7 +320,13 @@ export class Mangler {
             this.endCalls(p.ct, true);
           }
           break;
+        case FIND_DONE:
+          // Its time is over from the next millisecond on; this packet still needs the record.
+          w[c + CT_DEADLINE] = (now - 1) | 0;
+          break;
         case FIND_REFRESH:
+          this.expectations.prolong(p.ct, f.class, f.timeout, now);
+          break;
         case FIND_LENGTH:
           break;
       }

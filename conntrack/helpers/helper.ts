@@ -30,6 +30,8 @@ export const FIND_CLOSE = 4;
  * `timeout` seconds from now. Nothing is rewritten; who does not know this kind may pass it over.
  */
 export const FIND_REFRESH = 5;
+/** The connection has done what it was for and ends with this packet (DNS: the last answer). */
+export const FIND_DONE = 6;
 
 /** Who may use an expectation. */
 export const FROM_PEER = 0; // the other end's address of the control connection, any port

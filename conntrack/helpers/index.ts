@@ -4,6 +4,7 @@
  *
  * A number is taken by one line in `helpers`, at its place. Not here: which connection gets which helper.
  */
+import { DNS, dns } from './dns.ts';
 import { FTP, ftp } from './ftp.ts';
 import { h245 } from './h323-h245.ts';
 import { q931 } from './h323-q931.ts';
@@ -25,6 +26,7 @@ export const HELPER_PPTP = 6;
 export const HELPER_Q931 = 7;
 export const HELPER_H245 = 8;
 export const HELPER_RAS = 9;
+export const HELPER_DNS = DNS;
 
 /** By number; null: none (yet) of that number. */
 export const helpers: readonly (Helper | null)[] = [
@@ -38,6 +40,7 @@ export const helpers: readonly (Helper | null)[] = [
   q931,
   h245,
   ras,
+  dns,
 ];
 
 /** The helper of a number from a connection's record; null for 0 and for what is not registered. */
