@@ -35,7 +35,7 @@ import { Nd } from './neighbour/nd.ts';
 import type { Action, Event, Protocol } from './protocol.ts';
 
 /** Numbers of the helpers (conntrack/helpers/index.ts) by their names in the configuration. */
-const HELPER_NUMBERS = { ftp: 1, tftp: 2, irc: 3, rtsp: 4, sip: 5, pptp: 6, h323: 7 } as const;
+const HELPER_NUMBERS = { ftp: 1, tftp: 2, irc: 3, rtsp: 4, sip: 5, pptp: 6, h323: 7, dns: 10 } as const;
 
 /** How the control plane sends. */
 export interface Outlet {

@@ -52,6 +52,8 @@ export const DEFAULTS = {
   'alg.h323.ports': 1720,
   'alg.irc.enabled': false,
   'alg.irc.ports': 6667,
+  'alg.dns.enabled': false,
+  'alg.dns.ports': 53,
   'offload.mode': 'on',
   'offload.entries': 16384,
   'offload.program-after': 2,

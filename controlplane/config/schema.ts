@@ -49,7 +49,7 @@ function map<S extends z.ZodRawShape>(shape: S) {
   });
 }
 
-export const ALG_NAMES = ['ftp', 'pptp', 'tftp', 'sip', 'rtsp', 'h323', 'irc'] as const;
+export const ALG_NAMES = ['ftp', 'pptp', 'tftp', 'sip', 'rtsp', 'h323', 'irc', 'dns'] as const;
 const VERDICTS = ['accept', 'drop', 'reject'] as const;
 const FAMILIES = ['ipv4', 'ipv6'] as const;
 const BEHAVIOURS = ['endpoint-independent', 'address-dependent', 'address-and-port-dependent'] as const;
@@ -210,6 +210,7 @@ export const algSchemas = {
   rtsp: algSchema,
   h323: algSchema,
   irc: algSchema,
+  dns: algSchema,
 };
 
 export const offloadSchema = map({

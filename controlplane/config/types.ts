@@ -50,7 +50,7 @@ export type Verdict = 'accept' | 'drop' | 'reject';
 export type NatBehaviour = 'endpoint-independent' | 'address-dependent' | 'address-and-port-dependent';
 export type NatProfile = 'linux' | 'full-cone' | 'restricted-cone' | 'port-restricted-cone' | 'symmetric';
 export type PacketState = 'new' | 'established' | 'related' | 'invalid';
-export type AlgName = 'ftp' | 'pptp' | 'tftp' | 'sip' | 'rtsp' | 'h323' | 'irc';
+export type AlgName = 'ftp' | 'pptp' | 'tftp' | 'sip' | 'rtsp' | 'h323' | 'irc' | 'dns';
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
 
 export interface FaultConfig {

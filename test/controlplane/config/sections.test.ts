@@ -387,7 +387,7 @@ describe('zones and rules', () => {
     ],
     [
       '{ helper: fpt, verdict: accept }',
-      'rules[0].helper: one of ftp, pptp, tftp, sip, rtsp, h323, irc / "fpt" / did you mean "ftp"?',
+      'rules[0].helper: one of ftp, pptp, tftp, sip, rtsp, h323, irc, dns / "fpt" / did you mean "ftp"?',
     ],
   ])('refuse %s', (rule, fault) => expect(faults(`${TWO}rules: [${rule}]`)).toEqual([fault]));
 });
@@ -518,6 +518,7 @@ describe('alg, offload, conntrack', () => {
       ['rtsp', true, [8554]],
       ['h323', false, [1720]],
       ['irc', false, [6667, 7000]],
+      ['dns', false, [53]],
     ]);
     expect(parse(`${TWO}alg: { ftp: { loose: true, bounce: true } }`).alg.ftp).toMatchObject({
       loose: true,
