@@ -65,10 +65,39 @@ describe('hold', () => {
     const p = packet(7, 9);
     let value = 100;
     const fields = [
-      'off', 'len', 'port', 'l4', 'end', 'proto', 's0', 'd0', 'ports', 'rports', 'nexthop', 'n1', 'n2', 'n3', 'ct', 'dir',
-      'ctinfo', 'ttl', 'tos', 'flags', 'gsoType', 'gsoSize', 'innerL3', 'innerL4', 'innerProto', 'innerDir', 'fragOffset',
-      'own', 'mtu', 'dontFragment', 'hasOptions', 'groupMac',
-    ] as const; // biome-ignore format: a list
+      'off',
+      'len',
+      'port',
+      'l4',
+      'end',
+      'proto',
+      's0',
+      'd0',
+      'ports',
+      'rports',
+      'nexthop',
+      'n1',
+      'n2',
+      'n3',
+      'ct',
+      'dir',
+      'ctinfo',
+      'ttl',
+      'tos',
+      'flags',
+      'gsoType',
+      'gsoSize',
+      'innerL3',
+      'innerL4',
+      'innerProto',
+      'innerDir',
+      'fragOffset',
+      'own',
+      'mtu',
+      'dontFragment',
+      'hasOptions',
+      'groupMac',
+    ] as const;
     for (const field of fields) p[field] = ++value;
     p.gsoSize = 65535;
     p.family = 6;
