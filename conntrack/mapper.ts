@@ -122,6 +122,7 @@ export class Mapper {
     this.servicesUdp = new Int32Array(services.buffer, services.byteOffset, 2048);
     this.servicesTcp = new Int32Array(services.buffer, services.byteOffset + 8192, 2048);
     this.random = Math.imul(seed, 0x9e3779b1) | 1;
+    mappings.attached = true;
     mappings.onExpire = (index, now) => this.givePort(index, now);
   }
 

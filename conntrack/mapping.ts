@@ -96,6 +96,8 @@ export class MappingTable {
   private readonly owner: number;
   private readonly seed: number;
   private cursor = 0;
+  /** This thread's mapper gives ports back and hears of connections that end. */
+  attached = false;
   /** Called for every mapping that is taken out, before its record rests: gives its port back. */
   onExpire: (index: number, now: number) => void = () => {};
 

@@ -209,18 +209,18 @@ export class NatRules {
     return (this.words[at] + k - this.words[at + 1]) | 0;
   }
 
-  /** True when a list of ports holds this one. */
-  holds(offset: number, port: number): boolean {
+  /** True when a list holds this number (a port, or an address as an unsigned number would order them). */
+  holds(offset: number, value: number): boolean {
     const w = this.words;
     const at = this.list(offset);
     let low = 0;
     let high = w[at] - 1;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
-      if (w[at + 2 + 2 * middle] <= port) low = middle;
+      if (w[at + 2 + 2 * middle] >>> 0 <= value >>> 0) low = middle;
       else high = middle - 1;
     }
-    return port >= this.firstOf(offset, low) && port <= this.lastOf(offset, low);
+    return value >>> 0 >= this.firstOf(offset, low) >>> 0 && value >>> 0 <= this.lastOf(offset, low) >>> 0;
   }
 
   /**

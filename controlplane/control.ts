@@ -24,11 +24,13 @@ import {
 import { RouteWriter } from '../dataplane/routes.ts';
 import { EPOCH_FILTER, EPOCH_LINK, EPOCH_NAT, EPOCH_ROUTE, type Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
-import { maskWords } from '../dataplane/wire/address.ts';
+import { maskWords, networkWords } from '../dataplane/wire/address.ts';
+import { BlockLog } from './carrier/log.ts';
 import { compileNat } from './compile-nat.ts';
 import { compileRules, tableZone } from './compile-rules.ts';
-import type { Config, PortConfig, Where } from './config/index.ts';
+import type { Config, PortConfig, PrefixValue, Where } from './config/index.ts';
 import { Echo } from './echo.ts';
+import { NatState } from './nat-state.ts';
 import { Addresses } from './neighbour/addresses.ts';
 import { Arp } from './neighbour/arp.ts';
 import { Nd } from './neighbour/nd.ts';
@@ -49,6 +51,8 @@ export interface ControlOptions {
   /** Nothing is sent unasked: no DAD, no gratuitous ARP, no probes (replay, embedding). */
   quiet: boolean;
   log: (level: 'info' | 'warn', message: string) => void;
+  /** Milliseconds since 1970 of a time of the router's clock, for logs; absent: by the host's clock. */
+  wall?: (clock: number) => number;
 }
 
 export class Control {
@@ -60,6 +64,9 @@ export class Control {
   readonly arp: Arp;
   readonly nd: Nd;
   readonly protocols: Protocol[];
+  /** Who has which block of outside ports (carrier-grade NAT). */
+  readonly blockLog: BlockLog;
+  private readonly natState: NatState;
   config: Config;
   /** Labels and places of filter rules and NAT rules by number, for explain and show. */
   ruleLabels: string[] = [];
@@ -80,6 +87,9 @@ export class Control {
     this.arp = new Arp(tables.neighbours, tables.interfaces, this.addresses, { quiet: options.quiet });
     this.nd = new Nd(tables.neighbours, tables.interfaces, this.addresses, { quiet: options.quiet });
     this.protocols = [this.arp, this.nd, new Echo(tables.interfaces, this.addresses)];
+    this.natState = new NatState(tables);
+    const wall = options.wall ?? ((clock: number) => Date.now() - ((tables.now() - clock) | 0));
+    this.blockLog = new BlockLog(tables.natSubscribers, config.nat.log, wall, (text) => options.log('warn', text));
     this.configure(config);
   }
 
@@ -133,6 +143,7 @@ export class Control {
     natRules.clearReserved();
     for (const [proto, low, high] of compiled.reserved) natRules.reserve(proto, low, high);
     this.ownPools(config);
+    if (this.tables.conntrack.count > 0) this.natState.endStale();
     this.natPlaces = compiled.places;
     this.tables.flush(EPOCH_NAT);
   }
@@ -255,6 +266,41 @@ export class Control {
     this.tables.flush(EPOCH_ROUTE);
   }
 
+  /** Takes an address from a port: its routes, and every connection that had used it. Returns the number of these. */
+  removeAddress(port: number, family: Family, words: Words, prefixLength: number): number {
+    const w = this.tables.interfaces.words;
+    const r = port * IF.IF_WORDS;
+    if (!this.addresses.remove(port, family, words)) return 0;
+    this.removeRoute(family, words, family === 4 ? 32 : 128);
+    if (family === 6) {
+      if (prefixLength < 128) this.removeRoute(6, networkWords(6, words, prefixLength), prefixLength);
+      if (words.every((word, n) => w[r + IF.IF_GLOBAL6 + n] === word)) w.fill(0, r + IF.IF_GLOBAL6, r + IF.IF_GLOBAL6 + 4);
+      this.tables.flush(EPOCH_ROUTE);
+      return 0;
+    }
+    if (prefixLength < 32) this.removeRoute(4, networkWords(4, words, prefixLength), prefixLength);
+    if (prefixLength < 31) {
+      const mask = maskWords(4, prefixLength)[0];
+      for (const broadcast of [words[0] | ~mask, words[0] & mask]) this.removeRoute(4, [broadcast, 0, 0, 0], 32);
+    }
+    if (w[r + IF.IF_ADDRESS4] === words[0]) w[r + IF.IF_ADDRESS4] = w[r + IF.IF_PREFIX4] = 0;
+    const ended = this.natState.endAddress(port, words[0]);
+    this.tables.flush(EPOCH_NAT);
+    return ended;
+  }
+
+  /**
+   * A port's address has become another (DHCP, PPP): ends exactly the connections that had used the old one (row N9).
+   * Either may be null: an address that came, or went. Returns how many connections ended.
+   */
+  changeAddress(port: number, old: PrefixValue | null, next: PrefixValue | null): number {
+    const same = old !== null && next !== null && old.family === next.family && old.words.every((x, n) => x === next.words[n]);
+    if (same && old.prefixLength === next.prefixLength) return 0;
+    const ended = old === null ? 0 : this.removeAddress(port, old.family, old.words, old.prefixLength);
+    if (next !== null) this.addAddress(port, next.family, next.words, next.prefixLength);
+    return ended;
+  }
+
   /** Installs a route, replacing one to the same prefix. False when a table is full (logged). */
   addRoute(family: Family, words: ArrayLike<number>, prefixLength: number, spec: NextHopSpec): boolean {
     const before = this.routes.get(family, words, prefixLength);
@@ -306,6 +352,7 @@ export class Control {
   handle(event: Event): void {
     const now = this.tables.now();
     for (const protocol of this.protocols) this.perform(protocol.step(now, event), event);
+    this.blockLog.drain();
   }
 
   tick(): void {

@@ -101,7 +101,8 @@ export class Router {
       this.tables,
       config,
       { send: (port, frame) => this.send(port, frame), output: (packet, scope) => this.output(packet, scope) },
-      { quiet: !options.unasked, log: options.log ?? (() => {}) },
+      // Virtual time begins in 1970, so that a log is the same each time.
+      { quiet: !options.unasked, log: options.log ?? (() => {}), wall: (clock) => clock },
     );
   }
 

@@ -34,6 +34,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'what this machine lacks, what that disables, and the command that mends it',
     load: async () => (await import('./doctor.ts')).doctorCommand,
   },
+  nat: {
+    summary: 'who was behind an outside address and port: sluice nat who ADDRESS:PORT [--at TIME]',
+    load: async () => (await import('../carrier/command.ts')).natCommand,
+  },
   show: {
     summary: 'look into a running router: sluice show conntrack|nat|route|neigh|link|drops [-j]',
     load: async () => (await import('./show.ts')).showCommand,

@@ -508,6 +508,7 @@ export class Supervisor {
       const at = workerAt(worker);
       return this.live[at + LW_STATE] !== WORKER_RUNNING || this.live[at + LW_CIRCLES] !== circles;
     };
+    this.control.blockLog.drain();
     const { routes, nexthops } = this.control;
     if (this.mark !== null) {
       if (!this.mark.circles.every((circles, worker) => passed(worker, circles))) return;

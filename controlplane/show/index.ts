@@ -10,6 +10,7 @@ import { showNat } from './nat.ts';
 import { showNeigh } from './neigh.ts';
 import { showOffload } from './offload.ts';
 import { showRoute } from './route.ts';
+import { showWho } from '../carrier/who.ts';
 import type { View } from './source.ts';
 
 export { liveSource, type Shown, type ShowSource, type View } from './source.ts';
@@ -25,4 +26,5 @@ export const VIEWS: Readonly<Record<string, View>> = {
   drops: showDrops,
   stages: showStages,
   workers: showWorkers,
+  who: showWho,
 };
