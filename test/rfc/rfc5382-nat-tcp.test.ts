@@ -94,7 +94,7 @@ describe('RFC 5382 §5 sessions', () => {
 });
 
 describe('RFC 5382 §7 application', () => {
-  it('REQ-7: TCP and UDP are mapped each by themselves; a port of one says nothing of the other', () => {
+  it('RFC 7857 §5, §6: TCP and UDP are mapped and filtered each by themselves', () => {
     const world = new World({ profile: 'full-cone' });
     const udp = world.out('192.168.1.10:4000', S1)!;
     const other = world.connect('192.168.1.11:4000', S1);
@@ -120,7 +120,7 @@ describe('RFC 5382 §7 application', () => {
     expect(world.fromInside('192.168.1.11', addressOf(lan[0].src), answer).lan).toMatchObject([{ src: b, dst: A }]);
   });
 
-  it('REQ-9: an ICMP error about the session is translated and ends nothing', () => {
+  it('REQ-9, REQ-10: an ICMP error about the session is translated and ends nothing', () => {
     const world = new World({ profile: 'full-cone' });
     const seen = world.connect(A, S1);
     const quoted = tcp({ sport: portOf(seen), dport: portOf(S1), flags: 'A', seq: 1001, ack: 5001 });
@@ -130,7 +130,7 @@ describe('RFC 5382 §7 application', () => {
     expect(world.tcpIn(S1, seen, 'A', 5001, 1001)).toBe(A);
   });
 
-  it('REQ-10: a session in the middle of a flow that the router does not know makes no hole', () => {
+  it('REQ-3: nothing that comes from outside makes a mapping', () => {
     const world = new World({ profile: 'full-cone' });
     const stray = datagram('192.0.2.9:9', '203.0.113.1:4000');
     expect(world.fromOutside('192.0.2.9', '203.0.113.1', stray).lan).toEqual([]);
