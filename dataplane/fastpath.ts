@@ -687,16 +687,16 @@ export class FastPath {
 
   /** Bounded work per turn. */
   turn(now: number): void {
-    const off = this.tables.control[T.ENGINES];
-    this.enabled[0] = (off & 1) === 0;
-    this.enabled[1] = (off & 2) === 0;
     this.programmer.turn(now);
     // The table is shared: one worker ages it.
     if (this.tables.worker === 0) for (const aging of this.agings) aging.turn(now);
   }
 
-  /** Before the epochs are read for a burst: notes how many sweeps there have been (see FlowTable.sweep). */
+  /** Before the epochs are read for a burst: which levels are on, how many sweeps there have been (FlowTable.sweep). */
   begin(): void {
+    const off = this.tables.control[T.ENGINES];
+    this.enabled[0] = (off & 1) === 0;
+    this.enabled[1] = (off & 2) === 0;
     this.sweep = this.levels[0].sweeps;
   }
 

@@ -34,7 +34,7 @@ import {
 import type { ConntrackTable } from '../conntrack/table.ts';
 import { relearnTcp, TCP } from '../conntrack/tcp.ts';
 import { CFG_GENERIC, CFG_GRE_STREAM, CFG_TCP, CFG_UDP, CFG_UDP_STREAM } from '../conntrack/timeouts.ts';
-import { FLOWS_CARRIED, FLOWS_INSTALLED, FLOWS_PENDING } from './engine.ts';
+import { FLOWS_CARRIED, FLOWS_INSTALLED, FLOWS_PENDING, FLOWS_PRIORITY } from './engine.ts';
 import { ENGINE_IDLE, PRIORITY_STREAM } from './policy.ts';
 import {
   AUX_CONN_GEN,
@@ -128,15 +128,22 @@ export class OffloadAging {
     const four = family === 4;
     const last = four ? this.flows.words4[(place << 4) + F4_LAST] : this.flows.words6[(place << 5) + F6_LAST];
     if (((now - last) | 0) >= ENGINE_IDLE) this.leave(family, place, index);
-    else if (four) this.promote(this.flows.aux4, place * AUX_WORDS, this.flows.words4[(place << 4) + F4_PACKETS], now);
-    else this.promote(this.flows.aux6, place * AUX_WORDS, this.flows.words6[(place << 5) + F6_PACKETS], now);
+    else if (four) this.promote(index, this.flows.aux4, place, this.flows.words4[(place << 4) + F4_PACKETS], now);
+    else this.promote(index, this.flows.aux6, place, this.flows.words6[(place << 5) + F6_PACKETS], now);
   }
 
-  /** Rate and age make a stream, whatever DSCP or Content-Type have said. */
-  private promote(aux: Int32Array, a: number, packets: number, now: number): void {
+  /** Rate and age make a stream of a connection, whatever it has said; an entry has the priority of its connection. */
+  private promote(index: number, aux: Int32Array, place: number, packets: number, now: number): void {
+    const w = this.table.words;
+    const flows = index * CT_WORDS + CT_FLOWS;
+    const a = place * AUX_WORDS;
+    let priority = (w[flows] >> FLOWS_PRIORITY) & 15;
     const age = (now - aux[a + AUX_INSTALLED]) | 0;
-    if (aux[a + AUX_PRIORITY] >= PRIORITY_STREAM || age < STREAM_AGE) return;
-    if ((packets >>> 0) * 1000 >= STREAM_RATE * age) aux[a + AUX_PRIORITY] = PRIORITY_STREAM;
+    if (priority < PRIORITY_STREAM && age >= STREAM_AGE && (packets >>> 0) * 1000 >= STREAM_RATE * age) {
+      priority = PRIORITY_STREAM;
+      w[flows] = (w[flows] & ~(15 << FLOWS_PRIORITY)) | (priority << FLOWS_PRIORITY);
+    }
+    if (priority > aux[a + AUX_PRIORITY]) aux[a + AUX_PRIORITY] = priority;
   }
 
   /** Takes an entry out to make room; its connection goes on by the slow path. */

@@ -2,14 +2,19 @@
  * `show offload`: the engine's entries and what it has counted, and why the rest was not its business.
  *
  * One line per entry, in the words of `conntrack`: what it matches, then what it makes of that. Filters: family, dev
- * (port of entry). Packets and bytes are those since the entry was installed, as far as 32 bits count.
+ * (port of entry). Packets and bytes are those since the entry was installed, as far as 32 bits count. Behind them the
+ * multicast entries, and for the connections without an entry a count by reason.
  */
+import { CT_FLOWS, CT_PORTS_IO, CT_WORDS } from '../../conntrack/record.ts';
 
 import * as T from '../../dataplane/tables.ts';
 import { formatIpv4, formatIpv6, formatMac } from '../../dataplane/wire/address.ts';
-import { EX_TEXT } from '../../offload/engine.ts';
+import { EX_TEXT, FLOWS_INSTALLED, NOT_OFFLOADED } from '../../offload/engine.ts';
+import { MC_BYTES, MC_EGRESS, MC_GROUP, MC_PACKETS, MC_SRC } from '../../offload/multicast.ts';
+import { PRIORITY_TEXT } from '../../offload/policy.ts';
 import {
   AUX_INSTALLED,
+  AUX_PRIORITY,
   AUX_WORDS,
   F4_BYTES,
   F4_CONN,
@@ -35,11 +40,11 @@ import {
   F6_PACKETS,
   F6_PORTS,
   type FlowTable,
+  STAT_COLLISIONS,
   STAT_EVICTIONS,
   STAT_INSTALLS,
   STAT_REFUSED,
   STAT_REMOVED,
-  STAT_COLLISIONS,
   STAT_UPDATES,
 } from '../../offload/table.ts';
 import { familyFilter, knownFilters, type Shown, type ShowSource } from './source.ts';
@@ -64,6 +69,8 @@ export interface FlowJson {
   lladdr: string;
   packets: number;
   bytes: number;
+  /** browsing, default, bulk, stream or expedited: who must give way when the table is full. */
+  priority: string;
   /** Milliseconds since it was installed, and since the last hit. */
   age: number;
   idle: number;
@@ -103,6 +110,7 @@ export function showOffload(source: ShowSource, filters: Readonly<Record<string,
       evictions: level.statistic(STAT_EVICTIONS),
       refused: level.statistic(STAT_REFUSED),
       removed: level.statistic(STAT_REMOVED),
+      enabled: (tables.control[T.ENGINES] & (table === 'engine' ? 1 : 2)) === 0,
       collisions: level.statistic(STAT_COLLISIONS),
     });
     for (const own of [4, 6] as const) {
@@ -113,6 +121,11 @@ export function showOffload(source: ShowSource, filters: Readonly<Record<string,
         if (level.isLive(own, list[n])) flows.push(flowJson(source, table, level, own, list[n]));
     }
   }
+  const multicast = multicastJson(source).filter(
+    (one) => family === null || one.family === (family === 4 ? 'inet' : 'inet6'),
+  );
+  const flushes = Object.fromEntries(CAUSES.map((name, n) => [name, tables.control[T.FLUSHES + n]]));
+  const missing = notOffloaded(source);
   const shown = filters.dev === undefined ? flows : flows.filter((flow) => flow.in === filters.dev);
   const head = summaries.map((summary) =>
     Object.entries(summary)
@@ -120,10 +133,76 @@ export function showOffload(source: ShowSource, filters: Readonly<Record<string,
       .join(' '),
   );
   const counts = Object.entries(counters).map(([name, count]) => `${name} ${count}`);
+  const text = [
+    `mode ${mode}`,
+    ...head,
+    ...(counts.length > 0 ? [counts.join(', ')] : []),
+    `flushes: ${CAUSES.map((name) => `${name} ${flushes[name]}`).join(' ')}`,
+    ...missing.map(({ reason, connections }) => `not accelerated: ${connections} ${reason}`),
+    ...multicast.map(multicastLine),
+    ...shown.map(line),
+  ];
   return {
-    text: [`mode ${mode}`, ...head, ...(counts.length > 0 ? [counts.join(', ')] : []), ...shown.map(line)].join('\n'),
-    json: { mode, tables: summaries, counters, flows: shown },
+    text: text.join('\n'),
+    json: { mode, tables: summaries, counters, flushes, not_offloaded: missing, multicast, flows: shown },
   };
+}
+
+/** Causes of a flush, in the order of their bytes in the epoch word. */
+const CAUSES = ['link', 'route', 'nat', 'filter'] as const;
+
+/** Connections without an entry, by the reason that their last packet was given. */
+function notOffloaded({ tables }: ShowSource): { reason: string; connections: number }[] {
+  if (tables.flows === null) return [];
+  const { conntrack } = tables;
+  const counts = new Array<number>(NOT_OFFLOADED.length).fill(0);
+  const now = tables.now();
+  for (let index = 0; index < conntrack.highWater; index++) {
+    if (!conntrack.inUse(index, now)) continue;
+    const c = index * CT_WORDS;
+    if ((conntrack.words[c + CT_FLOWS] & FLOWS_INSTALLED) !== 0) continue;
+    const why = conntrack.words[c + CT_PORTS_IO] >>> 24;
+    // Nobody has asked yet: the engine is only asked about packets of connections that were answered.
+    counts[why === 0 ? 1 : why]++;
+  }
+  return counts.flatMap((connections, why) => (connections > 0 ? [{ reason: NOT_OFFLOADED[why], connections }] : []));
+}
+
+interface MulticastJson {
+  family: 'inet' | 'inet6';
+  in: string;
+  /** Null: any. */
+  src: string | null;
+  group: string;
+  out: string[];
+  packets: number;
+  bytes: number;
+}
+
+function multicastJson({ tables, config }: ShowSource): MulticastJson[] {
+  const w = tables.multicast.words;
+  return tables.multicast.list().map((e) => {
+    const four = ((w[e] >> 8) & 15) === 4;
+    const address = (at: number): string =>
+      four ? formatIpv4(w[at]) : formatIpv6(w[at], w[at + 1], w[at + 2], w[at + 3]);
+    const any = (w[e + MC_SRC] | w[e + MC_SRC + 1] | w[e + MC_SRC + 2] | w[e + MC_SRC + 3]) === 0;
+    return {
+      family: four ? 'inet' : 'inet6',
+      in: config.ports[w[e] & 0xff]?.name ?? String(w[e] & 0xff),
+      src: any ? null : address(e + MC_SRC),
+      group: address(e + MC_GROUP),
+      out: config.ports
+        .filter(({ number }) => (w[e + MC_EGRESS + (number >> 5)] & (1 << (number & 31))) !== 0)
+        .map(({ name }) => name),
+      packets: w[e + MC_PACKETS] >>> 0,
+      bytes: w[e + MC_BYTES] >>> 0,
+    };
+  });
+}
+
+function multicastLine(one: MulticastJson): string {
+  const family = one.family === 'inet' ? 'ipv4' : 'ipv6';
+  return `[MULTICAST] ${family} in=${one.in} src=${one.src ?? 'any'} group=${one.group} out=${one.out.join(',')} packets=${one.packets} bytes=${one.bytes}`;
 }
 
 function flowJson(
@@ -160,6 +239,7 @@ function flowJson(
     lladdr: formatMac(w[e + (four ? F4_DMAC_LO : F6_DMAC_LO)], macHi & 0xffff),
     packets: w[e + (four ? F4_PACKETS : F6_PACKETS)] >>> 0,
     bytes: w[e + (four ? F4_BYTES : F6_BYTES)] >>> 0,
+    priority: PRIORITY_TEXT[aux[place * AUX_WORDS + AUX_PRIORITY]] ?? 'default',
     age: Math.max(0, (now - aux[place * AUX_WORDS + AUX_INSTALLED]) | 0),
     idle: Math.max(0, (now - w[e + (four ? F4_LAST : F6_LAST)]) | 0),
     stale: w[e + (four ? F4_EPOCH : F6_EPOCH)] !== tables.control[T.EPOCH],
@@ -186,5 +266,5 @@ function line(flow: FlowJson): string {
     ].join('');
   const family = flow.family === 'inet' ? 'ipv4' : 'ipv6';
   const head = `${flow.table === 'engine' ? '' : '[FLOW-CACHE] '}${family} ${flow.protocol.padEnd(4)}`;
-  return `${head} in=${flow.in} ${words(flow.match)} out=${flow.out} ${words(flow.action)} lladdr=${flow.lladdr} packets=${flow.packets} bytes=${flow.bytes} idle=${(flow.idle / 1000).toFixed(1)}${flow.stale ? ' [STALE]' : ''}`;
+  return `${head} in=${flow.in} ${words(flow.match)} out=${flow.out} ${words(flow.action)} lladdr=${flow.lladdr} packets=${flow.packets} bytes=${flow.bytes} priority=${flow.priority} idle=${(flow.idle / 1000).toFixed(1)}${flow.stale ? ' [STALE]' : ''}`;
 }
