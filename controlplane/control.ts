@@ -274,7 +274,8 @@ export class Control {
     this.removeRoute(family, words, family === 4 ? 32 : 128);
     if (family === 6) {
       if (prefixLength < 128) this.removeRoute(6, networkWords(6, words, prefixLength), prefixLength);
-      if (words.every((word, n) => w[r + IF.IF_GLOBAL6 + n] === word)) w.fill(0, r + IF.IF_GLOBAL6, r + IF.IF_GLOBAL6 + 4);
+      if (words.every((word, n) => w[r + IF.IF_GLOBAL6 + n] === word))
+        w.fill(0, r + IF.IF_GLOBAL6, r + IF.IF_GLOBAL6 + 4);
       this.tables.flush(EPOCH_ROUTE);
       return 0;
     }
@@ -294,7 +295,8 @@ export class Control {
    * Either may be null: an address that came, or went. Returns how many connections ended.
    */
   changeAddress(port: number, old: PrefixValue | null, next: PrefixValue | null): number {
-    const same = old !== null && next !== null && old.family === next.family && old.words.every((x, n) => x === next.words[n]);
+    const same =
+      old !== null && next !== null && old.family === next.family && old.words.every((x, n) => x === next.words[n]);
     if (same && old.prefixLength === next.prefixLength) return 0;
     const ended = old === null ? 0 : this.removeAddress(port, old.family, old.words, old.prefixLength);
     if (next !== null) this.addAddress(port, next.family, next.words, next.prefixLength);

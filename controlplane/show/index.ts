@@ -2,6 +2,8 @@
  * Show: every view of `sluice show`, by name. A view is a function of the tables, the control plane and the configuration,
  * so that it shows a live router and an inline one alike.
  */
+
+import { showWho } from '../carrier/who.ts';
 import { showConntrack } from './conntrack.ts';
 import { showDrops, showStages, showWorkers } from './drops.ts';
 import { showExpect } from './expect.ts';
@@ -10,7 +12,6 @@ import { showNat } from './nat.ts';
 import { showNeigh } from './neigh.ts';
 import { showOffload } from './offload.ts';
 import { showRoute } from './route.ts';
-import { showWho } from '../carrier/who.ts';
 import type { View } from './source.ts';
 
 export { liveSource, type Shown, type ShowSource, type View } from './source.ts';
