@@ -941,6 +941,7 @@ export class Path {
     if ((frames.meta[p.slot * META_WORDS + META_FLAGS] & FRAME_NEEDS_CSUM) !== 0) completeChecksum(frames, p.slot);
     const shape = isWhole ? -1 : fragments.shapeAt(p.slot);
     const verdict = this.cut(p, p.slot, p.l3, p.end, limit, shape);
+    if (verdict === GO_ON) return GO_ON;
     if (verdict !== FORWARDED) return this.drop(p, verdict);
     frames.free(p.slot);
     return FORWARDED;
@@ -958,20 +959,25 @@ export class Path {
       const slot = segments[n];
       const off = meta[slot * META_WORDS + META_OFF];
       const verdict = this.cut(p, slot, off + p.l3 - p.off, off + meta[slot * META_WORDS + META_LEN], limit, -1);
-      if (verdict === FORWARDED) sent++;
-      frames.free(slot);
+      if (verdict === FORWARDED || verdict === GO_ON) sent++;
+      if (verdict === GO_ON) this.queue(slot, p.outPort, meta[slot * META_WORDS + META_LEN]);
+      else frames.free(slot);
     }
     if (sent === 0) return this.drop(p, D.NO_BUFFER);
     frames.free(p.slot);
     return FORWARDED;
   }
 
-  /** Queues the fragments of the datagram in `slot`, all or none. Returns FORWARDED or a drop reason; the slot stays. */
+  /**
+   * Queues the fragments of the datagram in `slot`, all or none. Returns FORWARDED, a drop reason, or GO_ON when it fits as it
+   * is. The slot stays the caller's.
+   */
   private cut(p: Packet, slot: number, l3: number, end: number, limit: number, shape: number): number {
     const { fragmenter, frames } = this;
     const shapes = shape < 0 ? null : this.fragments.shapes;
     const pieces = fragmenter.begin(slot, l3, end, limit, shapes, shape);
     if (pieces === 0) return D.PKT_TOO_BIG;
+    if (pieces === 1) return GO_ON;
     if (pieces > this.roomFor(limit)) {
       this.flush();
       if (pieces > this.roomFor(limit)) return D.NO_BUFFER;
