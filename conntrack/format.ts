@@ -32,7 +32,9 @@ import {
   CT6_O_SRC,
   CT6_WORDS,
   IPS_ASSURED,
+  IPS_CONFIRMED,
   IPS_DST_NAT,
+  IPS_DYING,
   IPS_EXPECTED,
   IPS_FIXED_TIMEOUT,
   IPS_OFFLOAD,
@@ -227,7 +229,9 @@ export function conntrackJson(
   const helper = options.helperName?.(words[c + CT_HELPER] & 0xff);
   if (helper) json.helper = helper;
   const master = words[c + CT_MASTER] - 1;
-  if (master >= 0 && words[master * CT_WORDS + CT_GEN] === words[c + CT_MASTER_GEN]) json.master = master;
+  const m = master * CT_WORDS;
+  const alive = master >= 0 && (words[m + CT_STATUS] & (IPS_CONFIRMED | IPS_DYING)) === IPS_CONFIRMED;
+  if (alive && words[m + CT_GEN] === words[c + CT_MASTER_GEN]) json.master = master;
   return json;
 }
 
