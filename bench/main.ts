@@ -11,7 +11,6 @@ import { memoryWorkloads } from './in-memory.ts';
 import { liveWorkloads } from './on-devices.ts';
 import { measureProfiles } from './profile.ts';
 import {
-  formatValue,
   isSkipped,
   machine,
   type Profile,
@@ -20,6 +19,7 @@ import {
   type Skipped,
   writeResults,
 } from './results.ts';
+import { figure } from './table.ts';
 import { type Context, child, type Workload } from './workload.ts';
 
 const USAGE = `usage: npm run bench [-- OPTION ...]
@@ -117,10 +117,10 @@ function printOutcome(outcome: Result | Skipped, json: boolean): void {
     process.stdout.write(`${outcome.name.padEnd(28)} skipped: ${outcome.skipped}\n`);
     return;
   }
-  const { name, value, unit, peer, ratio, reference, runs, spread } = outcome;
+  const { name, peer, ratio, reference, runs, spread } = outcome;
   const beside = ratio === null ? '' : `${ratio.toFixed(2)} × ${peer}${reference ? ' (reference, other run)' : ''}`;
   const doubt = runs > 1 ? `± ${(spread * 50).toFixed(0)} %` : '';
-  process.stdout.write(`${name.padEnd(28)} ${formatValue(value, unit).padStart(16)} ${doubt.padStart(6)}  ${beside}\n`);
+  process.stdout.write(`${name.padEnd(28)} ${figure(outcome).padStart(16)} ${doubt.padStart(6)}  ${beside}\n`);
 }
 
 async function measureAll(

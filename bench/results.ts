@@ -192,16 +192,13 @@ const PREFIXES: readonly [number, string][] = [
 export function formatValue(value: number, unit: Unit): string {
   if (!Number.isFinite(value)) return 'none';
   if (unit === 'ratio') return `${value.toFixed(2)} ×`;
-  if (unit === 's')
-    return value < 1e-3 ? `${digits(value * 1e6)} µs` : value < 1 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`;
   if (unit === 'bytes') return `${digits(value)} bytes`;
-  const text = unit === 'connections/s' ? ' connections/s' : unit;
-  for (const [size, letter] of PREFIXES)
-    if (value >= size)
-      return unit === 'connections/s'
-        ? `${digits(value / size)} ${letter}${text.trimStart()}`.replace('kconn', 'k conn').replace('Mconn', 'M conn')
-        : `${digits(value / size)} ${letter}${text}`;
-  return `${digits(value)} ${text.trimStart()}`;
+  if (unit === 's') {
+    if (value < 1e-3) return `${digits(value * 1e6)} µs`;
+    return value < 1 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`;
+  }
+  const [size, letter] = PREFIXES.find(([least]) => value >= least) ?? [1, ''];
+  return `${digits(value / size)} ${letter}${unit === 'connections/s' && letter !== '' ? ' ' : ''}${unit}`;
 }
 
 function digits(value: number): string {

@@ -14,9 +14,7 @@ const MADV_HUGEPAGE = 14;
 /** Below this a table fits the TLB with ordinary pages. */
 const WORTHWHILE = 4 * HUGE;
 
-const madvise = koffi
-  .load(null)
-  .func('int madvise(uintptr_t address, size_t bytes, int advice)') as (
+const madvise = koffi.load(null).func('int madvise(uintptr_t address, size_t bytes, int advice)') as (
   address: number,
   bytes: number,
   advice: number,
