@@ -411,9 +411,9 @@ export function be32(u8: Uint8Array, at: number): number {
   return (u8[at] << 24) | (u8[at + 1] << 16) | (u8[at + 2] << 8) | u8[at + 3];
 }
 
-/** `a` is behind `b` on the circle of sequence numbers. */
+/** `a` is behind `b` on the circle of sequence numbers; what is exactly opposite is behind, as in Linux. */
 export function after(a: number, b: number): boolean {
-  return ((a - b) | 0) > 0;
+  return ((b - a) | 0) < 0;
 }
 
 /** a < b, both unsigned. */

@@ -61,6 +61,7 @@ import { completeChecksum, MAX_SEGMENTS, segment } from './ports/segment.ts';
 import { ENDED, KEPT, NOTHING_DUE, REASSEMBLED, Reassembly, WHOLE } from './reassembly.ts';
 import { rewriteIp, rewriteQuote, writeLink } from './rewrite.ts';
 import * as T from './tables.ts';
+import { buildReset, mayReset } from './tcp-reset.ts';
 import { Packet } from './wire/packet.ts';
 
 const ETHERTYPE_IPV4 = 0x0800;
@@ -676,7 +677,7 @@ export class Path {
     this.helperByRule = this.tables.filter.helper;
     if (verdict === ACCEPT) return GO_ON;
     if (verdict === REJECT) {
-      this.sendError(p, p.family === 4 ? 3 : 1, p.family === 4 ? 3 : 4, 0);
+      this.refuse(p);
       return this.drop(p, D.FILTER_REJECT);
     }
     return this.drop(p, D.FILTER_DROP);
@@ -1056,7 +1057,7 @@ export class Path {
       const from = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_ZONE];
       const verdict = p.own !== 0 ? ACCEPT : this.tables.filter.evaluate(p, from, ZONE_ROUTER, this.tables.worker);
       if (verdict === REJECT && !isGroup(p)) {
-        this.sendError(p, p.family === 4 ? 3 : 1, p.family === 4 ? 3 : 4, 0);
+        this.refuse(p);
         return this.drop(p, D.INPUT_REJECT);
       }
       if (verdict !== ACCEPT) return this.drop(p, D.INPUT_DROP);
@@ -1189,6 +1190,19 @@ export class Path {
     const slot = this.frames.alloc(SMALL_ROOM);
     if (slot < 0) return;
     buildError(p, this.frames, slot, type, code, param, this.errorSource);
+    this.output(slot, p.family, false, p.port);
+  }
+
+  /** Answers a packet that a rule or a zone rejects: a segment with a RST, anything else with port unreachable. */
+  private refuse(p: Packet): void {
+    if (p.proto !== TCP) {
+      this.sendError(p, p.family === 4 ? 3 : 1, p.family === 4 ? 3 : 4, 0);
+      return;
+    }
+    if (p.own !== 0 || !mayReset(p)) return;
+    const slot = this.frames.alloc(SMALL_ROOM);
+    if (slot < 0) return;
+    buildReset(p, this.frames, slot);
     this.output(slot, p.family, false, p.port);
   }
 

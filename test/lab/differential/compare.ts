@@ -3,15 +3,17 @@
  *
  * A difference is real unless a normalisation, asked for by name, accounts for it:
  *
- *   ip-id            the IPv4 identification of packets that the router itself made (ICMP errors, resets): nobody
- *                    prescribes it (RFC 6864 §4). Forwarded packets keep theirs, and stay compared.
+ *   ip-id            the IPv4 identification of packets that the router itself made (ICMP errors, resets, echo replies
+ *                    of its own addresses): nobody prescribes it (RFC 6864 §4). Forwarded packets keep theirs, and stay
+ *                    compared.
  *   chosen-port      a source port that NAT had to choose because the wanted one was taken: which one is free to the
- *                    router. The two choices are paired when they first appear, and must then be used alike.
+ *                    router. The two choices are paired when they first appear, and must then be used alike. Neither
+ *                    may be one of `kept`: who kept a port has not chosen.
  *   fragment-id      the identification of IPv6 fragments: Linux puts tracked datagrams together and cuts them anew,
  *                    with a number of its own. Paired like ports.
  *   icmp-rate-limit  an ICMP error that one router sent and the other held back (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).
  */
-import { checksum, get16, get32, put16, toHex, verify } from '../../lib/build.ts';
+import { checksum, get16, get32, ip, put16, toHex, verify } from '../../lib/build.ts';
 import { dissect, summary } from './dissect.ts';
 import type { Played } from './scenario.ts';
 
@@ -25,6 +27,17 @@ export interface CompareOptions {
   normalise?: readonly string[];
   /** Names in the report; default kernel and sluice. */
   names?: readonly [string, string];
+  /** Addresses of the router: what it answers from them is its own. */
+  own?: readonly string[];
+  /** Ports that hosts use: nobody chooses one of them. */
+  kept?: ReadonlySet<number>;
+}
+
+/** What the comparison of two frames needs to know. */
+interface Context {
+  wanted: ReadonlySet<string>;
+  own: ReadonlySet<string>;
+  kept: ReadonlySet<number>;
 }
 
 const NORMALISATIONS: readonly string[] = ['ip-id', 'chosen-port', 'fragment-id', 'icmp-rate-limit'];
@@ -42,9 +55,11 @@ export function compare(left: readonly Played[], right: readonly Played[], optio
     if (!NORMALISATIONS.includes(n))
       throw new Error(`compare: expected a normalisation of ${NORMALISATIONS}, got "${n}"`);
   const names = options.names ?? (['kernel', 'sluice'] as const);
+  const own = new Set((options.own ?? []).map((address) => toHex(ip(address))));
+  const context: Context = { wanted, own, kept: options.kept ?? new Set() };
   const differences = options.ports.flatMap((port) => {
     const of = (all: readonly Played[]) => all.filter((p) => p.port === port);
-    return comparePort(port, of(left), of(right), wanted, names) ?? [];
+    return comparePort(port, of(left), of(right), context, names) ?? [];
   });
   differences.sort((x, y) => x.after - y.after);
   return differences[0]?.text ?? null;
@@ -54,19 +69,20 @@ function comparePort(
   port: string,
   a: readonly Played[],
   b: readonly Played[],
-  wanted: ReadonlySet<string>,
+  context: Context,
   names: readonly [string, string],
 ): Difference | null {
+  const { wanted } = context;
   let chosen: Pairs = new Map();
   let n = 0;
   let m = 0;
   while (n < a.length && m < b.length) {
-    if (sameFrame(a[n].frame, b[m].frame, wanted, chosen)) {
+    if (sameFrame(a[n].frame, b[m].frame, context, chosen)) {
       n++;
       m++;
       continue;
     }
-    const skipped = wanted.has('icmp-rate-limit') ? skipErrors(a, n, b, m, wanted, chosen) : null;
+    const skipped = wanted.has('icmp-rate-limit') ? skipErrors(a, n, b, m, context, chosen) : null;
     if (skipped === null) {
       const text = `port ${port}, frame ${n} (after input ${a[n].after} / ${b[m].after}) differs`;
       return { after: Math.min(a[n].after, b[m].after), text: `${text}\n${explain(a[n].frame, b[m].frame, names)}` };
@@ -86,7 +102,7 @@ function skipErrors(
   n: number,
   b: readonly Played[],
   m: number,
-  wanted: ReadonlySet<string>,
+  context: Context,
   chosen: Pairs,
 ): [number, number, Pairs] | null {
   for (const [list, from, other] of [
@@ -97,8 +113,8 @@ function skipErrors(
       const pairs = new Map(chosen); // a guess that fails must leave no trace
       const agree =
         list === a
-          ? sameFrame(list[at].frame, other.frame, wanted, pairs)
-          : sameFrame(other.frame, list[at].frame, wanted, pairs);
+          ? sameFrame(list[at].frame, other.frame, context, pairs)
+          : sameFrame(other.frame, list[at].frame, context, pairs);
       if (agree) return list === a ? [at, m, chosen] : [n, at, chosen];
     }
   return null;
@@ -115,11 +131,12 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, n) => byte === b[n]);
 }
 
-function sameFrame(a: Uint8Array, b: Uint8Array, wanted: ReadonlySet<string>, chosen: Pairs): boolean {
+function sameFrame(a: Uint8Array, b: Uint8Array, context: Context, chosen: Pairs): boolean {
   if (sameBytes(a, b)) return true;
+  const { wanted } = context;
   let x = a;
   let y = b;
-  if (wanted.has('ip-id') && isOwn(x) && isOwn(y)) {
+  if (wanted.has('ip-id') && isOwn(x, context) && isOwn(y, context)) {
     x = withoutId(x);
     y = withoutId(y);
   }
@@ -127,7 +144,7 @@ function sameFrame(a: Uint8Array, b: Uint8Array, wanted: ReadonlySet<string>, ch
   if (wanted.has('chosen-port')) {
     // A checksum may only differ because a port does: each frame must be right by itself.
     if (verify(x).length > 0 || verify(y).length > 0) return sameBytes(x, y);
-    y = withPairedPorts(x, y, chosen);
+    y = withPairedPorts(x, y, context, chosen);
   }
   return sameBytes(x, y);
 }
@@ -148,10 +165,12 @@ function isError(frame: Uint8Array): boolean {
   return h.proto === 1 ? [3, 4, 5, 11, 12].includes(type) : h.proto === 58 && type < 128;
 }
 
-/** What a router makes itself: ICMP errors and TCP resets. */
-function isOwn(frame: Uint8Array): boolean {
+/** What a router makes itself: ICMP errors, TCP resets, answers from its own addresses. */
+function isOwn(frame: Uint8Array, context: Context): boolean {
   const h = headers(frame);
-  return isError(frame) || (h !== null && h.proto === 6 && (frame[h.l4 + 13] & 4) !== 0);
+  if (h === null) return false;
+  if (isError(frame) || (h.proto === 6 && (frame[h.l4 + 13] & 4) !== 0)) return true;
+  return h.proto === 1 && frame[h.l4] === 0 && context.own.has(toHex(frame.subarray(26, 30)));
 }
 
 function withoutId(frame: Uint8Array): Uint8Array {
@@ -187,12 +206,12 @@ function withPairedFragmentId(x: Uint8Array, y: Uint8Array, chosen: Pairs): Uint
 }
 
 /** `y` with its chosen source port replaced by the one that `x` has, when the two are a pair. */
-function withPairedPorts(x: Uint8Array, y: Uint8Array, chosen: Pairs): Uint8Array {
+function withPairedPorts(x: Uint8Array, y: Uint8Array, context: Context, chosen: Pairs): Uint8Array {
   const h = headers(y);
   if (h === null || (h.proto !== 6 && h.proto !== 17) || x.length !== y.length || y.length < h.l4 + 8) return y;
   const out = y.slice();
   const [mine, theirs] = [get16(y, h.l4), get16(x, h.l4)];
-  if (mine === theirs) return y;
+  if (mine === theirs || context.kept.has(mine) || context.kept.has(theirs)) return y;
   const scope = `${h.proto} ${toHex(y.subarray(h.l3 + 12, h.l3 + 16))}`;
   if (!isPair(chosen, scope, theirs, mine)) return y;
   put16(out, h.l4, theirs);

@@ -1,0 +1,110 @@
+/**
+ * Accepted differences: where Sluice does something else than Linux on purpose. Each has its section of the same name in
+ * docs/differences-from-linux.md, with the reason. A view takes out of what a router sent exactly what the difference is
+ * about; what differs beyond that stays a defect.
+ */
+import { checksum, complete, get16, ipText, put16 } from '../../lib/build.ts';
+import { KEPT } from './generator.ts';
+import { LAN4, LAN6, type Played, WAN6 } from './scenario.ts';
+
+type Frames = readonly Played[];
+
+export interface Accepted {
+  name: string;
+  /** What the kernel and what Sluice sent, as it is where the difference does not matter. */
+  views(kernel: Frames, sluice: Frames): [Frames, Frames];
+}
+
+/** The same view on both sides: frames changed, or left out where `change` returns null. */
+function each(name: string, change: (played: Played) => Played | null): Accepted {
+  const view = (frames: Frames) => frames.flatMap((p) => change(p) ?? []);
+  return { name, views: (kernel, sluice) => [view(kernel), view(sluice)] };
+}
+
+const without = (name: string, known: (played: Played) => boolean) => each(name, (p) => (known(p) ? null : p));
+
+/** Start of the packet that an ICMP error quotes; -1 when the frame is none. */
+function quoteOf(frame: Uint8Array): number {
+  const type = get16(frame, 12);
+  if (type === 0x0800 && frame.length > 42 && frame[23] === 1 && [3, 4, 5, 11, 12].includes(frame[34])) return 42;
+  return type === 0x86dd && frame.length > 62 && frame[20] === 58 && frame[54] < 128 ? 62 : -1;
+}
+
+/** Bytes of transport that an error quotes. */
+function quotedTransport(frame: Uint8Array): number {
+  const at = quoteOf(frame);
+  if (at < 0) return -1;
+  return frame[at] >> 4 === 6 ? frame.length - at - 40 : 14 + get16(frame, 16) - at - (frame[at] & 15) * 4;
+}
+
+/** The error with a quoted hop limit of zero, its checksum made for that. */
+function withoutHops(frame: Uint8Array): Uint8Array {
+  const at = quoteOf(frame);
+  if (at < 0) return frame;
+  const out = frame.slice();
+  if (at === 62) {
+    out[at + 7] = 0;
+    const body = complete({ proto: 58, bytes: out.subarray(54), sumAt: 2 }, out.subarray(22, 38), out.subarray(38, 54));
+    out.set(body, 54);
+    return out;
+  }
+  if (out.length < at + 20) return frame;
+  out[at + 8] = 0;
+  put16(out, at + 10, 0);
+  put16(out, 36, 0);
+  put16(out, 36, checksum(out.subarray(34, 14 + get16(out, 16))));
+  return out;
+}
+
+/** An error that quotes a segment of an FTP control connection (its ports stay right where the rest was damaged). */
+function quotesFtp(frame: Uint8Array): boolean {
+  return quoteOf(frame) === 42 && frame.length >= 66 && (get16(frame, 62) === 21 || get16(frame, 64) === 21);
+}
+
+/** Port unreachable about a protocol that is none of TCP, UDP, ICMP. */
+function refusesOther(frame: Uint8Array): boolean {
+  const at = quoteOf(frame);
+  if (at === 42) return frame[34] === 3 && frame[35] === 3 && ![1, 6, 17].includes(frame[at + 9]);
+  return at === 62 && frame[54] === 1 && frame[55] === 4 && ![6, 17, 58].includes(frame[at + 6]);
+}
+
+/** An echo reply with a code other than 0, of the router's. */
+function isCodedReply(frame: Uint8Array): boolean {
+  if (get16(frame, 12) === 0x0800)
+    return frame[23] === 1 && frame[34] === 0 && frame[35] !== 0 && ipText(frame.subarray(26, 30)) === LAN4;
+  const own = [LAN6, WAN6].includes(ipText(frame.subarray(22, 38)));
+  return get16(frame, 12) === 0x86dd && frame[20] === 58 && frame[54] === 129 && frame[55] !== 0 && own;
+}
+
+/** A datagram that is shorter than the packet that carries it. */
+function hasSurplus(frame: Uint8Array): boolean {
+  if (get16(frame, 12) === 0x0800) return frame[23] === 17 && get16(frame, 38) < get16(frame, 16) - 20;
+  return get16(frame, 12) === 0x86dd && frame[20] === 17 && get16(frame, 58) < get16(frame, 18);
+}
+
+/** Input after which a source port appears that no host uses, -1 when none does. */
+function firstChoice(frames: Frames): number {
+  const chosen = frames.filter(
+    ({ frame: f }) => get16(f, 12) === 0x0800 && [6, 17].includes(f[23]) && !KEPT.has(get16(f, 34)),
+  );
+  return chosen.length === 0 ? -1 : Math.min(...chosen.map((p) => p.after));
+}
+
+/** What both sent before both had to choose a port, when they had to at the same time. */
+function beforeChoice(kernel: Frames, sluice: Frames): [Frames, Frames] {
+  const at = firstChoice(kernel);
+  if (at < 0 || firstChoice(sluice) !== at) return [kernel, sluice];
+  const before = (frames: Frames) => frames.filter((p) => p.after < at);
+  return [before(kernel), before(sluice)];
+}
+
+export const ACCEPTED: readonly Accepted[] = [
+  each('errors-quote-what-was-received', (p) => ({ ...p, frame: withoutHops(p.frame) })),
+  without('errors-that-quote-too-little', (p) => quoteOf(p.frame) >= 0 && quotedTransport(p.frame) < 8),
+  without('errors-about-edited-connections', (p) => p.port === 'wan' && quotesFtp(p.frame)),
+  without('refusals-of-other-protocols', (p) => refusesOther(p.frame)),
+  without('echo-requests-with-a-code', (p) => isCodedReply(p.frame)),
+  without('udp-shorter-than-its-packet', (p) => hasSurplus(p.frame)),
+  without('dccp-is-known', (p) => get16(p.frame, 12) === 0x0800 && p.frame[23] === 33),
+  { name: 'what-follows-a-chosen-port', views: beforeChoice },
+];
