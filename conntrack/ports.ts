@@ -71,6 +71,11 @@ export class PortPools {
     return -1;
   }
 
+  /** Pools that there are. */
+  get count(): number {
+    return this.head[COUNT];
+  }
+
   /** Calls `use` with every pool that there is. */
   each(use: (pool: number) => void): void {
     for (let pool = 0; pool < this.capacity; pool++) if (this.directory[pool * POOL_WORDS + 1] !== 0) use(pool);

@@ -194,6 +194,8 @@ export class Router {
   private expire(): void {
     this.path.fast?.harvestAll(this.now);
     while (this.path.tracker.aging.turn(this.now, 4096) >= 4096);
+    this.tables.natMappings.sweep(this.now, this.tables.natMappings.capacity);
+    this.control.blockLog.drain();
   }
 
   private run(): void {
