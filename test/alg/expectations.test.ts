@@ -54,7 +54,7 @@ describe('show expect and show conntrack', () => {
     home.router.advance(90_000);
     data.say('a', 'still here');
     expect(all().map((c) => c.master)).toEqual([undefined]);
-    expect(comes(home, 40002)).toBe(false);
+    expect(new Talk(home, ['wan', SERVER, 2020], ['lan', HOST, 40002], [ROUTER_WAN, 40002]).tryOpen()).toBe(false);
     expect(home.router.tables.extensions.count).toBe(0);
   });
 });
