@@ -10,6 +10,7 @@ import type { CaptureError } from '../../dataplane/ports/capture-reader.ts';
 import { type Cidr, inPrefix, networkWords, parseAddress, parseCidr } from '../../dataplane/wire/address.ts';
 import { didYouMean, quote } from '../config/errors.ts';
 import { type Config, loadConfig } from '../config/index.ts';
+import { MismatchCapture } from '../mismatches.ts';
 import { CaptureInput, Timeline } from '../replay/input.ts';
 import { installNeighbours, learn } from '../replay/learn.ts';
 import { formatReport, report } from '../replay/report.ts';
@@ -31,6 +32,7 @@ writes DIR/PORT.pcap for every port with the frames that left it. Every port is 
   --keep-checksums        with --capture: leave wrong transport checksums as they are
   --out DIR               where the captures go; created when it is not there
   --offload on|off|verify instead of the configuration's offload.mode; verify compares every frame with the slow path
+                          and writes what differs to DIR/mismatches.pcapng
   --seed N                seed of the hash, of chosen ports and of IP identifiers (1)
   --linger SECONDS        let the clock run on after the last frame (0)
   --json                  print one JSON object instead of text
@@ -181,7 +183,9 @@ function play(plan: Plan): number {
   const sides = plan.inside === null ? null : prepareSides(plan, plan.inside);
   const learned = sides === null ? learn(config, inputs) : null;
   for (const text of learned?.notes ?? []) note(text);
+  const mismatches = new MismatchCapture(join(plan.out, 'mismatches.pcapng'));
   const session = new ReplaySession(config, {
+    mismatch: mismatches.write,
     seed: plan.seed,
     target: (port) => join(plan.out, `${port}.pcap`),
     // Microseconds when every capture has them: some readers know nothing finer.
@@ -199,6 +203,7 @@ function play(plan: Plan): number {
   session.advance(Math.round(plan.linger * 1000));
   const seconds = (performance.now() - begin) / 1000;
   const failures: CaptureError[] = session.close();
+  mismatches.close();
   for (const input of inputs) {
     if (input.reader.error !== null) failures.push(input.reader.error);
     if (input.unknown > 0)
@@ -223,7 +228,9 @@ function play(plan: Plan): number {
   }
   for (const failure of failures) process.stderr.write(`${failure.message}\n`);
   if (result.offload.mismatches > 0)
-    note(`offload: expected the engine to forward as the slow path does, got ${result.offload.mismatches} mismatches`);
+    note(
+      `offload: expected the engine to forward as the slow path does, got ${result.offload.mismatches} mismatches; see ${join(plan.out, 'mismatches.pcapng')}`,
+    );
   return failures.length > 0 || result.offload.mismatches > 0 ? EXIT_FAILED : EXIT_OK;
 }
 

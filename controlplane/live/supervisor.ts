@@ -45,6 +45,7 @@ import { monotonic, type WorkerTask } from '../../dataplane/worker.ts';
 import { natSizes } from '../compile-nat.ts';
 import type { Config } from '../config/index.ts';
 import { Control } from '../control.ts';
+import { engineOptions } from '../offload.ts';
 import type { Event } from '../protocol.ts';
 import { checkKinds, closeDevice, type Device, openDevices } from './devices.ts';
 import {
@@ -223,15 +224,7 @@ export class Supervisor {
         seed: seed ^ Math.imul(worker + 1, 0x9e3779b1),
         startedAt: this.startedAt,
         io: options.io ?? 'auto',
-        offload: engine
-          ? {
-              programAfter: offload.programAfter,
-              rate: 0,
-              inspectFirst: 0,
-              verify: offload.mode === 'verify',
-              fault: 0,
-            }
-          : null,
+        offload: engineOptions(offload),
       };
       this.ends.push({
         task,

@@ -12,6 +12,7 @@ import { FaultPort } from '../../dataplane/ports/fault.ts';
 import type { MemoryPort } from '../../dataplane/ports/memory.ts';
 import type { Port, PortCounters } from '../../dataplane/ports/port.ts';
 import type { Config, PortConfig } from '../config/index.ts';
+import type { Mismatch } from '../offload.ts';
 import { Router } from '../router.ts';
 
 /** Called with every frame that leaves: the bytes are u8[offset … offset + length), and only valid during the call. */
@@ -24,6 +25,8 @@ export interface SessionOptions {
   /** Resolution of the time stamps written. */
   resolution: 'micro' | 'nano';
   log: (level: 'info' | 'warn', message: string) => void;
+  /** Called with both frames of every difference that verify mode finds. */
+  mismatch?: (mismatch: Mismatch, milliseconds: number) => void;
 }
 
 /** Longest step of the router's clock, ms: its words wrap after 24.8 days, and deadlines are compared by difference. */
@@ -109,6 +112,7 @@ export class ReplaySession {
     this.router = new Router(config, {
       seed: options.seed,
       log: options.log,
+      mismatch: options.mismatch,
       port: (_, number, inner) => {
         const port = withFaults(new SessionPort(inner, this.left), config.ports[number]);
         this.ports.push(port);
