@@ -53,6 +53,7 @@ import {
   META_GSO,
   META_LEN,
   META_OFF,
+  META_PORT,
   META_WORDS,
 } from './frames.ts';
 import {
@@ -77,6 +78,8 @@ import { delta, fold, halves, sumRange } from './wire/sum.ts';
 /** A neighbour in one of these states may be used without telling the control plane. */
 const NUD_QUIET = NUD_REACHABLE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
 const BURST = 256;
+/** Mark of an IPv6 flow's home. */
+const HOME6 = 0x40000000;
 /** TTL falls by one: what that adds to the header's sum. */
 const TTL_DELTA = 0xfffe;
 
@@ -126,6 +129,19 @@ export class FastPath {
   private readonly shadow8: Uint8Array;
   private readonly shadow16: Uint16Array;
   private readonly shadow32: Int32Array;
+  /** Views that every packet needs, one field away. */
+  private readonly i32: Int32Array;
+  private readonly u16: Uint16Array;
+  private readonly u8: Uint8Array;
+  private readonly meta: Int32Array;
+  private readonly interfaces: Int32Array;
+  private readonly neighbours: Int32Array;
+  private readonly first: FlowTable;
+  /** Verify and fault injection take the long way. */
+  private readonly special: boolean;
+  /** The ingress port's MAC, as bytes 0–1 and 2–5 of a frame are loaded. */
+  private mac01 = 0;
+  private mac25 = 0;
   private now = 0;
   private sweep = 0;
   /** What the first pass has read, kept so that its reads are not optimised away. */
@@ -144,6 +160,13 @@ export class FastPath {
     this.shadow8 = new Uint8Array(this.shadow);
     this.shadow16 = new Uint16Array(this.shadow);
     this.shadow32 = new Int32Array(this.shadow);
+    this.i32 = frames.i32;
+    this.u16 = frames.u16;
+    this.u8 = frames.u8;
+    this.meta = frames.meta;
+    this.interfaces = tables.interfaces.words;
+    this.neighbours = tables.neighbours.words;
+    this.special = options.verify || options.fault !== 0;
     this.policy = new Policy(tables.conntrack, tables.timeouts, options, tables.now());
     for (const flows of [tables.flows, tables.cachedFlows]) {
       if (flows === null) continue;
@@ -152,6 +175,7 @@ export class FastPath {
       this.levels.push(flows);
       this.agings.push(aging);
     }
+    this.first = this.levels[0];
     this.programmer = new Programmer(
       tables.conntrack,
       this.levels,
@@ -172,79 +196,84 @@ export class FastPath {
   /** First pass: where each frame's entry must be; touches it. */
   touch(slots: Int32Array, n: number, now: number): void {
     this.now = now;
-    const { i32, u16, meta } = this.frames;
-    const homes = this.homes;
-    const flows = this.levels[0];
-    const words4 = flows.words4;
-    const words6 = flows.words6;
-    let sink = 0;
+    const { i32, u16, meta, homes } = this;
+    const flows = this.first;
+    if (n > 0) {
+      const r = meta[slots[0] * META_WORDS + META_PORT] * IF_WORDS;
+      const lo = this.interfaces[r + IF_MAC_LO];
+      this.mac01 = lo & 0xffff;
+      this.mac25 = (lo >>> 16) | (this.interfaces[r + IF_MAC_HI] << 16);
+    }
     for (let k = 0; k < n; k++) {
       const m = slots[k] * META_WORDS;
       const off = meta[m + META_OFF];
       const length = meta[m + META_LEN];
       const w = (off + 14) >> 2;
       const etherType = u16[(off + 12) >> 1];
-      homes[k] = -1;
+      let home = -1;
       if (etherType === 0x0008) {
-        if (length < 42) continue;
-        const protocol = i32[w + 2];
-        const proto = (protocol >> 8) & 0xff;
-        // No options, no fragment.
-        if ((i32[w] & 0xff) !== 0x45 || (i32[w + 1] & 0xff3f0000) !== 0) continue;
-        let ports = i32[w + 5];
-        if (proto !== TCP && proto !== UDP && proto !== ESP) {
-          if (proto !== IPV6_IN_IP) continue;
-          ports = 0;
+        const proto = (i32[w + 2] >> 8) & 0xff;
+        // No options, no fragment; protocols that an entry can be keyed by.
+        if (
+          length >= 42 &&
+          (i32[w] & 0xff) === 0x45 &&
+          (i32[w + 1] & 0xff3f0000) === 0 &&
+          (proto === UDP || proto === TCP || proto === ESP || proto === IPV6_IN_IP)
+        ) {
+          const key = proto | ((meta[m + META_PORT] & 0xff) << 8) | KEY_VALID;
+          home = flows.home4(i32[w + 3], i32[w + 4], proto === IPV6_IN_IP ? 0 : i32[w + 5], key);
         }
-        const key = proto | ((meta[m + 2] & 0xff) << 8) | KEY_VALID;
-        const home = flows.home4(i32[w + 3], i32[w + 4], ports, key);
-        homes[k] = home;
-        sink ^= words4[(home << 4) + F4_KEY];
       } else if (etherType === 0xdd86) {
-        if (length < 62) continue;
         const proto = (i32[w + 1] >> 16) & 0xff;
-        if ((i32[w] & 0xf0) !== 0x60 || (proto !== TCP && proto !== UDP && proto !== ESP)) continue;
-        const key = proto | ((meta[m + 2] & 0xff) << 8) | KEY_VALID;
-        const home = flows.home6(
-          i32[w + 2],
-          i32[w + 3],
-          i32[w + 4],
-          i32[w + 5],
-          i32[w + 6],
-          i32[w + 7],
-          i32[w + 8],
-          i32[w + 9],
-          i32[w + 10],
-          key,
-        );
-        homes[k] = home | 0x40000000;
-        sink ^= words6[(home << 5) + F6_KEY];
+        if (length >= 62 && (i32[w] & 0xf0) === 0x60 && (proto === UDP || proto === TCP || proto === ESP)) {
+          const key = proto | ((meta[m + META_PORT] & 0xff) << 8) | KEY_VALID;
+          home =
+            HOME6 |
+            flows.home6(
+              i32[w + 2],
+              i32[w + 3],
+              i32[w + 4],
+              i32[w + 5],
+              i32[w + 6],
+              i32[w + 7],
+              i32[w + 8],
+              i32[w + 9],
+              i32[w + 10],
+              key,
+            );
+        }
       }
+      homes[k] = home;
+    }
+    // A loop of its own, so short that a processor has dozens of its misses under way at once.
+    const words4 = flows.words4;
+    const words6 = flows.words6;
+    let sink = 0;
+    for (let k = 0; k < n; k++) {
+      const home = homes[k];
+      if (home < 0) continue;
+      sink ^= home < HOME6 ? words4[(home << 4) + F4_KEY] : words6[((home & 0x3fffffff) << 5) + F6_KEY];
     }
     this.sink = sink;
   }
 
   /**
-   * Second pass, for the k-th frame of the burst: true when an entry forwarded it. `port` is the frame's ingress port;
-   * `epoch` was read before the burst.
+   * Second pass, for the k-th frame of the burst: the frame's new length when an entry has rewritten it (it leaves by
+   * `outPort`), 0 when copies of it are on their way (multicast), −1 when the slow path must have it. `port` is the
+   * frame's ingress port; `epoch` was read before the burst.
    */
-  hit(k: number, slot: number, port: number, epoch: number, egress: Egress): boolean {
+  hit(k: number, slot: number, port: number, epoch: number, egress: Egress): number {
     const home = this.homes[k];
-    if (home < 0) {
-      if (this.tables.multicast.count !== 0 && this.replicate(slot, port, egress)) return true;
-      this.counters[T.C_ENGINE + EX.EX_MISS]++;
-      return false;
-    }
     const length =
-      home < 0x40000000 ? this.hit4(home, slot, port, epoch) : this.hit6(home & 0x3fffffff, slot, port, epoch);
-    if (length < 0) {
-      if (this.tables.multicast.count !== 0 && this.replicate(slot, port, egress)) return true;
-      this.counters[T.C_ENGINE - length]++;
-      return false;
-    }
-    if (this.verify) return false;
-    egress.queue(slot, this.outPort, length);
-    return true;
+      home < 0
+        ? -EX.EX_MISS
+        : home < HOME6
+          ? this.hit4(home, slot, port, epoch)
+          : this.hit6(home & 0x3fffffff, slot, port, epoch);
+    if (length > 0) return this.verify ? -1 : length;
+    if (this.tables.multicast.count !== 0 && this.replicate(slot, port, egress)) return 0;
+    this.counters[T.C_ENGINE - length]++;
+    return -1;
   }
 
   /** An explicit multicast entry may have the frame; verify has nothing to compare it with. */
@@ -259,19 +288,21 @@ export class FastPath {
 
   /** Returns the frame's new length, or −EX_* when the slow path must have it. The frame is untouched then. */
   private hit4(home: number, slot: number, port: number, epoch: number): number {
-    const { i32, u16, u8, meta } = this.frames;
+    const { i32, u16, meta, interfaces } = this;
     const m = slot * META_WORDS;
     const off = meta[m + META_OFF];
-    const l3 = off + 14;
-    const w = l3 >> 2;
+    const w = (off + 14) >> 2;
     const w0 = i32[w];
+    const w1 = i32[w + 1];
     const w2 = i32[w + 2];
     const src = i32[w + 3];
     const dst = i32[w + 4];
+    const w5 = i32[w + 5];
+    const w6 = i32[w + 6];
     const proto = (w2 >> 8) & 0xff;
-    const raw = proto === IPV6_IN_IP ? 0 : i32[w + 5];
+    const raw = proto === IPV6_IN_IP ? 0 : w5;
     const key = proto | (port << 8) | KEY_VALID;
-    let flows = this.levels[0];
+    let flows = this.first;
     let place = this.enabled[0] ? flows.find4(home, src, dst, raw, key) : -1;
     if (place < 0) {
       if (this.levels.length < 2 || !this.enabled[1]) return -EX.EX_MISS;
@@ -281,69 +312,88 @@ export class FastPath {
     }
     const f = flows.words4;
     const e = place << 4;
+    const now = this.now;
     if (f[e + F4_EPOCH] !== epoch) return -EX.EX_EPOCH;
     const last = f[e + F4_LAST];
-    if (((this.now - last) | 0) >= ENGINE_IDLE) return -EX.EX_IDLE;
-    const neighbours = this.tables.neighbours.words;
+    if (((now - last) | 0) >= ENGINE_IDLE) return -EX.EX_IDLE;
     const neighbour = f[e + F4_NEIGH];
     const nr = 4 + (neighbour >>> 16) * 16;
+    const neighbours = this.neighbours;
     if ((neighbours[nr] & NUD_QUIET) === 0 || ((neighbours[nr + NEIGH_GEN] ^ neighbour) & 0xffff) !== 0)
       return -EX.EX_NEIGHBOUR;
 
     const total = ((w0 >>> 8) & 0xff00) | (w0 >>> 24);
     if (total > meta[m + META_LEN] - 14 || total < 28) return -EX.EX_LENGTH;
     if ((w2 & 0xff) <= 1) return -EX.EX_TTL;
-    const w1 = i32[w + 1];
-    if (fold(halves(w0) + halves(w1) + halves(w2) + halves(src) + halves(dst)) !== 0xffff) return -EX.EX_CHECKSUM;
+    const addresses = halves(src) + halves(dst);
+    if (fold(halves(w0) + halves(w1) + halves(w2) + addresses) !== 0xffff) return -EX.EX_CHECKSUM;
     const flags = meta[m + META_FLAGS];
     const gso = meta[m + META_GSO];
-    const l4 = l3 + 20;
-    const end = l3 + total;
+    // Half-word of the transport checksum; 0: none.
     let checksumAt = 0;
     let headers = 28;
-    if (proto === TCP) {
+    if (proto === UDP) {
+      const udp = ((w6 & 0xff) << 8) | ((w6 >> 8) & 0xff);
+      if (gso === 0 && udp !== total - 20) return -EX.EX_LENGTH;
+      if (w6 >>> 16 !== 0 || (flags & FRAME_NEEDS_CSUM) !== 0) checksumAt = (w << 1) + 13;
+    } else if (proto === TCP) {
       const t = i32[w + 8];
       const offset = (t & 0xf0) >> 2;
       // ACK, and none of FIN, SYN, RST.
       if ((t & 0x1700) !== 0x1000) return -EX.EX_TCP_FLAGS;
       if (offset < 20 || total - 20 < offset) return -EX.EX_LENGTH;
       headers = 20 + offset;
-      checksumAt = (l4 + 16) >> 1;
-    } else if (proto === UDP) {
-      const t = i32[w + 6];
-      const udp = ((t & 0xff) << 8) | ((t >> 8) & 0xff);
-      if (gso === 0 && (udp > total - 20 || udp < 8)) return -EX.EX_LENGTH;
-      if (t >>> 16 !== 0 || (flags & FRAME_NEEDS_CSUM) !== 0) checksumAt = (l4 + 6) >> 1;
-      if (checksumAt !== 0 && udp !== total - 20 && gso === 0) return -EX.EX_LENGTH;
+      checksumAt = (w << 1) + 18;
     }
-    const interfaces = this.tables.interfaces.words;
     const action = f[e + F4_DMAC_HI];
     const out = (action >> 16) & 0xff;
     const r = out * IF_WORDS;
-    const segment = gso === 0 ? total : headers + (gso >>> 16);
-    if (segment > interfaces[r + IF_MTU]) return -EX.EX_MTU;
+    if ((gso === 0 ? total : headers + (gso >>> 16)) > interfaces[r + IF_MTU]) return -EX.EX_MTU;
     if (checksumAt !== 0 && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) === 0) {
       const size = total - 20;
-      const pseudo = ((size & 0xff) << 8) + (size >> 8) + (proto << 8) + halves(src) + halves(dst);
-      if (fold(sumRange(u16, i32, u8, l4, end, pseudo)) !== 0xffff) return -EX.EX_CHECKSUM;
+      const l4 = (w + 5) << 2;
+      const pseudo = ((size & 0xff) << 8) + (size >> 8) + (proto << 8) + addresses;
+      if (fold(sumRange(u16, i32, this.u8, l4, l4 + size, pseudo)) !== 0xffff) return -EX.EX_CHECKSUM;
     }
     const h = off >> 1;
-    const ri = port * IF_WORDS;
-    if (
-      u16[h] !== (interfaces[ri + IF_MAC_LO] & 0xffff) ||
-      u16[h + 1] !== interfaces[ri + IF_MAC_LO] >>> 16 ||
-      u16[h + 2] !== interfaces[ri + IF_MAC_HI] ||
-      (u16[h + 3] & 1) !== 0
-    )
-      return -EX.EX_MAC;
+    const b = (off + 2) >> 2;
+    if (u16[h] !== this.mac01 || i32[b] !== this.mac25 || (u16[h + 3] & 1) !== 0) return -EX.EX_MAC;
 
     f[e + F4_PACKETS]++;
     f[e + F4_BYTES] = (f[e + F4_BYTES] + total) | 0;
-    if (last !== this.now) f[e + F4_LAST] = this.now;
-    this.counters[T.C_ENGINE + (flows === this.levels[0] ? EX.EX_HITS : EX.EX_CACHE_HITS)]++;
-    if (this.verify) this.copyForVerify(f[e + F4_CONN], off, end);
+    if (last !== now) f[e + F4_LAST] = now;
+    if (flows !== this.first) this.counters[T.C_ENGINE + EX.EX_CACHE_HITS]++;
+    else this.counters[T.C_ENGINE + EX.EX_HITS]++;
     this.outPort = out;
-    return this.apply4(f, e, slot, off, end, checksumAt, proto, interfaces, r);
+    if (this.special || interfaces[r + IF_VLAN] !== 0) {
+      if (this.verify) this.copyForVerify(f[e + F4_CONN], off, off + 14 + total);
+      return this.apply4(f, e, slot, off, off + 14 + total, checksumAt, proto, interfaces, r);
+    }
+
+    // The action: addresses, TTL, ports, both checksums, link header.
+    const changes = f[e + F4_DELTA];
+    const newSrc = f[e + F4_NSRC];
+    const newDst = f[e + F4_NDST];
+    i32[w + 3] = newSrc;
+    i32[w + 4] = newDst;
+    // TTL and header checksum share a word.
+    i32[w + 2] = ((w2 & 0xffff) - 1) | (~fold((~w2 >>> 16) + (changes & 0xffff)) << 16);
+    if (proto === UDP || proto === TCP) {
+      i32[w + 5] = f[e + F4_NPORTS];
+      if (checksumAt !== 0) {
+        if ((flags & FRAME_NEEDS_CSUM) === 0) {
+          const sum = ~fold((~u16[checksumAt] & 0xffff) + (changes >>> 16)) & 0xffff;
+          u16[checksumAt] = sum === 0 && proto === UDP ? 0xffff : sum;
+        } else u16[checksumAt] = fold(u16[checksumAt] + delta(src, newSrc) + delta(dst, newDst));
+      }
+    }
+    const macLo = f[e + F4_DMAC_LO];
+    u16[h] = macLo;
+    i32[b] = (macLo >>> 16) | (action << 16);
+    i32[b + 1] = interfaces[r + IF_MAC_LO];
+    i32[b + 2] = (interfaces[r + IF_MAC_HI] & 0xffff) | 0x00080000;
+    meta[m + META_LEN] = total + 14;
+    return total + 14;
   }
 
   /** The action of an IPv4 entry, on the frame. */

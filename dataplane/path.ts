@@ -62,6 +62,7 @@ import { ENDED, KEPT, NOTHING_DUE, REASSEMBLED, Reassembly, WHOLE } from './reas
 import { rewriteIp, rewriteQuote, writeLink } from './rewrite.ts';
 import * as T from './tables.ts';
 import { buildReset, mayReset } from './tcp-reset.ts';
+import { Toucher } from './touch.ts';
 import { Packet } from './wire/packet.ts';
 
 const ETHERTYPE_IPV4 = 0x0800;
@@ -102,6 +103,7 @@ export class Path {
   readonly tracker: Tracker;
   readonly nat: Nat;
   readonly mangler: Mangler;
+  private readonly toucher: Toucher;
   /** The offload engine's stages; null when it is off. */
   readonly fast: FastPath | null = null;
   readonly hold = new Hold();
@@ -139,6 +141,7 @@ export class Path {
     const aging = new Aging(tables.conntrack, tables.buffers.wheels, tables.worker, tables.now());
     this.tracker = new Tracker(tables.conntrack, aging, tables.timeouts, events, options.shared);
     this.mangler = new Mangler(tables, frames);
+    this.toucher = new Toucher(tables.conntrack, frames);
     this.hookAlg();
     const mapper = new Mapper(
       tables.conntrack,
@@ -211,6 +214,7 @@ export class Path {
         return;
       }
     }
+    if (n > 4 && this.toucher.worthwhile) this.toucher.burst(slots, n);
     for (let k = 0; k < n; k++) this.receive(slots[k]);
     this.tables.conntrack.quiet();
   }
@@ -220,20 +224,49 @@ export class Path {
     const meta = this.frames.meta;
     const row = T.C_PORTS + port * 8;
     fast.touch(slots, n, this.now);
-    let hits = 0;
+    const { txCount, counters, epoch } = this;
+    const parents = this.tables.interfaces.words;
+    let received = 0;
     let bytes = 0;
+    // Most of a burst leaves by one port: its counters are moved once per run of frames.
+    let out = -1;
+    let device = 0;
+    let sent = 0;
+    let sentBytes = 0;
     for (let k = 0; k < n; k++) {
       const slot = slots[k];
       const length = meta[slot * META_WORDS + META_LEN];
-      if (fast.hit(k, slot, port, this.epoch, this)) {
-        hits++;
-        bytes += length;
-      } else this.receive(slot);
+      const after = fast.hit(k, slot, port, epoch, this);
+      if (after < 0) {
+        this.receive(slot);
+        continue;
+      }
+      received++;
+      bytes += length;
+      if (after === 0) continue;
+      if (fast.outPort !== out) {
+        if (out >= 0) this.countSent(out, sent, sentBytes);
+        out = fast.outPort;
+        const parent = parents[out * IF.IF_WORDS + IF.IF_PARENT];
+        device = parent !== 0 ? parent - 1 : out;
+        sent = sentBytes = 0;
+      }
+      if (txCount[device] === TX_QUEUE) this.flushPort(device);
+      this.txSlots[device][txCount[device]++] = slot;
+      sent++;
+      sentBytes += after;
     }
-    this.counters[T.C_RECEIVED] += hits;
-    this.counters[T.C_FORWARDED] += hits;
-    this.counters[row + T.CP_RX_PACKETS] += hits;
-    this.counters[row + T.CP_RX_BYTES] += bytes;
+    if (out >= 0) this.countSent(out, sent, sentBytes);
+    counters[T.C_RECEIVED] += received;
+    counters[T.C_FORWARDED] += received;
+    counters[row + T.CP_RX_PACKETS] += received;
+    counters[row + T.CP_RX_BYTES] += bytes;
+  }
+
+  private countSent(port: number, packets: number, bytes: number): void {
+    const row = T.C_PORTS + port * 8;
+    this.counters[row + T.CP_TX_PACKETS] += packets;
+    this.counters[row + T.CP_TX_BYTES] += bytes;
   }
 
   /** What must happen now and then: neighbours that answered, connections that expired; bounded. */
