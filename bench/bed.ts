@@ -216,9 +216,10 @@ export function userStackBed(program: 'slirp4netns' | 'pasta'): Promise<Bed> {
     async () => {
       const client = lab.namespace('client');
       const server = lab.namespace('server');
-      // A dummy device gives the server's side an address to be reached at and a default route to be copied.
-      lab.ip(server, 'link add far type dummy');
+      // A pair with nobody behind it gives the server's side an address to be reached at and a default route to be copied.
+      lab.ip(server, 'link add far type veth peer name nobody');
       lab.ip(server, `addr add ${SERVER}/24 dev far`);
+      lab.ip(server, 'link set nobody up');
       lab.ip(server, 'link set far up');
       lab.ip(server, 'route add default via 203.0.113.254');
       lab.apply();

@@ -76,6 +76,7 @@ function forwarding(name: string, family: 4 | 6, engine: boolean, size: string, 
       if (size === '10m' && freemem() < BYTES_10M)
         return [{ name, skipped: `10 M connections want ${BYTES_10M / 2 ** 30} GiB of free memory` }];
       const sequences: number[] = [];
+      const stills: number[] = [];
       let hugeBytes = 0;
       // Ten million connections take a minute to make: one process, as many windows as there are runs.
       const once = size === '10m';
@@ -83,10 +84,16 @@ function forwarding(name: string, family: 4 | 6, engine: boolean, size: string, 
         const task = { kind: 'forward', family, flows, engine, huge: true, window: context.window };
         const answer = await child<ForwardAnswer>({ ...task, windows: once ? context.runs : 1 });
         sequences.push(...answer.sequence);
+        stills.push(answer.still);
         hugeBytes = answer.hugeBytes;
         return answer.random;
       };
-      const detail = () => ({ flows, 'sequence.pps': median(sequences), 'huge-pages.bytes': hugeBytes });
+      const detail = () => ({
+        flows,
+        'sequence.pps': median(sequences),
+        'clock-still.pps': median(stills),
+        'huge-pages.bytes': hugeBytes,
+      });
       const order = 'flows in random order (in sequence: sequence.pps)';
       const note = once ? `${LEFT_OUT}; ${order}; all runs in one process` : `${LEFT_OUT}; ${order}`;
       return withPeers(name, 'pps', context, once ? 1 : context.runs, one, detail, note);

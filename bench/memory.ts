@@ -23,6 +23,8 @@ export interface ForwardTask {
 export interface ForwardAnswer {
   random: number[];
   sequence: number[];
+  /** In random order with a clock that stands still: without aging and harvest. */
+  still: number;
   hugeBytes: number;
 }
 
@@ -35,13 +37,14 @@ export function forward(task: ForwardTask): ForwardAnswer {
   const station = new Station(buffers, options);
   station.establish();
   station.verify();
-  const answer: ForwardAnswer = { random: [], sequence: [], hugeBytes };
+  const answer: ForwardAnswer = { random: [], sequence: [], still: 0, hugeBytes };
   for (const order of ['sequence', 'random'] as const) {
     if (order === 'random') station.shuffle();
     station.run(Math.min(1000, task.window));
     for (let n = 0; n < task.windows; n++) answer[order].push(rate(station.run(task.window)));
     station.verify();
   }
+  answer.still = rate(station.run(task.window / 2, true));
   return answer;
 }
 

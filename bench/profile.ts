@@ -7,39 +7,41 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ForwardAnswer } from './memory.ts';
-import type { Profile } from './results.ts';
+import { median, type Profile } from './results.ts';
 import { type Context, child } from './workload.ts';
 
 interface CpuProfile {
-  nodes: { id: number; callFrame: { functionName: string; url: string; lineNumber: number }; children?: number[] }[];
+  nodes: { id: number; callFrame: { functionName: string; url: string }; children?: number[] }[];
   samples: number[];
   timeDeltas: number[];
 }
 
-/** Self time by function, the largest share first. `from`: only samples after so much of the profile's time (0 … 1). */
-export function selfTimes(profile: CpuProfile, from = 0): Profile['rows'] {
-  const names = new Map<number, string>();
-  const files = new Map<string, string>();
-  for (const { id, callFrame } of profile.nodes) {
-    const file = callFrame.url.split('/dist/').at(-1)?.replace(/\.js$/, '.ts') ?? '';
-    const name = callFrame.functionName || '(anonymous)';
-    names.set(id, `${name}\0${file}`);
-    files.set(`${name}\0${file}`, callFrame.url === '' ? '' : file);
-  }
-  const total = profile.timeDeltas.reduce((sum, delta) => sum + delta, 0);
-  const times = new Map<string, number>();
-  let elapsed = 0;
+/**
+ * Self time by function, the largest share first. `under`: only samples taken while a function of this name was running
+ * (or called something that was); '' takes all.
+ */
+export function selfTimes(profile: CpuProfile, under = ''): Profile['rows'] {
+  const nodes = new Map(profile.nodes.map((node) => [node.id, node]));
+  const wanted = new Set<number>();
+  const take = (id: number): void => {
+    wanted.add(id);
+    for (const below of nodes.get(id)?.children ?? []) if (!wanted.has(below)) take(below);
+  };
+  for (const { id, callFrame } of profile.nodes) if (under === '' || callFrame.functionName === under) take(id);
+  const rows = new Map<string, Profile['rows'][number]>();
   let counted = 0;
   profile.samples.forEach((id, n) => {
-    elapsed += profile.timeDeltas[n];
-    if (elapsed < total * from) return;
+    const frame = nodes.get(id)?.callFrame;
+    if (frame === undefined || !wanted.has(id)) return;
     counted += profile.timeDeltas[n];
-    const key = names.get(id) ?? '';
-    times.set(key, (times.get(key) ?? 0) + profile.timeDeltas[n]);
+    const file = frame.url.split('/dist/').at(-1)?.replace(/\.js$/, '.ts') ?? '';
+    const key = `${frame.functionName} ${file}`;
+    const row = rows.get(key) ?? { share: 0, function: frame.functionName || '(anonymous)', file };
+    row.share += profile.timeDeltas[n];
+    rows.set(key, row);
   });
-  return [...times]
-    .map(([key, time]) => ({ share: time / counted, function: key.split('\0')[0], file: files.get(key) ?? '' }))
-    .sort((a, b) => b.share - a.share);
+  for (const row of rows.values()) row.share /= counted;
+  return [...rows.values()].sort((a, b) => b.share - a.share);
 }
 
 const PROFILED = [
@@ -56,16 +58,15 @@ export async function measureProfiles(context: Context, print: boolean): Promise
     const folder = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
     try {
       const window = Math.max(context.window, 1000);
-      const answer = await child<ForwardAnswer>({ kind: 'forward', ...task, huge: true, window, windows: 4 }, [
+      const answer = await child<ForwardAnswer>({ kind: 'forward', ...task, huge: true, window, windows: 2 }, [
         '--cpu-prof',
         '--cpu-prof-interval=500',
         `--cpu-prof-dir=${folder}`,
       ]);
       const file = readdirSync(folder).find((one) => one.endsWith('.cpuprofile'));
       if (file === undefined) throw new Error(`${name}: expected a profile, got none`);
-      // The last third of the time is timed windows and nothing else.
-      const rows = selfTimes(JSON.parse(readFileSync(join(folder, file), 'utf8')) as CpuProfile, 0.67);
-      const nanoseconds = 1e9 / Math.max(...answer.random);
+      const rows = selfTimes(JSON.parse(readFileSync(join(folder, file), 'utf8')) as CpuProfile, 'run');
+      const nanoseconds = 1e9 / median([...answer.sequence, ...answer.random]);
       profiles.push({ name, nanoseconds, rows: rows.filter(({ share }) => share >= 0.005) });
     } finally {
       rmSync(folder, { recursive: true, force: true });

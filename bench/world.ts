@@ -215,8 +215,11 @@ export class Station {
     return this.tables.counters[C_ENGINE + EX_HITS];
   }
 
-  /** Runs both directions for some time, the clock moving as in a live worker, and checks what came of it. */
-  run(milliseconds: number): Measured {
+  /**
+   * Runs both directions for some time and checks what came of it. The clock moves as in a live worker, so that aging and
+   * the engine's harvest do their work; with `still` it stands, and they do none.
+   */
+  run(milliseconds: number, still = false): Measured {
     const { path, lan, wan, tables } = this;
     const control = tables.control;
     const received = tables.counters[C_RECEIVED];
@@ -230,7 +233,7 @@ export class Station {
       wan.left = ENDLESS;
       for (let n = 0; n < 16; n++) {
         now = performance.now();
-        control[CLOCK] = (now - zero) | 0;
+        if (!still) control[CLOCK] = (now - zero) | 0;
         path.turn();
       }
     }

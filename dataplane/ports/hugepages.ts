@@ -7,7 +7,6 @@
  */
 import koffi from 'koffi';
 import { CACHE_LINE, setLead } from '../wire/aligned.ts';
-import { addressOf } from './ffi.ts';
 
 const HUGE = 2 * 1024 * 1024;
 const MADV_HUGEPAGE = 14;
@@ -22,7 +21,8 @@ const madvise = koffi.load(null).func('int madvise(uintptr_t address, size_t byt
 
 /** Address of a buffer's first byte. The caller keeps the buffer alive for as long as the address is used. */
 export function bufferAddress(buffer: ArrayBufferLike): number {
-  return addressOf(buffer as ArrayBuffer);
+  // One byte is view enough, and a view of more than 4 GiB of bytes there cannot be.
+  return Number(koffi.address(new Uint8Array(buffer, 0, 1)));
 }
 
 /** From here on, aligned memory begins exactly on a cache line. Call it before any table is made. */

@@ -169,19 +169,23 @@ describe('the command', () => {
 });
 
 describe('the profile', () => {
-  it('adds up self times by function and file, of the later part only', () => {
-    const frame = (functionName: string, url: string) => ({ functionName, url, lineNumber: 1 });
+  it('adds up self times by function and file, below the timed function only', () => {
+    const frame = (functionName: string, url: string) => ({ functionName, url });
     const nodes = [
-      { id: 1, callFrame: frame('setup', 'file:///a/dist/bench/world.js') },
+      { id: 1, callFrame: frame('setup', 'file:///a/dist/bench/world.js'), children: [2] },
       { id: 2, callFrame: frame('hit4', 'file:///a/dist/dataplane/fastpath.js') },
-      { id: 3, callFrame: frame('hit4', 'file:///a/dist/dataplane/fastpath.js') },
-      { id: 4, callFrame: frame('', '') },
+      { id: 3, callFrame: frame('run', 'file:///a/dist/bench/world.js'), children: [4, 5] },
+      { id: 4, callFrame: frame('hit4', 'file:///a/dist/dataplane/fastpath.js'), children: [6] },
+      { id: 5, callFrame: frame('', '') },
+      { id: 6, callFrame: frame('hit4', 'file:///a/dist/dataplane/fastpath.js') },
     ];
-    const rows = selfTimes({ nodes, samples: [1, 2, 3, 4], timeDeltas: [100, 30, 30, 40] }, 0.55);
-    expect(rows).toEqual([
-      { share: 0.6, function: 'hit4', file: 'dataplane/fastpath.ts' },
+    const profile = { nodes, samples: [1, 2, 4, 5, 6], timeDeltas: [100, 50, 30, 40, 30] };
+    const file = 'dataplane/fastpath.ts';
+    expect(selfTimes(profile, 'run')).toEqual([
+      { share: 0.6, function: 'hit4', file },
       { share: 0.4, function: '(anonymous)', file: '' },
     ]);
+    expect(selfTimes(profile)[0]).toEqual({ share: 110 / 250, function: 'hit4', file });
   });
 });
 
