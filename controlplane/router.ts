@@ -12,7 +12,7 @@ import { MemoryPort } from '../dataplane/ports/memory.ts';
 import type { Port } from '../dataplane/ports/port.ts';
 import { CLOCK, createTables, DEFAULT_SIZES, Tables } from '../dataplane/tables.ts';
 import { natSizes } from './compile-nat.ts';
-import { type Config, normalizeConfig } from './config/index.ts';
+import { type Config, normalizeConfig, parseConfig } from './config/index.ts';
 import { Control } from './control.ts';
 import { engineOptions, type Mismatch, OffloadApi } from './offload.ts';
 import type { Event } from './protocol.ts';
@@ -265,11 +265,12 @@ export class Router {
 
 /**
  * A router in this thread, with a virtual clock: the embedding interface.
- * @param config an object or text of configuration version 1 (docs/configuration.md)
+ * @param config an object, or YAML or JSON text, of configuration version 1 (docs/configuration.md)
  * @throws ConfigError with every problem of the configuration
  */
 export function createRouter(config: unknown, options: RouterOptions = {}): Router {
-  return new Router(normalizeConfig(config), options);
+  const read = typeof config === 'string' ? parseConfig(config, 'configuration') : normalizeConfig(config);
+  return new Router(read, options);
 }
 
 if (CT_WORDS !== 2 * CT_F64) throw new Error('conntrack/record.ts: expected two words per double');
