@@ -15,6 +15,7 @@
  *        18 PORTS  list of port ranges (0: TO_LO … TO_HI alone)      19 BLOCK  ports of a block (0: no blocks)
  *        20 BLOCKS blocks that a subscriber may have                 21 LIMIT  sessions that a source may have (0: any)
  *        22 RATIO  subscribers of one address (deterministic)        23 TIMEOUT of a trigger, ms
+ *        24–27 INTERNAL, 28–31 EXTERNAL prefix of NPTv6, raw; its length in FROM
  *   list: 0 INTERVALS  1 TOTAL  2… (FIRST, numbers before it) of each interval, ascending; addresses in host order
  *   trigger (NAT_TRIGGER): DST and DST_MASK are the protocol and the ports (low half to high half) that pull it, TO its
  *         number, TO_LO and TO_HI the zone and port that it is pulled from (−1 any). Its state, TRIGGER_WORDS: 0 HOST  1 UNTIL
@@ -45,6 +46,8 @@ export const NR_BLOCKS = 20;
 export const NR_LIMIT = 21;
 export const NR_RATIO = 22;
 export const NR_TIMEOUT = 23;
+export const NR_INTERNAL = 24;
+export const NR_EXTERNAL = 28;
 
 /** The rule makes mappings; without it, the reply tuple alone decides which port is free (profile `linux`). */
 export const NRF_MAPPED = 1;
@@ -63,12 +66,14 @@ export const HAIRPIN_INTERNAL = 2;
 export const INBOUND_REFRESH = 4;
 export const HAS_DESTINATION = 8;
 export const HAS_TRIGGER = 16;
+export const HAS_NPTV6 = 32;
 
 export const NAT_SNAT = 1;
 export const NAT_DNAT = 2;
 export const NAT_DMZ = 3;
 export const NAT_BYPASS = 4;
 export const NAT_TRIGGER = 5;
+export const NAT_NPTV6 = 6;
 
 const HEAD = 16;
 export const NH_OPTIONS = 4;

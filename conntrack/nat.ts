@@ -33,19 +33,23 @@ import {
 import type { NatRules } from './nat-rules.ts';
 import {
   HAIRPIN_INTERNAL,
+  HAS_NPTV6,
   HAS_TRIGGER,
   NAT_BYPASS,
   NAT_DMZ,
   NAT_DNAT,
+  NAT_NPTV6,
   NAT_SNAT,
   NAT_TRIGGER,
   NH_OPTIONS,
   NO_HAIRPIN,
   NR_DST,
   NR_DST_MASK,
+  NR_EXTERNAL,
   NR_FLAGS,
   NR_FROM,
   NR_FROM_MASK,
+  NR_INTERNAL,
   NR_KIND,
   NR_LIMIT,
   NR_POOL,
@@ -61,6 +65,7 @@ import {
   NRF_MAPPED,
   NRF_RANDOM,
 } from './nat-rules.ts';
+import { hasPrefix, translate } from './nptv6.ts';
 import { GRE, hasPorts, ICMP, ICMPV6, TCP } from './protocols.ts';
 import {
   CT_KEY,
@@ -88,6 +93,8 @@ export const NAT_NO_PORT = 1;
 export const NAT_WITHOUT_ADDRESS = 2;
 /** There is a mapping, and its filtering refuses the sender. */
 export const NAT_REFUSED = 3;
+/** The address has no translation (RFC 6296 §3.4). */
+export const NAT_UNTRANSLATABLE = 6;
 /** The source has as many sessions as it may have. */
 export const NAT_LIMIT = 4;
 /** A hairpin back to the sender with the sender's own address. */
@@ -403,6 +410,59 @@ export class Nat {
     if (kept && !this.tryPort(c, own, shift, now)) return NAT_OK;
     if (kept && list === 0 && max === min) return NAT_NO_PORT;
     return this.searchPort(c, min, max, list, shift, now);
+  }
+
+  // --- NPTv6 -----------------------------------------------------------------------------------------------------------
+
+  /** True when some IPv6 prefix is translated at all. */
+  get translates6(): boolean {
+    return (this.rules.words[NH_OPTIONS] & HAS_NPTV6) !== 0;
+  }
+
+  /**
+   * nat-prerouting of a new IPv6 connection: an outside prefix becomes its inside one. From inside (a hairpin), the source
+   * changes as well, so that answers come back this way (RFC 6296 §4). Returns NAT_OK or NAT_UNTRANSLATABLE.
+   */
+  chooseDestination6(p: Packet, zone: number): number {
+    const rules = this.rules;
+    const r = rules.words;
+    const x = this.table.words6;
+    const to = p.ct * CT6_WORDS + CT6_R_SRC;
+    for (let n = 0, at = rules.first(); n < rules.count(); n++, at += NR_WORDS) {
+      if (r[at + NR_KIND] !== NAT_NPTV6 || !hasPrefix(x, to, r, at + NR_EXTERNAL, r[at + NR_FROM])) continue;
+      const outside = rules.matchesWhere(at, zone, p.port);
+      if (!outside && (r[NH_OPTIONS] & NO_HAIRPIN) !== 0) continue;
+      if (!translate(x, to, r, at + NR_EXTERNAL, at + NR_INTERNAL, r[at + NR_FROM])) return NAT_UNTRANSLATABLE;
+      this.rule = n;
+      this.table.words[p.ct * CT_WORDS + CT_STATUS] |= IPS_DST_NAT;
+      return outside ? NAT_OK : this.sourceByPrefix(p, at);
+    }
+    return NAT_OK;
+  }
+
+  /** nat-postrouting of a new IPv6 connection: an inside prefix becomes its outside one. */
+  chooseSource6(p: Packet, outZone: number, outPort: number): number {
+    const rules = this.rules;
+    const r = rules.words;
+    if ((this.table.words[p.ct * CT_WORDS + CT_STATUS] & IPS_SRC_NAT) !== 0) return NAT_OK;
+    for (let n = 0, at = rules.first(); n < rules.count(); n++, at += NR_WORDS) {
+      if (r[at + NR_KIND] !== NAT_NPTV6 || !rules.matchesWhere(at, outZone, outPort)) continue;
+      if (!hasPrefix(this.table.words6, p.ct * CT6_WORDS + CT6_R_SRC + 4, r, at + NR_INTERNAL, r[at + NR_FROM]))
+        continue;
+      this.rule = n;
+      return this.sourceByPrefix(p, at);
+    }
+    return NAT_OK;
+  }
+
+  private sourceByPrefix(p: Packet, at: number): number {
+    const r = this.rules.words;
+    const x = this.table.words6;
+    const source = p.ct * CT6_WORDS + CT6_R_SRC + 4;
+    if (!hasPrefix(x, source, r, at + NR_INTERNAL, r[at + NR_FROM])) return NAT_OK;
+    if (!translate(x, source, r, at + NR_INTERNAL, at + NR_EXTERNAL, r[at + NR_FROM])) return NAT_UNTRANSLATABLE;
+    this.table.words[p.ct * CT_WORDS + CT_STATUS] |= IPS_SRC_NAT;
+    return NAT_OK;
   }
 
   /** Another port for a connection whose reply tuple was taken between choosing and confirming. */

@@ -7,12 +7,14 @@
 import {
   HAIRPIN_INTERNAL,
   HAS_DESTINATION,
+  HAS_NPTV6,
   HAS_TRIGGER,
   INBOUND_REFRESH,
   MAX_TRIGGERS,
   NAT_BYPASS,
   NAT_DMZ,
   NAT_DNAT,
+  NAT_NPTV6,
   NAT_SNAT,
   NAT_TRIGGER,
   NO_HAIRPIN,
@@ -20,10 +22,12 @@ import {
   NR_BLOCKS,
   NR_DST,
   NR_DST_MASK,
+  NR_EXTERNAL,
   NR_FILTERING,
   NR_FLAGS,
   NR_FROM,
   NR_FROM_MASK,
+  NR_INTERNAL,
   NR_KIND,
   NR_LIMIT,
   NR_MAPPING,
@@ -151,6 +155,14 @@ export function compileNat(config: Config): CompiledNat {
       }
     }
   }
+  for (const { out, internal, external, where } of config.nat.nptv6) {
+    const words = rule(NAT_NPTV6, out, where, null);
+    words[NR_FROM] = internal.prefixLength;
+    for (let n = 0; n < 4; n++) {
+      words[NR_INTERNAL + n] = internal.words[n];
+      words[NR_EXTERNAL + n] = external.words[n];
+    }
+  }
   for (const [low, high] of config.nat.reserved) reserved.push([6, low, high], [17, low, high]);
   return { rules, lists, head: compileHead(config), reserved, places };
 }
@@ -163,7 +175,8 @@ function compileHead(config: Config): number[] {
     (nat.hairpin === 'internal' ? HAIRPIN_INTERNAL : 0) |
     (nat.inboundRefresh ? INBOUND_REFRESH : 0) |
     (nat.forward.length + nat.dmz.length + nat.trigger.length > 0 ? HAS_DESTINATION : 0) |
-    (nat.trigger.length > 0 ? HAS_TRIGGER : 0);
+    (nat.trigger.length > 0 ? HAS_TRIGGER : 0) |
+    (nat.nptv6.length > 0 ? HAS_NPTV6 : 0);
   const { udp, tcpTransitory, tcpEstablished, icmp } = nat.timeouts;
   return [options, udp * 1000, tcpTransitory * 1000, tcpEstablished * 1000, icmp * 1000, udp * 1000];
 }

@@ -541,6 +541,9 @@ export class Path {
     if (p.fresh !== 0 && p.family === 4 && p.own === 0 && p.ctinfo === CT_NEW) {
       const zone = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_ZONE];
       if (this.natDestination(p, zone) !== NAT_OK) return this.drop(p, D.NAT_FILTERED);
+    } else if (p.fresh !== 0 && p.family === 6 && p.own === 0 && this.nat.translates6) {
+      const zone = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_ZONE];
+      if (this.nat.chooseDestination6(p, zone) !== NAT_OK) return this.reject(p, D.NAT_NO_ADDRESS, 1, 1, 0);
     }
     this.nat.prerouting(p);
     return GO_ON;
@@ -734,6 +737,10 @@ export class Path {
         if (result !== NAT_NO_PORT) return this.drop(p, D.NAT_NO_ADDRESS);
         return this.reject(p, D.NAT_EXHAUSTED, 3, 13, 0);
       }
+    } else if (p.fresh !== 0 && p.family === 6 && this.nat.translates6) {
+      const zone = this.tables.interfaces.words[p.outPort * IF.IF_WORDS + IF.IF_ZONE];
+      // RFC 6296 §3.4: an address without a translation is answered by "administratively prohibited".
+      if (this.nat.chooseSource6(p, zone, p.outPort) !== NAT_OK) return this.reject(p, D.NAT_NO_ADDRESS, 1, 1, 0);
     }
     this.nat.postrouting(p, this.now);
     return GO_ON;
