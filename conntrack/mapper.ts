@@ -453,7 +453,7 @@ export class Mapper {
     } else if (p.proto === UDP || p.proto === UDPLITE || p.proto === ICMP) {
       if (refreshes) w[c + CT_DEADLINE] = w[c + CT_OUTBOUND] = (now + lifetime) | 0;
       // Behind us: the engine has carried the outbound packets, and the tracker's own time stands.
-      else if (((w[c + CT_OUTBOUND] - now) | 0) > 0) w[c + CT_DEADLINE] = w[c + CT_OUTBOUND];
+      else if (((w[c + CT_OUTBOUND] - now) | 0) >= 0) w[c + CT_DEADLINE] = w[c + CT_OUTBOUND];
     }
     if (!refreshes && p.proto !== TCP) return;
     this.extend(reference, now, lifetime);
