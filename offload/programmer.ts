@@ -120,8 +120,8 @@ export class Programmer {
       Atomics.and(w, c + CT_FLOWS, ~mark);
       if ((w[c + CT_STATUS] & (IPS_CONFIRMED | IPS_DYING)) !== IPS_CONFIRMED) continue;
       if ((w[c + CT_KEY] & 0xff) === TCP && (w[c + CT_STATE] & 0xff) !== TCP_ESTABLISHED) continue;
-      // It became active when it was due, also when the clock has leapt.
-      if (((w[c + CT_DEADLINE] - due) | 0) >= 0) this.policy.because(c, this.commit(spec, due));
+      // It became active when it was due, also when the clock has leapt; its last packet was the one that asked for it.
+      if (((w[c + CT_DEADLINE] - due) | 0) >= 0) this.policy.because(c, this.commit(spec, (due - this.latency) | 0));
     }
   }
 
@@ -137,7 +137,11 @@ export class Programmer {
       const flows = this.levels[level];
       const aging = this.agings[level];
       const known = flows.findSpec(spec);
-      if (known >= 0 && this.collides(level, known, spec)) return WHY_COLLISION;
+      if (known >= 0) {
+        if (this.collides(level, known, spec)) return WHY_COLLISION;
+        // An update counts as a hit; what the entry has carried so far must be counted with its own time first.
+        aging.harvest(spec.family, known);
+      }
       if (known < 0 && flows.count >= flows.capacity) {
         const victim = this.policy.victim(flows, spec.priority, now);
         if (victim < 0) {

@@ -428,7 +428,8 @@ export class FlowTable {
     const a = place * AUX_WORDS;
     aux[a + AUX_CONN_GEN] = f.generation;
     // The packet that led here was as good as a hit: an entry that had gone idle is not idle any more.
-    w[e + (four ? F4_LAST : F6_LAST)] = now;
+    const last = e + (four ? F4_LAST : F6_LAST);
+    if (fresh || ((now - w[last]) | 0) > 0) w[last] = now;
     if (!fresh) {
       if (f.priority > aux[a + AUX_PRIORITY]) aux[a + AUX_PRIORITY] = f.priority;
       this.control[STAT_UPDATES]++;
