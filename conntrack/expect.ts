@@ -47,6 +47,8 @@ export const EXP_ADDRESS = 1;
 export const EXP_PORT = 2;
 /** Stays after its first use (netfilter's NF_CT_EXPECT_PERMANENT). */
 export const EXP_PERMANENT = 4;
+/** Nobody may come yet: the other end has still to confirm (netfilter's NF_CT_EXPECT_INACTIVE). */
+export const EXP_INACTIVE = 16;
 /** Not an expectation: the keys of a PPTP call, which lives as long as its master (netfilter's GRE keymap). */
 export const EXP_KEYMAP = 8;
 
@@ -143,7 +145,7 @@ export class ExpectTable {
       const flags = w[r + EXP_FLAGS];
       if (
         w[r + EXP_KEY] === key &&
-        (flags & EXP_KEYMAP) === kind &&
+        (flags & (EXP_KEYMAP | EXP_INACTIVE)) === kind &&
         w[r + EXP_PORTS] >>> 16 === p.ports >>> 16 &&
         w[r + EXP_DST] === p.d0 &&
         w[r + EXP_DST + 1] === p.d1 &&
@@ -318,14 +320,15 @@ export class ExpectTable {
     this.unlock();
   }
 
-  /** Gives a master's expectations of a class `timeout` seconds from now (a registration was confirmed). */
+  /** Gives a master's expectations of a class `timeout` seconds from now, and makes them active (a registration was confirmed). */
   prolong(master: number, which: number, timeout: number, now: number): void {
     const w = this.words;
     if (w[COUNT] === 0) return;
     for (let n = 0; n < this.capacity; n++) {
       const r = this.at(n);
-      if (w[r + EXP_MASTER] === master + 1 && w[r + EXP_CLASS] === which && this.live(r, now))
-        w[r + EXP_DEADLINE] = (now + timeout * 1000) | 0;
+      if (w[r + EXP_MASTER] !== master + 1 || w[r + EXP_CLASS] !== which || !this.live(r, now)) continue;
+      w[r + EXP_DEADLINE] = (now + timeout * 1000) | 0;
+      w[r + EXP_FLAGS] &= ~EXP_INACTIVE;
     }
   }
 

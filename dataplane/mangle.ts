@@ -18,6 +18,7 @@ import {
   EXP_DIR,
   EXP_FLAGS,
   EXP_HELPER,
+  EXP_INACTIVE,
   EXP_KEYMAP,
   EXP_MASTER,
   EXP_MASTER_GEN,
@@ -403,6 +404,7 @@ export class Mangler {
     const own = this.announcedAs(f) === x.srcTranslated;
     spec.key = f.proto | (f.family << 8) | (w[c + CT_KEY] & 0xffff0000);
     spec.flags = (f.who === FROM_ANY ? 0 : EXP_ADDRESS) | (f.permanent !== 0 ? EXP_PERMANENT : 0);
+    if (f.pending !== 0) spec.flags |= EXP_INACTIVE;
     if (f.who === FROM_PEER_PORT) spec.flags |= EXP_PORT;
     spec.master = p.ct;
     spec.helper = f.helper;

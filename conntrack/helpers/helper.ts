@@ -67,6 +67,8 @@ export interface Finding {
   class: number;
   timeout: number;
   permanent: number;
+  /** 1: nobody may come before the other end has confirmed it (FIND_REFRESH). */
+  pending: number;
   /** Helper number of the expected connection itself (SIP: signalling from elsewhere); 0 none. */
   helper: number;
   /**
@@ -162,6 +164,7 @@ export function newHelperContext(u8: Uint8Array): HelperContext {
       class: 0,
       timeout: 300,
       permanent: 0,
+      pending: 0,
       helper: 0,
       reverse: 0,
       translatedPort: -1,
@@ -215,6 +218,7 @@ export function nextFinding(context: HelperContext, kind: number, from: number, 
   f.class = 0;
   f.timeout = 300;
   f.permanent = 0;
+  f.pending = 0;
   f.helper = 0;
   f.reverse = 0;
   f.translatedPort = -1;

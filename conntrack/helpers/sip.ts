@@ -488,6 +488,7 @@ function registration(c: HelperContext, at: number): boolean {
   f.class = CLASS_SIGNALLING;
   f.timeout = seconds;
   f.permanent = 1;
+  f.pending = 1;
   f.helper = SIP;
   // The port that this connection has outside already is the one to be called at.
   if (c.nat && port === c.sport) f.translatedPort = c.sportTranslated;

@@ -10,6 +10,7 @@ import {
   EXP_DEADLINE,
   EXP_DST,
   EXP_FLAGS,
+  EXP_INACTIVE,
   EXP_KEY,
   EXP_KEYMAP,
   EXP_MASTER,
@@ -116,6 +117,7 @@ function viewOf(tables: Tables, r: number, now: number): MasteredView {
     class: e[r + EXP_CLASS],
     zone: e[r + EXP_KEY] >>> 16,
     permanent: (flags & EXP_PERMANENT) !== 0,
+    inactive: (flags & EXP_INACTIVE) !== 0,
     helper: helperOf(w[c + CT_HELPER] & 0xff)?.name ?? '',
   };
 }
@@ -133,7 +135,7 @@ function jsonOf(view: MasteredView): ExpectJson {
     ...((view.portsMask & 0xffff) !== 0 ? { sport: port(view.ports & 0xffff) } : {}),
     dport: port(view.ports >>> 16),
     class: view.class,
-    flags: view.permanent ? ['PERMANENT'] : [],
+    flags: [...(view.permanent ? ['PERMANENT'] : []), ...(view.inactive ? ['INACTIVE'] : [])],
     helper: view.helper,
     master: { id: view.master, src: text(view.masterSrc), dst: text(view.masterDst) },
   };
