@@ -126,6 +126,8 @@ export interface ExpectationView {
   class: number;
   zone: number;
   permanent: boolean;
+  /** Waits for its confirmation. */
+  inactive?: boolean;
   helper: string;
 }
 
@@ -176,7 +178,7 @@ export function eventLine(
 
 /** One line of `conntrack -L expect`. */
 export function expectLine(e: ExpectationView): string {
-  const flags = e.permanent ? ['PERMANENT'] : [];
+  const flags = [...(e.permanent ? ['PERMANENT'] : []), ...(e.inactive ? ['INACTIVE'] : [])].join(',');
   const dstMask = e.family === 4 ? [-1, 0, 0, 0] : [-1, -1, -1, -1];
   const parts = [
     String(Math.max(0, e.timeout)),
@@ -192,7 +194,8 @@ export function expectLine(e: ExpectationView): string {
     ...ports(e.masterProto, e.masterPorts),
   ];
   if (e.zone !== 0) parts.push(`zone=${e.zone}`);
-  parts.push(...flags, `class=${e.class}`);
+  if (flags !== '') parts.push(flags);
+  parts.push(`class=${e.class}`);
   if (e.helper !== '') parts.push(`helper=${e.helper}`);
   return parts.join(' ');
 }
