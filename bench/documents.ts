@@ -32,7 +32,7 @@ export function writeDocuments(): void {
 function machineText(file: ResultFile, path: string): string {
   const { cpu, cores, memory, kernel, node, date, commit } = file.machine;
   const size = (memory / 2 ** 30).toFixed(0);
-  return `${cpu}, ${cores} cores, ${size} GiB, Linux ${kernel}, Node ${node}, ${date}, commit ${commit}; \`${file.command}\`, ${file.seconds} s. Source: \`${path}\`.`;
+  return `${cpu}, ${cores} cores, ${size} GiB, Linux ${kernel}, Node ${node}, ${date}, commit ${commit}; \`${file.command}\`, ${file.seconds} s. Source: \`${path}\`.\n\n![Sluice beside its peers](performance.svg)`;
 }
 
 /** Every result with what it leaves out. */
