@@ -20,6 +20,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -66,6 +67,26 @@ function checkNode() {
   return false;
 }
 
+/**
+ * Installs while Debian's policy-rc.d forbids the start of services: the tests want the programs of vsftpd and tftpd-hpa, not
+ * daemons of this machine. A policy that is there already stays in force.
+ */
+function withoutServices(install) {
+  const policy = '/usr/sbin/policy-rc.d';
+  let ours = false;
+  try {
+    writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755, flag: 'wx' });
+    ours = true;
+  } catch {
+    // there is one, or none can be made: then the machine's own rules go
+  }
+  try {
+    install();
+  } finally {
+    if (ours) rmSync(policy, { force: true });
+  }
+}
+
 /** Installs the missing Debian packages of our groups; says what stays missing and what that disables. */
 function installTools() {
   const wanted = readJson(join(root, 'controlplane', 'tools.json')).filter((tool) => groups.includes(tool.group));
@@ -92,10 +113,11 @@ function installTools() {
       'Acquire::http::Timeout=30',
     ];
     run('apt-get', [...apt, 'update'], quiet); // old lists may still do, so its failure decides nothing
-    if (!run('apt-get', [...apt, 'install', ...options, ...names()], quiet)) {
+    withoutServices(() => {
+      if (run('apt-get', [...apt, 'install', ...options, ...names()], quiet)) return;
       // One package that cannot be had must not keep the others away.
       for (const name of names()) run('apt-get', [...apt, 'install', ...options, name], quiet);
-    }
+    });
     missing = missing.filter((tool) => !isThere(tool));
     if (missing.length === 0) return;
   }
