@@ -47,7 +47,7 @@ export const UDPLITE = 136;
 const HOP_BY_HOP = 0;
 const ROUTING = 43;
 const FRAGMENT = 44;
-const NO_NEXT_HEADER = 59;
+export const NO_NEXT_HEADER = 59;
 const DESTINATION = 60;
 const MOBILITY = 135;
 

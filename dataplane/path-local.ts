@@ -3,7 +3,7 @@ import * as D from './drop.ts';
 import { DELIVERED, GO_ON } from './drop.ts';
 import { ACCEPT, REJECT, ZONE_ROUTER } from './filter.ts';
 import * as IF from './interfaces.ts';
-import { ICMP, ICMPV6, TCP, UDP } from './parse.ts';
+import { ICMP, ICMPV6, NO_NEXT_HEADER, TCP, UDP } from './parse.ts';
 import { isGroup } from './path-base.ts';
 import { PathEgress } from './path-egress.ts';
 import { rewriteIp, writeLink } from './rewrite.ts';
@@ -41,6 +41,8 @@ export abstract class PathLocal extends PathEgress {
     const host = this.tables.control[T.HOST_PORT] - 1;
     if (host >= 0) return this.toHost(p, host);
     if (p.ctinfo === CT_RELATED) return DELIVERED;
+    // RFC 8200 §4.7: behind No Next Header there is nothing that could be unknown.
+    if (p.proto === NO_NEXT_HEADER) return this.drop(p, D.INPUT_NO_LISTENER);
     if (p.proto === UDP || (p.proto !== TCP && p.proto !== ICMP && p.proto !== ICMPV6)) {
       const code = p.family === 4 ? (p.proto === UDP ? 3 : 2) : p.proto === UDP ? 4 : 1;
       const type = p.family === 4 ? 3 : p.proto === UDP ? 1 : 4;
