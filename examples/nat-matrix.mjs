@@ -50,13 +50,20 @@ function punch(profileA, profileB) {
   // Both ask the server what they look like, and tell each other through it.
   const [{ from: seenA }] = a.send(host, STUN);
   const [{ from: seenB }] = b.send(host, STUN);
-  let arrivedA = false;
-  let arrivedB = false;
-  for (let round = 0; round < 3; round++) {
-    for (const { from, to } of a.send(host, seenB)) arrivedB ||= b.receive(from, to).length > 0;
-    for (const { from, to } of b.send(host, seenA)) arrivedA ||= a.receive(from, to).length > 0;
-  }
-  return arrivedA && arrivedB;
+  // Each sends to where the other is said to be; from the first datagram on, to where that came from (as ICE does).
+  const peer = { a: seenB, b: seenA };
+  const heard = { a: false, b: false };
+  for (let round = 0; round < 4; round++)
+    for (const [me, other, sender, receiver] of [
+      ['a', 'b', a, b],
+      ['b', 'a', b, a],
+    ])
+      for (const { from, to } of sender.send(host, peer[me]))
+        for (const arrived of receiver.receive(from, to)) {
+          heard[other] = true;
+          peer[other] = arrived.from;
+        }
+  return heard.a && heard.b;
 }
 
 console.log(`${''.padEnd(22)}${PROFILES.map((profile) => profile.padEnd(22)).join('')}`);
