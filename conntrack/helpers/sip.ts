@@ -203,7 +203,9 @@ function isStart(u8: Uint8Array, at: number, to: number): boolean {
   if (end === to) return false;
   if (matches(u8, at, end, W_VERSION)) return at + 11 <= end && u8[at + 7] === SPACE && isDigit(u8[at + 8]);
   if (!isAlpha(u8[at])) return false;
-  return matches(u8, end - W_VERSION.length, end, W_VERSION) && u8[end - W_VERSION.length - 1] === SPACE;
+  // The line may be shorter than the version: what stands before it is not ours to read.
+  const version = end - W_VERSION.length;
+  return version > at && matches(u8, version, end, W_VERSION) && u8[version - 1] === SPACE;
 }
 
 /** The method at `at`, when it is one that matters and ends there. */

@@ -78,7 +78,13 @@ export class ApiServer {
       response.writeHead(status, { 'content-type': 'application/json' });
       response.end(JSON.stringify(body));
     };
-    const url = new URL(request.url ?? '/', 'http://sluice');
+    // A request line may hold anything; `new URL` throws for what is none, and nobody above would catch it.
+    const target = request.url ?? '/';
+    if (!URL.canParse(target, 'http://sluice')) {
+      send(400, { error: 'path: expected /v1/show/WHAT, got what is no URL' });
+      return;
+    }
+    const url = new URL(target, 'http://sluice');
     const what = /^\/v1\/show\/([\w-]+)$/.exec(url.pathname)?.[1];
     if (what === undefined) {
       send(404, { error: `path: expected /v1/show/WHAT, got ${url.pathname}` });

@@ -4,7 +4,7 @@
  * about; what differs beyond that stays a defect.
  */
 import { checksum, complete, get16, ipText, put16 } from '../../lib/build.ts';
-import { KEPT } from './generator.ts';
+import { hasSurplus, KEPT } from './generator.ts';
 import { LAN4, LAN6, type Played, WAN6 } from './scenario.ts';
 
 type Frames = readonly Played[];
@@ -30,10 +30,11 @@ function quoteOf(frame: Uint8Array): number {
   return type === 0x86dd && frame.length > 62 && frame[20] === 58 && frame[54] < 128 ? 62 : -1;
 }
 
-/** Bytes of transport that an error quotes. */
+/** Bytes of transport that an error quotes; 0 behind an IP header that is none. */
 function quotedTransport(frame: Uint8Array): number {
   const at = quoteOf(frame);
   if (at < 0) return -1;
+  if (frame[at] >> 4 === 4 && (frame[at] & 15) < 5) return 0;
   return frame[at] >> 4 === 6 ? frame.length - at - 40 : 14 + get16(frame, 16) - at - (frame[at] & 15) * 4;
 }
 
@@ -76,10 +77,16 @@ function isCodedReply(frame: Uint8Array): boolean {
   return get16(frame, 12) === 0x86dd && frame[20] === 58 && frame[54] === 129 && frame[55] !== 0 && own;
 }
 
-/** A datagram that is shorter than the packet that carries it. */
-function hasSurplus(frame: Uint8Array): boolean {
-  if (get16(frame, 12) === 0x0800) return frame[23] === 17 && get16(frame, 38) < get16(frame, 16) - 20;
-  return get16(frame, 12) === 0x86dd && frame[20] === 17 && get16(frame, 58) < get16(frame, 18);
+/** An IPv6 authentication header that says to be longer than the packet. */
+function chainBeyondEnd(frame: Uint8Array): boolean {
+  return get16(frame, 12) === 0x86dd && frame[20] === 51 && (frame[55] + 2) * 4 > get16(frame, 18);
+}
+
+/** A segment of FTP that ends within a command. */
+function endsInCommand(frame: Uint8Array): boolean {
+  const l4 = get16(frame, 12) === 0x0800 ? 34 : 54;
+  if (frame[l4 === 34 ? 23 : 20] !== 6 || (get16(frame, l4) !== 21 && get16(frame, l4 + 2) !== 21)) return false;
+  return /^(PORT|EPRT|227|229)[^\n]*$/.test(new TextDecoder('latin1').decode(frame.subarray(l4 + 20)));
 }
 
 /** Input after which a source port appears that no host uses, -1 when none does. */
@@ -106,5 +113,7 @@ export const ACCEPTED: readonly Accepted[] = [
   without('echo-requests-with-a-code', (p) => isCodedReply(p.frame)),
   without('udp-shorter-than-its-packet', (p) => hasSurplus(p.frame)),
   without('dccp-is-known', (p) => get16(p.frame, 12) === 0x0800 && p.frame[23] === 33),
+  without('ftp-commands-in-pieces', (p) => endsInCommand(p.frame)),
+  without('a-header-beyond-its-packet', (p) => chainBeyondEnd(p.frame)),
   { name: 'what-follows-a-chosen-port', views: beforeChoice },
 ];

@@ -69,6 +69,9 @@ export const KEPT: ReadonlySet<number> = new Set([
   60000, 60001, 60002,
 ]);
 
+/** Notes of a scenario in which the kernel draws a port at random. */
+export const CONTESTED = 'contested port';
+
 export interface GeneratorOptions {
   /** Datagrams in fragments, and packets too big for the WAN. */
   fragments?: boolean;
@@ -83,6 +86,12 @@ function lastOut(past: readonly Played[], fits: (frame: Uint8Array) => boolean):
 function bytes(f: ScenarioFrame): Uint8Array {
   if (typeof f.frame === 'function') throw new Error('generator: expected a frame of bytes, got a function');
   return f.frame;
+}
+
+/** A datagram that is shorter than the packet that carries it: known to differ, and what follows depends on it. */
+export function hasSurplus(frame: Uint8Array): boolean {
+  if (get16(frame, 12) === 0x0800) return frame[23] === 17 && get16(frame, 38) < get16(frame, 16) - 20;
+  return get16(frame, 12) === 0x86dd && frame[20] === 17 && get16(frame, 58) < get16(frame, 18);
 }
 
 class Generator {
@@ -210,7 +219,7 @@ class Generator {
     const body = random.pick<Segment>([
       udp({ sport: 33000, dport: 33434 }, 'x'.repeat(random.int(0, 700))),
       tcp({ sport: 33000, dport: 80, flags: 'S', seq: 5 }),
-      (six ? icmpv6 : icmp)({ type: six ? 128 : 8, id: 5, seq: 1 }, 'traceroute'),
+      (six ? icmpv6 : icmp)({ type: six ? 128 : 8, id: host === A ? 5 : 6, seq: 1 }, 'traceroute'),
     ]);
     return [fromLan(host, packet(src, dst, body, { ttl: random.int(0, 2), tos: random.pick([0, 0, 0x10, 0xb8]) }))];
   }
@@ -492,7 +501,7 @@ class Generator {
     out[at] ^= 1 << random.int(0, 7);
     if (random.chance(0.7)) mend(out);
     const hops = six ? out[21] : out[22];
-    return hops <= 1 ? frame : out;
+    return hops <= 1 || hasSurplus(out) ? frame : out;
   }
 }
 
@@ -523,7 +532,13 @@ export function generate(seed: number, options: GeneratorOptions = {}): Scenario
   const topology = TOPOLOGIES[((seed % TOPOLOGIES.length) + TOPOLOGIES.length) % TOPOLOGIES.length];
   const name = `seed ${seed}, ${topology.name}`;
   if (topology.options.masquerade !== false && random.chance(0.03))
-    return { name, topology: topology.options, normalise: ['ip-id', 'chosen-port'], frames: contested(random) };
+    return {
+      name,
+      topology: topology.options,
+      notes: CONTESTED,
+      normalise: ['ip-id', 'chosen-port'],
+      frames: contested(random),
+    };
   const generator = new Generator(random, topology.options, options.fragments === true);
   const frames = generator.frames();
   return { name, topology: topology.options, normalise: [...generator.normalise], frames };
