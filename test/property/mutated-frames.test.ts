@@ -19,6 +19,9 @@ import { builtSamples, capturedSamples, capturesFolder, mutate } from './corpus.
 const MUTATIONS = Number(process.env.SLUICE_MUTATIONS ?? 1_000_000);
 const SEED = Number(process.env.SLUICE_SEED ?? 20);
 const BURST = 128;
+/** Whose datagram was cut. */
+const CUT_FORWARDED = 1;
+const CUT_OWN = 2;
 const SLOTS = { small: 2048, large: 64 };
 
 const captured = capturedSamples(40);
@@ -78,12 +81,15 @@ const configurations: Record<string, Record<string, unknown>> = {
 class Judge implements Port {
   readonly inner: MemoryPort;
   private readonly came: (Uint8Array | null)[];
+  /** CUT_* of the fragments that the router made, by their slots. */
+  private readonly cutOf: Uint8Array;
   forwarded = 0;
   generated = 0;
 
-  constructor(inner: MemoryPort, came: (Uint8Array | null)[]) {
+  constructor(inner: MemoryPort, came: (Uint8Array | null)[], cutOf: Uint8Array) {
     this.inner = inner;
     this.came = came;
+    this.cutOf = cutOf;
   }
 
   get name(): string {
@@ -111,7 +117,7 @@ class Judge implements Port {
       const out = bytesOf(frames, slots[k]);
       const was = this.came[slots[k]];
       if (was !== null) this.judgeForwarded(was, out);
-      else if (isFragment(out)) this.judgeFragment(out);
+      else if (this.cutOf[slots[k]] !== 0) this.judgeFragment(out, this.cutOf[slots[k]] === CUT_OWN);
       else this.judgeGenerated(out);
     }
     this.inner.txBurst(frames, slots, n);
@@ -137,10 +143,13 @@ class Judge implements Port {
   }
 
   /** Of a datagram that the router has cut: its last fragment stands for it. */
-  private judgeFragment(out: Uint8Array): void {
+  private judgeFragment(out: Uint8Array, own: boolean): void {
     const problems = verify(out);
     if (problems.length > 0) fail(`(a fragment) leaves wrong: ${problems.join('; ')}`, out, out);
-    if (!hasMore(out)) this.forwarded++;
+    if (fragmentField(out) < 0) fail('(a fragment) has no fragment header', out, out);
+    if (hasMore(out)) return;
+    if (own) this.generated++;
+    else this.forwarded++;
   }
 
   private judgeGenerated(out: Uint8Array): void {
@@ -183,10 +192,6 @@ function fragmentField(frame: Uint8Array): number {
   return frame[field] === 44 ? at + 2 : -1;
 }
 
-function isFragment(frame: Uint8Array): boolean {
-  return fragmentField(frame) >= 0;
-}
-
 function hasMore(frame: Uint8Array): boolean {
   const at = fragmentField(frame);
   return (get16(frame, at) & (frame[14] >> 4 === 4 || frame[18] >> 4 === 4 ? 0x2000 : 1)) !== 0;
@@ -204,12 +209,13 @@ const names = Object.keys(configurations);
 describe(`${MUTATIONS} mutated frames, seed ${SEED}`, () => {
   it.each(names)('%s', { timeout: 600_000 }, (name) => {
     const came: (Uint8Array | null)[] = new Array(SLOTS.small + SLOTS.large).fill(null);
+    const cutOf = new Uint8Array(SLOTS.small + SLOTS.large);
     const judges: Judge[] = [];
     const router = createRouter(configurations[name], {
       slots: SLOTS,
       seed: SEED,
       port: (_, __, inner) => {
-        const judge = new Judge(inner, came);
+        const judge = new Judge(inner, came, cutOf);
         judges.push(judge);
         return judge;
       },
@@ -217,10 +223,14 @@ describe(`${MUTATIONS} mutated frames, seed ${SEED}`, () => {
     // A slot that is taken for a frame of the router's own has no frame that came in; what enters `output` and `send`
     // is counted here, since no frame was received for it.
     let own = 0;
+    let cutting = 0;
     const { alloc } = router.frames;
     router.frames.alloc = (bytes) => {
       const slot = alloc.call(router.frames, bytes);
-      if (slot >= 0) came[slot] = null;
+      if (slot >= 0) {
+        came[slot] = null;
+        cutOf[slot] = cutting;
+      }
       return slot;
     };
     // A datagram that was put together came in as what it is now.
@@ -233,10 +243,24 @@ describe(`${MUTATIONS} mutated frames, seed ${SEED}`, () => {
     };
     // A segment that a helper made too long leaves as two: both are counted, and came as one.
     let made = 0;
-    const path = router.path as unknown as { finish(p: object, verdict: number): void; segmentPacket: object };
+    const path = router.path as unknown as {
+      finish(p: { slot: number }, verdict: number): void;
+      segmentPacket: object;
+      cut(p: { own: number }, ...rest: unknown[]): number;
+    };
+    const { cut } = path;
+    path.cut = (p, ...rest) => {
+      cutting = p.own === 0 ? CUT_FORWARDED : CUT_OWN;
+      const verdict = cut.call(path, p, ...rest);
+      cutting = 0;
+      return verdict;
+    };
     const { finish } = path;
     path.finish = (p, verdict) => {
-      if (p === path.segmentPacket) made++;
+      if (p === path.segmentPacket) {
+        made++;
+        came[p.slot] = bytesOf(router.frames, p.slot);
+      }
       finish.call(path, p, verdict);
     };
     const { output, send } = router.path;
