@@ -1,3 +1,4 @@
+/** PPTP helper: the call state machine message by message, Call IDs in both directions, pieces, hostile bytes. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
