@@ -1,3 +1,7 @@
+/**
+ * The stages behind confirm: neighbour, offload-program, rewrite, fragment, tx; and the packets that wait for a neighbour.
+ * Part of the path (path.ts).
+ */
 import { CT_ESTABLISHED, CT_STATUS, CT_WORDS, CT6_WORDS, IPS_DST_NAT, IPS_SRC_NAT } from '../conntrack/record.ts';
 import * as D from './drop.ts';
 import { FORWARDED, GO_ON, HELD } from './drop.ts';

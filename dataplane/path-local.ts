@@ -1,3 +1,7 @@
+/**
+ * input: packets for the router itself, filtered by their zone, then to a built-in protocol or to the host kernel over
+ * sluice0. Part of the path (path.ts).
+ */
 import { CT_NEW, CT_RELATED, CT_UNTRACKED } from '../conntrack/record.ts';
 import * as D from './drop.ts';
 import { DELIVERED, GO_ON } from './drop.ts';

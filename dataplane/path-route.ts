@@ -1,3 +1,7 @@
+/**
+ * The stages route, ttl and mtu: where a packet goes, whether it may still travel, and whether it fits (RFC 1812 §5.2.4,
+ * RFC 1191, RFC 8201). Part of the path (path.ts).
+ */
 import * as D from './drop.ts';
 import { GO_ON } from './drop.ts';
 import * as IF from './interfaces.ts';

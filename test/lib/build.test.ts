@@ -1,3 +1,4 @@
+/** The frame builders and the naive checker, against vectors that others made. */
 import { describe, expect, it } from 'vitest';
 import * as b from './build.ts';
 

@@ -1,4 +1,4 @@
-/** H.323 helpers: Q.931, H.245 and RAS messages by an encoder of our own, tshark as second opinion, hostile bytes. */
+/** H.323: what the Q.931, H.245 and RAS helpers find in messages that an independent encoder wrote. */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

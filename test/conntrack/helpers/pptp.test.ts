@@ -1,4 +1,4 @@
-/** PPTP helper: the call state machine message by message, Call IDs in both directions, pieces, hostile bytes. */
+/** PPTP (RFC 2637): what the helper finds in control messages, in the real capture, and in mutated ones. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';

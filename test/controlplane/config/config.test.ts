@@ -1,3 +1,4 @@
+/** Configuration: every form of error with its place, the nearest key, all errors at once, and mutated texts. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

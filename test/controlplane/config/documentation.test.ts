@@ -1,3 +1,4 @@
+/** docs/configuration.md names every key with its default, and nothing that does not exist. */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';

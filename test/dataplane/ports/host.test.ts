@@ -1,3 +1,4 @@
+/** Ports of kind host: cap and raw-socket between namespaces, where the packages are installed. */
 import { createRequire } from 'node:module';
 import { isMainThread } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';

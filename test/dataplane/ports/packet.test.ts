@@ -1,3 +1,4 @@
+/** Ports of kind packet: AF_PACKET rings over a veth pair, tags and super-frames included. */
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {

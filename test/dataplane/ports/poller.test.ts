@@ -1,3 +1,4 @@
+/** The poller: a worker that sleeps is woken by a port, by the bell, or by the bound of its sleep. */
 import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { addNetns, deleteNetns, ifindex, ip, whyNotLive } from './lab.ts';

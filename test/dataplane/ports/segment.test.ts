@@ -1,3 +1,4 @@
+/** Software segmentation and completed checksums against a naive reference. */
 import { describe, expect, it } from 'vitest';
 import {
   Frames,

@@ -1,3 +1,4 @@
+/** Ports of kind tap: frames cross byte for byte by both back ends, super-frames with their metadata. */
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {

@@ -1,3 +1,4 @@
+/** Addresses: text to raw words and back, RFC 4291 input, RFC 5952 output, and what must be refused. */
 import { isIPv4, isIPv6 } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import {
