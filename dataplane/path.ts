@@ -476,7 +476,16 @@ export class Path extends PathLocal {
       q.tcpFlags = u8[q.l4 + 13];
       q.flags = 0;
       q.gsoType = q.gsoSize = 0;
+      const fresh = q.fresh !== 0;
       this.finish(q, (again ? this.alg(q) : GO_ON) || this.conntrackConfirm(q) || this.leave(q));
+      // The first segment has published the connection, or given it up: the next ones are packets of it, or go with it.
+      p.fresh = q.fresh;
+      p.ct = q.ct;
+      p.dir = q.dir;
+      if (fresh && q.ct < 0) {
+        while (++n < count) this.frames.free(this.segments[n]);
+        break;
+      }
     }
     return this.consume(p);
   }
