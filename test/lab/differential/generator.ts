@@ -69,9 +69,6 @@ export const KEPT: ReadonlySet<number> = new Set([
   60000, 60001, 60002,
 ]);
 
-/** Notes of a scenario in which the kernel draws a port at random. */
-export const CONTESTED = 'contested port';
-
 export interface GeneratorOptions {
   /** Datagrams in fragments, and packets too big for the WAN. */
   fragments?: boolean;
@@ -535,7 +532,7 @@ export function generate(seed: number, options: GeneratorOptions = {}): Scenario
     return {
       name,
       topology: topology.options,
-      notes: CONTESTED,
+
       normalise: ['ip-id', 'chosen-port'],
       frames: contested(random),
     };
