@@ -310,7 +310,6 @@ describe(`${MUTATIONS} mutated frames, seed ${SEED}`, () => {
     balance();
     expect(router.counters.held).toBe(0);
     expect([router.frames.freeSmallCount, router.frames.freeLargeCount]).toEqual([SLOTS.small, SLOTS.large]);
-    console.log(name, JSON.stringify(router.counters), router.conntrack.count, samples.length, built.length);
     // The corpus reaches the whole path: a good part is forwarded, and many reasons are seen.
     const c = router.counters;
     expect(c.forwarded).toBeGreaterThan(total / 50);
