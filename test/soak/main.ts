@@ -1,0 +1,65 @@
+/**
+ * `npm run soak -- --minutes 10 --seed 1`: the soak runs, inline and (as root) live, each for half of the time. The exit
+ * status is 1 when something was lost, grew, or did not add up. `--inline` and `--live` choose one of them; `--write`
+ * puts the results into docs/reliability.md.
+ */
+import { parseArgs } from 'node:util';
+import { labReady } from '../lab/need.ts';
+import { soakInline } from './inline.ts';
+import { soakLive } from './live.ts';
+import { machine, writeBlock } from './table.ts';
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: '10' },
+    seed: { type: 'string', default: '1' },
+    inline: { type: 'boolean', default: false },
+    live: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
+  },
+});
+const minutes = Number(values.minutes);
+if (!(minutes > 0)) {
+  console.error(`soak: --minutes: expected a number above 0, got "${values.minutes}"`);
+  process.exit(2);
+}
+const say = (line: string) => process.stderr.write(`soak: ${line}\n`);
+const live = (values.live || !values.inline) && labReady(['ping', 'curl'], { tun: true });
+const inline = values.inline || !values.live;
+const seconds = (minutes * 60) / (Number(live) + Number(inline) || 1);
+const rows: string[][] = [['run', 'time', 'load', 'faults', 'lost', 'memory, descriptors more']];
+const grown = (growth: number, descriptors: number) => `${(growth / 2 ** 20).toFixed(1)} MiB, ${descriptors}`;
+try {
+  if (inline) {
+    const r = soakInline(seconds, Number(values.seed), say);
+    rows.push([
+      'inline',
+      `${r.seconds.toFixed(0)} s`,
+      `${r.packets} packets, ${r.connections} connections`,
+      'repeated and mutated packets, links down, engine flushed',
+      `0 of 48 connections in ${r.checks} checks; every packet in one counter`,
+      grown(r.growth, r.descriptors),
+    ]);
+  }
+  if (live) {
+    const r = await soakLive(seconds, { say });
+    rows.push([
+      `live, ${r.workers} workers`,
+      `${r.seconds.toFixed(0)} s`,
+      `${r.downloads} downloads of 20 MB, ${r.lines} lines on connections that stay open`,
+      `${r.deaths} workers killed`,
+      '0 of 20 connections, 0 downloads',
+      grown(r.growth, r.descriptors),
+    ]);
+  }
+  const text = [
+    machine(`npm run soak -- --minutes ${values.minutes} --seed ${values.seed}`),
+    ...rows.map((r) => `| ${r.join(' | ')} |`),
+  ];
+  text.splice(2, 0, `|${rows[0].map(() => ' --- ').join('|')}|`);
+  console.log(text.join('\n'));
+  if (values.write) writeBlock('soak', text.join('\n'));
+} catch (error) {
+  console.error(`soak: failed: ${(error as Error).message}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,13 @@
+/** Twenty seconds of `npm run soak`. */
+import { describe, expect, it } from 'vitest';
+import { soakInline } from './inline.ts';
+
+describe('soak', () => {
+  it('20 s of churn, faults and flushes, seed 1: nothing lost, nothing grows, the counters add up', {
+    timeout: 90_000,
+  }, () => {
+    const result = soakInline(20, 1);
+    expect(result.checks).toBeGreaterThan(5);
+    expect(result.connections).toBeGreaterThan(1000);
+  });
+});
