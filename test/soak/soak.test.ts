@@ -1,4 +1,4 @@
-/** Twenty seconds of `npm run soak`. */
+/** Twenty seconds of `npm run soak`: churn, flushes, flaps and faults; nothing leaks, nothing established is lost. */
 import { describe, expect, it } from 'vitest';
 import { soakInline } from './inline.ts';
 
