@@ -24,20 +24,24 @@ import {
 import { RouteWriter } from '../dataplane/routes.ts';
 import { EPOCH_FILTER, EPOCH_LINK, EPOCH_NAT, EPOCH_ROUTE, type Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
-import { maskWords, networkWords } from '../dataplane/wire/address.ts';
+import { inPrefix, maskWords, networkWords } from '../dataplane/wire/address.ts';
 import { BlockLog } from './carrier/log.ts';
 import { compileNat } from './compile-nat.ts';
 import { compileRules, tableZone } from './compile-rules.ts';
 import type { Config, PortConfig, PrefixValue, Where } from './config/index.ts';
 import { Echo } from './echo.ts';
+import { LearnedRoutes } from './learned-routes.ts';
 import { NatState } from './nat-state.ts';
 import { Addresses } from './neighbour/addresses.ts';
 import { Arp } from './neighbour/arp.ts';
 import { Nd } from './neighbour/nd.ts';
-import type { Action, Event, Protocol } from './protocol.ts';
+import type { Action, Event, Protocol, Told } from './protocol.ts';
 
 /** Numbers of the helpers (conntrack/helpers/index.ts) by their names in the configuration. */
 const HELPER_NUMBERS = { ftp: 1, tftp: 2, irc: 3, rtsp: 4, sip: 5, pptp: 6, h323: 7, dns: 10 } as const;
+
+/** How often protocols may answer each other's events before the rest waits for the next event. */
+const MAX_ROUNDS = 16;
 
 /** How the control plane sends. */
 export interface Outlet {
@@ -66,7 +70,11 @@ export class Control {
   readonly protocols: Protocol[];
   /** Who has which block of outside ports (carrier-grade NAT). */
   readonly blockLog: BlockLog;
+  /** What protocols said about where prefixes are. */
+  readonly learned: LearnedRoutes;
   private readonly natState: NatState;
+  /** Told by a protocol, and not yet by all heard. */
+  private told: Told[] = [];
   config: Config;
   /** Labels and places of filter rules and NAT rules by number, for explain and show. */
   ruleLabels: string[] = [];
@@ -88,6 +96,11 @@ export class Control {
     this.nd = new Nd(tables.neighbours, tables.interfaces, this.addresses, { quiet: options.quiet });
     this.protocols = [this.arp, this.nd, new Echo(tables.interfaces, this.addresses)];
     this.natState = new NatState(tables);
+    this.learned = new LearnedRoutes({
+      has: (family, words, length) => this.routes.get(family, words, length) !== 0,
+      add: (family, words, length, spec) => this.installRoute(family, words, length, spec),
+      remove: (family, words, length) => this.withdrawRoute(family, words, length),
+    });
     const wall = options.wall ?? ((clock: number) => Date.now() - ((tables.now() - clock) | 0));
     this.blockLog = new BlockLog(tables.natSubscribers, config.nat.log, wall, (text) => options.log('warn', text));
     this.configure(config);
@@ -273,7 +286,11 @@ export class Control {
     if (!this.addresses.remove(port, family, words)) return 0;
     this.removeRoute(family, words, family === 4 ? 32 : 128);
     if (family === 6) {
-      if (prefixLength < 128) this.removeRoute(6, networkWords(6, words, prefixLength), prefixLength);
+      const network = networkWords(6, words, prefixLength);
+      const shared = this.addresses
+        .ofPort(port)
+        .some((a) => a.family === 6 && a.prefixLength === prefixLength && inPrefix(a.words, { ...a, words: network }));
+      if (prefixLength < 128 && !shared) this.removeRoute(6, network, prefixLength);
       if (words.every((word, n) => w[r + IF.IF_GLOBAL6 + n] === word))
         w.fill(0, r + IF.IF_GLOBAL6, r + IF.IF_GLOBAL6 + 4);
       this.tables.flush(EPOCH_ROUTE);
@@ -303,8 +320,18 @@ export class Control {
     return ended;
   }
 
-  /** Installs a route, replacing one to the same prefix. False when a table is full (logged). */
+  /** Installs a route, replacing one to the same prefix (a learned one waits behind it). False when a table is full. */
   addRoute(family: Family, words: ArrayLike<number>, prefixLength: number, spec: NextHopSpec): boolean {
+    if (!this.installRoute(family, words, prefixLength, spec)) return false;
+    this.learned.displaced(
+      family,
+      networkWords(family, [words[0], words[1], words[2], words[3]], prefixLength),
+      prefixLength,
+    );
+    return true;
+  }
+
+  private installRoute(family: Family, words: ArrayLike<number>, prefixLength: number, spec: NextHopSpec): boolean {
     const before = this.routes.get(family, words, prefixLength);
     const n = this.nexthops.acquire(spec);
     const refused =
@@ -319,7 +346,14 @@ export class Control {
     return true;
   }
 
+  /** Takes a route away; a learned one to the same prefix comes back. */
   removeRoute(family: Family, words: ArrayLike<number>, prefixLength: number): boolean {
+    if (!this.withdrawRoute(family, words, prefixLength)) return false;
+    this.learned.vacated(family, words, prefixLength);
+    return true;
+  }
+
+  private withdrawRoute(family: Family, words: ArrayLike<number>, prefixLength: number): boolean {
     const n = this.routes.remove(family, words, prefixLength);
     if (n === 0) return false;
     this.nexthops.release(n);
@@ -350,11 +384,21 @@ export class Control {
     for (const child of this.config.ports) if (child.parent === port) this.setLink(child.number, up && child.up);
   }
 
-  /** Steps every protocol with the event and does what they say. */
+  /** Steps every protocol with the event and does what they say; then with what they tell each other. */
   handle(event: Event): void {
+    this.step(event);
+    // A conversation among protocols ends: none answers an event by the same event.
+    for (let rounds = 0; this.told.length > 0 && rounds < MAX_ROUNDS; rounds++) {
+      const heard = this.told;
+      this.told = [];
+      for (const told of heard) this.step(told);
+    }
+    this.blockLog.drain();
+  }
+
+  private step(event: Event): void {
     const now = this.tables.now();
     for (const protocol of this.protocols) this.perform(protocol.step(now, event), event);
-    this.blockLog.drain();
   }
 
   tick(): void {
@@ -374,9 +418,44 @@ export class Control {
 
   private perform(actions: Action[], event: Event): void {
     for (const action of actions) {
-      if (action.kind === 'send') this.outlet.send(action.port, action.frame);
-      else if (action.kind === 'output') this.outlet.output(action.packet, event.kind === 'frame' ? event.port : 0);
-      else this.options.log(action.level, action.message);
+      switch (action.kind) {
+        case 'send':
+          this.outlet.send(action.port, action.frame);
+          break;
+        case 'output':
+          this.outlet.output(action.packet, action.port ?? (event.kind === 'frame' ? event.port : 0));
+          break;
+        case 'address':
+          this.performAddress(action);
+          break;
+        case 'route':
+          this.learned.perform(action);
+          break;
+        case 'event':
+          this.told.push(action);
+          break;
+        default:
+          this.options.log(action.level, action.message);
+      }
     }
+  }
+
+  private performAddress(action: Extract<Action, { kind: 'address' }>): void {
+    const { port, family, words, prefixLength } = action;
+    const known = this.addresses.find(port, family, words);
+    if (action.op === 'remove') {
+      if (known !== undefined) this.removeAddress(port, family, words, known.prefixLength);
+      return;
+    }
+    if (action.op === 'add' && known?.prefixLength !== prefixLength) {
+      if (known !== undefined) this.removeAddress(port, family, words, known.prefixLength);
+      this.addAddress(port, family, words, prefixLength);
+    }
+    const entry = this.addresses.find(port, family, words);
+    if (entry === undefined) return;
+    if (action.op === 'deprecate' ? entry.state === 'preferred' : entry.state === 'deprecated')
+      this.addresses.setState(entry, action.op === 'deprecate' ? 'deprecated' : 'preferred');
+    const until = (wait: number | undefined) => (wait === undefined ? null : (this.tables.now() + wait) | 0);
+    if (action.op === 'add') entry.lifetimes = { preferred: until(action.preferred), valid: until(action.valid) };
   }
 }

@@ -5,6 +5,7 @@
  * actions. So it runs the same inline under a virtual clock, in a replay and live. It must not keep the event's
  * frame after it returns.
  */
+import type { Family, Words } from '../dataplane/wire/address.ts';
 
 export type Event =
   /** A frame that the path punted: the whole Ethernet frame; `l3` is where the IP or ARP header begins in it. */
@@ -15,13 +16,59 @@ export type Event =
   | { kind: 'used'; neighbour: number }
   | { kind: 'link'; port: number; up: boolean }
   /** Time has passed; sent no later than the time that `next` asked for. */
-  | { kind: 'tick' };
+  | { kind: 'tick' }
+  /** Another protocol has something to tell (its action `event`): a lease came, a prefix changed. */
+  | Told;
+
+/** What protocols tell each other and the user's script. `data` is plain JSON: addresses as text, times in seconds. */
+export interface Told {
+  kind: 'event';
+  /** `dhcp6.bound`, `dhcp6.lost` ...: the protocol's name, a dot, a word; each protocol's page in docs/ lists its own. */
+  name: string;
+  data: Record<string, unknown>;
+}
+
+/** Who learned a route. Of several routes to one prefix the first in this order is used; configured ones go before all. */
+export type RouteSource = 'pd' | 'dhcp6' | 'dhcp4' | 'ra';
 
 export type Action =
   /** A complete Ethernet frame, to be sent as it is. */
   | { kind: 'send'; port: number; frame: Uint8Array }
-  /** An IP packet of the router's own (no link header): enters the path at `output`. */
-  | { kind: 'output'; packet: Uint8Array }
+  /**
+   * An IP packet of the router's own (no link header): enters the path at `output`. `port`: where a link-local destination
+   * is; absent: on the port of the frame that is answered.
+   */
+  | { kind: 'output'; packet: Uint8Array; port?: number }
+  /**
+   * An address of a port. `add` also changes the lifetimes of one that is there and makes it preferred again; `preferred`
+   * and `valid`: milliseconds from now, absent: forever. Who added an address deprecates and removes it in time.
+   */
+  | {
+      kind: 'address';
+      op: 'add' | 'remove' | 'deprecate';
+      port: number;
+      family: Family;
+      words: Words;
+      prefixLength: number;
+      preferred?: number;
+      valid?: number;
+    }
+  /**
+   * A route by `via` on `port`; without `via` the prefix is on the link of `port`, or, with `type` unreachable, refused.
+   * Several sources may hold routes to one prefix: taking one away brings back the next best.
+   */
+  | {
+      kind: 'route';
+      op: 'add' | 'remove';
+      family: Family;
+      words: Words;
+      prefixLength: number;
+      via?: Words;
+      port: number;
+      source: RouteSource;
+      type?: 'unreachable';
+    }
+  | Told
   /** Something a person may want to know. */
   | { kind: 'log'; level: 'info' | 'warn'; message: string };
 

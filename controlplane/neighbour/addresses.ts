@@ -23,6 +23,8 @@ export interface OwnAddress {
   readonly words: Words;
   readonly prefixLength: number;
   state: AddressState;
+  /** Ends of an address that a protocol gave, on the router's clock; null: never. Absent: it was configured. */
+  lifetimes?: { preferred: number | null; valid: number | null };
 }
 
 export interface ProxyPrefix {

@@ -1,6 +1,6 @@
 /**
  * `show route`: the routing table as `ip route` and `ip -6 route` print it; connected routes are `proto kernel`, those of
- * the configuration `proto static`, and the router's own addresses are in `table local`. Devices are port names.
+ * the configuration `proto static`, learned ones `proto ra` or `proto dhcp`, and the router's own addresses are in `table local`. Devices are port names.
  */
 import * as NH from '../../dataplane/nexthops.ts';
 import { formatAddress, inPrefix, type Words } from '../../dataplane/wire/address.ts';
@@ -98,6 +98,8 @@ function routeJson(source: ShowSource, family: 4 | 6, words: Words, prefixLength
       if (family === 4) route.prefsrc = formatAddress(4, own.words[0], 0, 0, 0);
     }
   }
+  const learned = source.control.learned.sourceOf(family, words, prefixLength);
+  if (learned !== undefined) route.protocol = learned === 'ra' ? 'ra' : 'dhcp';
   if (w[at + NH.NH_METRIC_WORD] !== 0) route.metric = w[at + NH.NH_METRIC_WORD];
   if (w[at + NH.NH_MTU_WORD] !== 0) route.metrics = [{ mtu: w[at + NH.NH_MTU_WORD] }];
   if ((w[at + NH.NH_FLAGS_WORD] & NH.NHF_DOWN) !== 0) route.flags.push('linkdown');

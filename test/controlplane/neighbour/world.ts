@@ -119,7 +119,7 @@ export class World {
         expect(build.verify(action.frame)).toEqual([]);
         this.sent.push({ at: this.now, port: action.port, frame: action.frame });
       } else if (action.kind === 'output') this.output.push(action.packet);
-      else this.logs.push(action.message);
+      else if (action.kind === 'log') this.logs.push(action.message);
     }
   }
 
