@@ -23,6 +23,7 @@ import {
   CT_TIMER,
   CT_TIMER_PREV,
   CT_WORDS,
+  IPS_CONFIRMED,
   IPS_DYING,
   IPS_OFFLOAD,
 } from './record.ts';
@@ -57,8 +58,32 @@ export class Aging {
     if (this.wheel[STARTED] === 0) {
       this.wheel[CURSOR] = now >> TICK_SHIFT;
       this.wheel[STARTED] = 1;
-    }
+    } else this.takeOver();
     table.onDelete = (index) => this.forget(index);
+  }
+
+  /**
+   * Mends the wheel of a worker that died in the middle of filing: every list is right forwards at every moment (a
+   * record is linked before the head names it), so the links back are made anew, and what is in no list is filed.
+   */
+  private takeOver(): void {
+    const { table, wheel } = this;
+    const w = table.words;
+    const filed = new Uint8Array(table.highWater);
+    for (let slot = 0; slot < SLOTS; slot++) {
+      let prev = -(slot + 1);
+      for (let link = wheel[slot]; link !== 0 && filed[link - 1] === 0; link = w[(link - 1) * CT_WORDS + CT_TIMER]) {
+        filed[link - 1] = 1;
+        w[(link - 1) * CT_WORDS + CT_TIMER_PREV] = prev;
+        prev = link;
+      }
+    }
+    for (let index = 0; index < filed.length; index++) {
+      const c = index * CT_WORDS;
+      const living = (w[c + CT_STATUS] & (IPS_CONFIRMED | IPS_DYING)) === IPS_CONFIRMED;
+      if (living && filed[index] === 0 && ((w[c + CT_PORTS_IO] >> 16) & 0xff) === this.owner)
+        this.file(index, c, wheel[CURSOR]);
+    }
   }
 
   static bytes(workers: number): number {
@@ -99,6 +124,7 @@ export class Aging {
     if (prev < 0) this.wheel[-prev - 1] = next;
     else w[(prev - 1) * CT_WORDS + CT_TIMER] = next;
     if (next !== 0) w[(next - 1) * CT_WORDS + CT_TIMER_PREV] = prev;
+    w[c + CT_TIMER_PREV] = 0;
   }
 
   /** A record that this worker has deleted and unlinked: release it when it is filed here, else hand it to its owner. */

@@ -29,6 +29,7 @@ import {
   CT_GEN,
   CT_HASH,
   CT_KEY,
+  CT_LOCK,
   CT_NEXT,
   CT_O_DST,
   CT_O_PORTS,
@@ -355,17 +356,19 @@ export class ConntrackTable {
       const c = (head - 1) * CT_WORDS;
       if (((w[c + CT_TIMER_PREV] - safe) | 0) > 0) break;
       const next = w[c + CT_TIMER];
+      control[this.mine + W_LIMBO_HEAD] = next;
       w[c + CT_STATUS] = 0;
       w[c + CT_TIMER] = control[FREE];
       Atomics.store(control, FREE, head);
       head = next;
     }
-    control[this.mine + W_LIMBO_HEAD] = head;
-    if (head === 0) control[this.mine + W_LIMBO_TAIL] = 0;
     Atomics.store(control, FREE_LOCK, 0);
   }
 
-  /** Moves records from limbo to the free list whose epoch every reader has left. Returns how many. */
+  /**
+   * Moves records from limbo to the free list whose epoch every reader has left. Returns how many. A record leaves one
+   * list before it enters the other: a worker that dies in between loses that record, and nobody gets it twice.
+   */
   private reclaim(): number {
     const control = this.control;
     const w = this.words;
@@ -376,12 +379,11 @@ export class ConntrackTable {
       const c = (head - 1) * CT_WORDS;
       if (((w[c + CT_TIMER_PREV] - safe) | 0) > 0) break;
       const next = w[c + CT_TIMER];
+      control[this.mine + W_LIMBO_HEAD] = next;
       this.discard(head - 1);
       moved++;
       head = next;
     }
-    control[this.mine + W_LIMBO_HEAD] = head;
-    if (head === 0) control[this.mine + W_LIMBO_TAIL] = 0;
     return moved;
   }
 
@@ -484,10 +486,14 @@ export class ConntrackTable {
     w[c + CT_TIMER] = 0;
     // Not in the deadline: who found the connection just before it went may still write that.
     w[c + CT_TIMER_PREV] = Atomics.load(control, EPOCH);
-    const tail = control[this.mine + W_LIMBO_TAIL];
-    if (tail === 0) control[this.mine + W_LIMBO_HEAD] = index + 1;
-    else w[(tail - 1) * CT_WORDS + CT_TIMER] = index + 1;
-    control[this.mine + W_LIMBO_TAIL] = index + 1;
+    // The tail says nothing while the list is empty. In this order, a death in between costs this record and no other.
+    if (control[this.mine + W_LIMBO_HEAD] === 0) {
+      control[this.mine + W_LIMBO_TAIL] = index + 1;
+      control[this.mine + W_LIMBO_HEAD] = index + 1;
+    } else {
+      w[(control[this.mine + W_LIMBO_TAIL] - 1) * CT_WORDS + CT_TIMER] = index + 1;
+      control[this.mine + W_LIMBO_TAIL] = index + 1;
+    }
   }
 
   private unlink(bucket: number, handle: number): void {
@@ -604,6 +610,9 @@ export class ConntrackTable {
     let broken = 0;
     if (this.control[FREE_LOCK] === deadWorker + 1) Atomics.store(this.control, FREE_LOCK, 0);
     Atomics.store(this.control, WORKER + 4 * deadWorker + W_EPOCH, OFFLINE);
+    // The chains of other stripes that are walked here go on changing: nothing on them may be used again meanwhile.
+    const before = this.control[this.mine + W_EPOCH];
+    Atomics.store(this.control, this.mine + W_EPOCH, Atomics.load(this.control, EPOCH));
     for (let stripe = 0; stripe < STRIPES; stripe++) {
       if (Atomics.load(this.locks, stripe) !== deadWorker + 1) continue;
       broken++;
@@ -623,8 +632,9 @@ export class ConntrackTable {
       }
       Atomics.store(this.locks, stripe, 0);
     }
+    Atomics.store(this.control, this.mine + W_EPOCH, before);
     for (let index = 0; index < this.highWater; index++)
-      if (w[index * CT_WORDS + 15] === deadWorker + 1) Atomics.store(w, index * CT_WORDS + 15, 0);
+      if (w[index * CT_WORDS + CT_LOCK] === deadWorker + 1) Atomics.store(w, index * CT_WORDS + CT_LOCK, 0);
     return broken;
   }
 

@@ -213,4 +213,63 @@ describe('two workers', () => {
     all({ table: second, aging }, 10_001 + GRACE);
     expect(second.count).toBe(0);
   });
+
+  /** Lets the `n`-th store to these words be the last that this thread makes. */
+  function mortal(words: Int32Array, life: { left: number }): Int32Array {
+    return new Proxy(words, {
+      set(target, key, value) {
+        if (--life.left < 0) throw new Error('dead');
+        target[Number(key)] = value;
+        return true;
+      },
+      get: (target, key) => Reflect.get(target, key, target),
+    });
+  }
+
+  it.each(['filing', 'unfiling'])(
+    'a death at any store of %s: nothing is forgotten, nothing is there twice',
+    (what) => {
+      let deaths = 0;
+      for (let store = 0; store < 12; store++) {
+        const buffers = ConntrackTable.create(64, 7);
+        const wheels = new SharedArrayBuffer(Aging.bytes(1));
+        const table = new ConntrackTable(buffers, 0);
+        table.quiet();
+        const world = { table, aging: new Aging(table, wheels, 0, 0) };
+        const records = Array.from({ length: 6 }, () => create(world, 0, 10_000));
+        // The last one is in the hash, and its worker dies when it files it; or one in the middle is deleted.
+        if (what === 'filing') table.delete(records[5]);
+        const life = { left: store };
+        const dying = world.aging as unknown as { wheel: Int32Array; table: { words: Int32Array } };
+        const dead = new ConntrackTable(buffers, 0);
+        (dead as { words: Int32Array }).words = mortal(table.words, life);
+        dying.wheel = mortal(dying.wheel, life);
+        dying.table = dead;
+        try {
+          if (what === 'filing') create({ table, aging: world.aging }, 0, 10_000);
+          else {
+            table.onDelete = (index) =>
+              (world.aging as unknown as { unfile(c: number): void }).unfile(index * CT_WORDS);
+            table.delete(records[2]);
+          }
+        } catch (error) {
+          expect((error as Error).message).toBe('dead');
+          deaths++;
+        }
+        const heir = new ConntrackTable(buffers, 0);
+        heir.repair(0);
+        const aging = new Aging(heir, wheels, 0, 0);
+        all({ table: heir, aging }, 10_001 + GRACE);
+        expect(heir.count, `dead at store ${store}`).toBe(0);
+        for (let n = 0; n < 4; n++) heir.quiet();
+        const seen = new Set<number>();
+        for (let index = heir.alloc(0, 0); index >= 0; index = heir.alloc(0, 0)) {
+          expect(seen.has(index), `record ${index}, dead at store ${store}`).toBe(false);
+          seen.add(index);
+        }
+        expect(seen.size).toBeGreaterThanOrEqual(heir.capacity - 1);
+      }
+      expect(deaths).toBeGreaterThan(2);
+    },
+  );
 });

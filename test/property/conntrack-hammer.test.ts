@@ -144,12 +144,17 @@ describe('two threads and one connection table', () => {
         await expect(doomed.result).rejects.toThrow(/worker 1 ended without a result/);
         broken += table.repair(1);
         // What the dead had made lives on; it is ended here, so that the next one finds its tuples free.
+        table.quiet(); // from here to `offline` this thread is a reader: no record that it stands on is used again
         for (let n = 0; n < OWN; n++) {
           const found = W.find(table, W.tupleOf(1, n), false, 0);
           if (found < 0) continue;
-          expect(W.find(table, W.tupleOf(1, n), true, 0)).toBe(found | 1);
-          expect(table.delete(found >> 1)).toBe(true);
+          // One that expires may be ended by the steady worker, which looks at the others' connections, at any moment.
+          const lasting = table.words[(found >> 1) * R.CT_WORDS + R.CT_DEADLINE] === W.NEVER;
+          if (lasting) expect(W.find(table, W.tupleOf(1, n), true, 0), `reply of ${n}, kill ${kill}`).toBe(found | 1);
+          const ended = table.delete(found >> 1);
+          if (lasting) expect(ended, `deletion of ${n}, kill ${kill}`).toBe(true);
         }
+        table.offline();
         await progress(0, 2000); // nobody waits for a lock that the dead one held
         doomed = run(1, 101 + kill, false);
       }
