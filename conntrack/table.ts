@@ -161,6 +161,11 @@ export class ConntrackTable {
     return Atomics.load(this.control, COUNT);
   }
 
+  /** True when a new connection needs the place of another. */
+  get isFull(): boolean {
+    return Atomics.load(this.control, COUNT) >= this.max;
+  }
+
   /** Counters since start: inserted, deleted, times the table was full, connections given up by early drop. */
   statistics(): { inserted: number; deleted: number; full: number; earlyDrop: number } {
     const c = this.control;

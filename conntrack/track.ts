@@ -10,6 +10,7 @@
  * never forwarded untranslated.
  */
 import type { Packet } from '../dataplane/wire/packet.ts';
+import { Admission } from './admission.ts';
 import type { Aging } from './aging.ts';
 import type { EventSink } from './events.ts';
 import { EVENT_ASSURED, EVENT_DESTROY, EVENT_NEW, EVENT_REPLY, EVENT_STATE } from './events.ts';
@@ -58,6 +59,8 @@ export const ADOPTED = 4;
 /** confirm: the reply tuple is taken; another port may be tried. */
 export const REPLY_TAKEN = 5;
 export const PROTOCOL_DROP = 6;
+/** The table is full, and this port's new connections have taken the places that they may take for now. */
+export const TOO_FAST = 7;
 
 /** Details of NOT_VALID that are not a protocol tracker's; numbers above the trackers' own. */
 export const DETAIL_ICMP_UNRELATED = 200;
@@ -74,6 +77,7 @@ export class Tracker {
   private readonly cfg: Int32Array;
   private readonly events: EventSink;
   private readonly shared: boolean;
+  private readonly admission: Admission;
 
   /**
    * @param cfg timeouts and options (timeouts.ts)   @param shared more than one thread may track at once
@@ -84,6 +88,7 @@ export class Tracker {
     this.cfg = cfg;
     this.events = events;
     this.shared = shared;
+    this.admission = new Admission(table.max);
     // However a connection ends (expired, given up by early drop, closed), it is reported once, by who deleted it.
     const forget = table.onDelete;
     table.onDelete = (index) => {
@@ -207,6 +212,7 @@ export class Tracker {
   private begin(p: Packet, u8: Uint8Array, key: number, now: number): number {
     const table = this.table;
     const hash = table.hash;
+    if (table.isFull && !this.admission.admit(p.port, p.s0 ^ p.s1 ^ p.s2 ^ p.s3, now)) return TOO_FAST;
     const index = table.alloc(hash, now);
     if (index < 0) return TABLE_FULL;
     const w = table.words;

@@ -125,6 +125,8 @@ export const REASONS = [
   ['FRAG_LENGTH', 'The fragment is empty, not a multiple of 8 long, or ends where the datagram does not.'],
   ['FRAG_ECN', 'Some fragments are ECN-capable and others not (RFC 3168 §5.3).'],
   ['FRAG_ND', 'Neighbour discovery in fragments is refused (RFC 6980).'],
+  ['NEIGH_RATE', 'More unknown next hops were wanted on this port at a time than the router asks for (RFC 6583).'],
+  ['CT_NEW_RATE', 'The connection table is full, and new connections came too fast to take the place of others.'],
 ] as const satisfies readonly (readonly [string, string])[];
 
 export const PKT_TOO_SMALL = 1;
@@ -187,6 +189,8 @@ export const FRAG_DUP = 57;
 export const FRAG_LENGTH = 58;
 export const FRAG_ECN = 59;
 export const FRAG_ND = 60;
+export const NEIGH_RATE = 61;
+export const CT_NEW_RATE = 62;
 
 /** Name of a reason number. */
 export function reasonName(reason: number): string {

@@ -2,58 +2,137 @@
  * Hold: packets that wait for a neighbour. Each worker has one; the frame keeps its slot, the packet's state is kept
  * beside it, so that the walk goes on behind the neighbour stage as if nothing had happened.
  *
- * Bounded: CAPACITY packets in all, PER_NEIGHBOUR for one next hop (the oldest goes first, as Linux's unres_qlen).
+ * Bounded: CAPACITY packets in all, PER_NEIGHBOUR for one next hop; the oldest goes first (as Linux's unres_qlen). And
+ * the questions themselves: QUESTION_BURST unknown next hops of one port at once, then one each QUESTION_INTERVAL, so
+ * that a scan of a subnet (RFC 6583 §7.1) costs neither time nor the places of those who would get an answer.
+ *
+ *   arrival order:   head ↔ older ↔ … ↔ newest ↔ tail           (NEXT, PREVIOUS)
+ *   by next hop:     bucket → first packet of a hop → of another  (CHAIN); first → second → … of one hop  (FOLLOWER)
+ *   free positions:  a stack                                      (NEXT)
+ *
+ * Of one next hop the first that came is the first that goes, whether it leaves, fails or gives way: only it is in a chain.
  */
+import { MAX_PORTS } from './interfaces.ts';
 import type { Packet } from './wire/packet.ts';
 
-const CAPACITY = 512;
+export const CAPACITY = 512;
 export const PER_NEIGHBOUR = 64;
-const WORDS = 48;
+export const QUESTION_BURST = 64;
+/** Milliseconds per question about a next hop that nobody knows. */
+export const QUESTION_INTERVAL = 1;
+/** Words of a record, and where its next hop is: family, egress port, address. */
+export const HOLD_WORDS = 48;
+export const HOLD_FAMILY = 7;
+export const HOLD_PORT = 20;
+export const HOLD_N0 = 21;
+const WORDS = HOLD_WORDS;
+const BUCKETS = 256;
+const NONE = -1;
 
 export class Hold {
-  private readonly words = new Int32Array(CAPACITY * WORDS);
-  private readonly used = new Uint8Array(CAPACITY);
+  /** Records; the words of the next hop may be read. */
+  readonly words = new Int32Array(CAPACITY * WORDS);
+  private readonly next = new Int32Array(CAPACITY);
+  private readonly previous = new Int32Array(CAPACITY);
+  private readonly chain = new Int32Array(CAPACITY);
+  private readonly follower = new Int32Array(CAPACITY);
+  /** Of the first packet of a next hop: the last one, and how many there are. */
+  private readonly last = new Int32Array(CAPACITY);
+  private readonly waiting = new Int32Array(CAPACITY);
+  private readonly buckets = new Int32Array(BUCKETS).fill(NONE);
+  /** By port: the time at which all of its questions are allowed again. */
+  private readonly asked = new Int32Array(MAX_PORTS);
+  private free = 0;
+  private head = NONE;
+  private tail = NONE;
   private order = 0;
+  private started = false;
   count = 0;
 
-  /** Keeps the packet. Returns the slot of an older packet that had to go, −1 when none had to, −2 when all is full. */
-  keep(p: Packet, now: number): number {
-    let free = -1;
-    let oldest = -1;
-    let waiting = 0;
-    for (let n = 0; n < CAPACITY; n++) {
-      if (this.used[n] === 0) {
-        if (free < 0) free = n;
-        continue;
-      }
+  constructor() {
+    for (let n = 0; n < CAPACITY; n++) this.next[n] = n + 1 < CAPACITY ? n + 1 : NONE;
+  }
+
+  private bucketOf(port: number, n0: number, n1: number, n2: number, n3: number): number {
+    const h = Math.imul(n0 ^ n3 ^ (n1 << 7) ^ (n2 << 13) ^ port, 0x9e3779b1);
+    return (h ^ (h >>> 16)) & (BUCKETS - 1);
+  }
+
+  /** Position of the first packet that waits for this packet's next hop, or NONE. */
+  private firstFor(p: Packet): number {
+    const w = this.words;
+    for (let n = this.buckets[this.bucketOf(p.outPort, p.n0, p.n1, p.n2, p.n3)]; n !== NONE; n = this.chain[n]) {
       const at = n * WORDS;
-      const w = this.words;
       if (
-        w[at + 20] === p.outPort &&
-        w[at + 21] === p.n0 &&
-        w[at + 22] === p.n1 &&
-        w[at + 23] === p.n2 &&
-        w[at + 24] === p.n3
-      ) {
-        waiting++;
-        if (oldest < 0 || w[at + 40] - w[oldest * WORDS + 40] < 0) oldest = n;
-      }
+        w[at + HOLD_N0] === p.n0 &&
+        w[at + HOLD_N0 + 1] === p.n1 &&
+        w[at + HOLD_N0 + 2] === p.n2 &&
+        w[at + HOLD_N0 + 3] === p.n3 &&
+        w[at + HOLD_PORT] === p.outPort
+      )
+        return n;
     }
+    return NONE;
+  }
+
+  /** True when a packet waits for this packet's next hop: somebody has asked for it. */
+  waitsFor(p: Packet): boolean {
+    return this.count !== 0 && this.firstFor(p) !== NONE;
+  }
+
+  /** True when one more unknown next hop of this port may be asked for; `take` counts the question. */
+  mayAsk(port: number, now: number, take: boolean): boolean {
+    const { asked } = this;
+    if (!this.started) {
+      this.started = true;
+      asked.fill(now);
+    }
+    // As in icmp-errors.ts: a time too far ahead is one that the clock's round has overtaken.
+    const ahead = (asked[port] - now) | 0;
+    const from = ahead < 0 || ahead > QUESTION_BURST * QUESTION_INTERVAL ? now : asked[port];
+    if (((from - now) | 0) > (QUESTION_BURST - 1) * QUESTION_INTERVAL) return false;
+    if (take) asked[port] = (from + QUESTION_INTERVAL) | 0;
+    return true;
+  }
+
+  /** Keeps the packet. Returns the slot of an older packet that had to go, −1 when none had to. */
+  keep(p: Packet, now: number): number {
+    let first = this.firstFor(p);
     let evicted = -1;
-    if (waiting >= PER_NEIGHBOUR || (free < 0 && oldest >= 0)) {
+    const tooMany = first !== NONE && this.waiting[first] >= PER_NEIGHBOUR;
+    if (tooMany || this.free === NONE) {
+      const oldest = first !== NONE ? first : this.head;
       evicted = this.words[oldest * WORDS];
-      free = oldest;
-      this.count--;
-    } else if (free < 0) return -2;
-    this.save(free, p, now);
+      if (oldest === first) first = this.follower[first];
+      this.forget(oldest);
+    }
+    const n = this.free;
+    this.free = this.next[n];
+    this.next[n] = NONE;
+    this.previous[n] = this.tail;
+    if (this.tail === NONE) this.head = n;
+    else this.next[this.tail] = n;
+    this.tail = n;
+    this.follower[n] = NONE;
+    if (first === NONE) {
+      const bucket = this.bucketOf(p.outPort, p.n0, p.n1, p.n2, p.n3);
+      this.chain[n] = this.buckets[bucket];
+      this.buckets[bucket] = n;
+      this.last[n] = n;
+      this.waiting[n] = 1;
+    } else {
+      this.follower[this.last[first]] = n;
+      this.last[first] = n;
+      this.waiting[first]++;
+    }
+    this.count++;
+    this.save(n, p, now);
     return evicted;
   }
 
   private save(n: number, p: Packet, now: number): void {
     const w = this.words;
     const at = n * WORDS;
-    this.used[n] = 1;
-    this.count++;
     w[at] = p.slot;
     w[at + 1] = p.off;
     w[at + 2] = p.len;
@@ -61,7 +140,7 @@ export class Hold {
     w[at + 4] = p.l3;
     w[at + 5] = p.l4;
     w[at + 6] = p.end;
-    w[at + 7] = p.family;
+    w[at + HOLD_FAMILY] = p.family;
     w[at + 8] = p.proto;
     w[at + 9] = p.s0;
     w[at + 10] = p.s1;
@@ -74,8 +153,8 @@ export class Hold {
     w[at + 17] = p.ports;
     w[at + 18] = p.rports;
     w[at + 19] = p.nexthop;
-    w[at + 20] = p.outPort;
-    w[at + 21] = p.n0;
+    w[at + HOLD_PORT] = p.outPort;
+    w[at + HOLD_N0] = p.n0;
     w[at + 22] = p.n1;
     w[at + 23] = p.n2;
     w[at + 24] = p.n3;
@@ -100,11 +179,7 @@ export class Hold {
     w[at + 43] = p.groupMac;
   }
 
-  /**
-   * Restores the next packet at or after position `n` into `p` (frame bytes are still as received) and forgets it when
-   * `take`. Returns its position, or −1 at the end. Packets come in the order of the positions, not of arrival; use
-   * `oldest` for order.
-   */
+  /** Restores the packet at position `n` into `p` (frame bytes are still as received); it stays here. */
   restore(n: number, p: Packet, i32: Int32Array): void {
     const w = this.words;
     const at = n * WORDS;
@@ -170,18 +245,14 @@ export class Hold {
     }
   }
 
-  /** Position of the packet that came first among those not looked at since `after` (an order number), or −1. */
-  nextAfter(after: number): number {
-    const w = this.words;
-    let best = -1;
-    for (let n = 0; n < CAPACITY; n++) {
-      if (this.used[n] === 0 || w[n * WORDS + 40] - after <= 0) continue;
-      if (best < 0 || w[n * WORDS + 40] - w[best * WORDS + 40] < 0) best = n;
-    }
-    return best;
+  /** Positions of the packets that wait, in the order in which they came, into `into`. Returns how many. */
+  positions(into: Int32Array): number {
+    let count = 0;
+    for (let n = this.head; n !== NONE; n = this.next[n]) into[count++] = n;
+    return count;
   }
 
-  /** Order number of the packet at position `n`. */
+  /** Order number of the packet at position `n`: another one when the position has been given to another packet. */
   orderOf(n: number): number {
     return this.words[n * WORDS + 40];
   }
@@ -191,8 +262,39 @@ export class Hold {
     return this.words[n * WORDS + 38];
   }
 
+  /** Takes out the packet at position `n`, which must be the oldest of its next hop. */
   forget(n: number): void {
-    this.used[n] = 0;
+    const { next, previous, chain, buckets } = this;
+    const w = this.words;
+    const at = n * WORDS;
+    if (previous[n] === NONE) this.head = next[n];
+    else next[previous[n]] = next[n];
+    if (next[n] === NONE) this.tail = previous[n];
+    else previous[next[n]] = previous[n];
+    const heir = this.follower[n];
+    if (heir !== NONE) {
+      this.last[heir] = this.last[n];
+      this.waiting[heir] = this.waiting[n] - 1;
+      chain[heir] = chain[n];
+    }
+    const successor = heir !== NONE ? heir : chain[n];
+    const bucket = this.bucketOf(
+      w[at + HOLD_PORT],
+      w[at + HOLD_N0],
+      w[at + HOLD_N0 + 1],
+      w[at + HOLD_N0 + 2],
+      w[at + HOLD_N0 + 3],
+    );
+    if (buckets[bucket] === n) buckets[bucket] = successor;
+    else {
+      let k = buckets[bucket];
+      while (chain[k] !== n) k = chain[k];
+      chain[k] = successor;
+    }
+    // A position that is free has no order number that anybody remembers.
+    w[at + 40] = this.order = (this.order + 1) | 0;
+    next[n] = this.free;
+    this.free = n;
     this.count--;
   }
 }

@@ -6,6 +6,7 @@ import { CT_ESTABLISHED, CT_STATUS, CT_WORDS, CT6_WORDS, IPS_DST_NAT, IPS_SRC_NA
 import * as D from './drop.ts';
 import { FORWARDED, GO_ON, HELD } from './drop.ts';
 import { FRAME_NEEDS_CSUM, META_FLAGS, META_LEN, META_OFF, META_WORDS, SMALL_ROOM } from './frames.ts';
+import { CAPACITY, HOLD_FAMILY, HOLD_N0, HOLD_PORT, HOLD_WORDS } from './hold.ts';
 import * as IF from './interfaces.ts';
 import { clampMss, MSS_OFF, mssOf } from './mss.ts';
 import * as NEIGH from './neighbours.ts';
@@ -20,6 +21,10 @@ import * as T from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 
 export abstract class PathEgress extends PathRoute {
+  /** Of the packets that wait, when they are looked at. */
+  private readonly positions = new Int32Array(CAPACITY);
+  private readonly orders = new Int32Array(CAPACITY);
+
   /** From the neighbour stage on: also the way of packets that waited, and of the router's own. */
   protected leave(p: Packet): number {
     return this.neighbour(p) || this.offloadProgram(p) || this.rewrite(p) || this.fragment(p) || this.tx(p);
@@ -45,8 +50,9 @@ export abstract class PathEgress extends PathRoute {
         return this.neighbourFailed(p);
       }
     }
+    if (n < 0 && !this.hold.waitsFor(p) && !this.hold.mayAsk(p.outPort, this.now, true))
+      return this.drop(p, D.NEIGH_RATE);
     const evicted = this.hold.keep(p, this.now);
-    if (evicted === -2) return this.drop(p, D.NEIGH_QUEUEFULL);
     if (evicted >= 0) {
       this.counters[T.C_DROPS + D.NEIGH_QUEUEFULL]++;
       this.counters[T.C_HELD]--;
@@ -54,6 +60,24 @@ export abstract class PathEgress extends PathRoute {
     }
     this.punt.resolve(p.outPort, p.family, p.n0, p.n1, p.n2, p.n3);
     return HELD;
+  }
+
+  /**
+   * A new connection to a next hop that did not answer, or that may not be asked for now, ends before it costs a record
+   * and NAT a port: otherwise a scan of a subnet would push out everybody's connections (RFC 6583 §5).
+   */
+  protected neighbourWorth(p: Packet): number {
+    if (p.fresh === 0) return GO_ON;
+    const neighbours = this.tables.neighbours;
+    const n = neighbours.find(p.outPort, p.family, p.n0, p.n1, p.n2, p.n3);
+    if (n >= 0) {
+      if (neighbours.words[neighbours.at(n)] !== NUD_FAILED) return GO_ON;
+      p.stage = D.STAGE_NEIGHBOUR;
+      return this.neighbourFailed(p);
+    }
+    if (this.hold.mayAsk(p.outPort, this.now, false) || this.hold.waitsFor(p)) return GO_ON;
+    p.stage = D.STAGE_NEIGHBOUR;
+    return this.drop(p, D.NEIGH_RATE);
   }
 
   protected neighbourFailed(p: Packet): number {
@@ -69,15 +93,28 @@ export abstract class PathEgress extends PathRoute {
     const p = this.resumed;
     const hold = this.hold;
     const words = neighbours.words;
-    let after = -0x80000000;
-    for (let n = hold.nextAfter(after); n >= 0; n = hold.nextAfter(after)) {
-      after = hold.orderOf(n);
-      hold.restore(n, p, this.frames.i32);
-      const record = neighbours.find(p.outPort, p.family, p.n0, p.n1, p.n2, p.n3);
+    const held = hold.words;
+    const { positions, orders } = this;
+    const count = hold.positions(positions);
+    for (let k = 0; k < count; k++) orders[k] = hold.orderOf(positions[k]);
+    for (let k = 0; k < count; k++) {
+      const n = positions[k];
+      // An error about one of them may have had to wait, too, and taken the place of this one.
+      if (hold.orderOf(n) !== orders[k]) continue;
+      const at = n * HOLD_WORDS;
+      const record = neighbours.find(
+        held[at + HOLD_PORT],
+        held[at + HOLD_FAMILY],
+        held[at + HOLD_N0],
+        held[at + HOLD_N0 + 1],
+        held[at + HOLD_N0 + 2],
+        held[at + HOLD_N0 + 3],
+      );
       // No entry: nobody has asked yet, or the table is full; then the packet waits no longer than an answer could take.
       const late = ((this.now - hold.since(n)) | 0) >= HOLD_TIME;
       const state = record >= 0 ? words[neighbours.at(record)] : late ? NUD_FAILED : 0;
       if ((state & (NUD_VALID | NUD_FAILED)) === 0) continue;
+      hold.restore(n, p, this.frames.i32);
       hold.forget(n);
       this.counters[T.C_HELD]--;
       if (state === NUD_FAILED) {

@@ -25,7 +25,7 @@ import {
   IPS_EXPECTED,
   IPS_SRC_NAT,
 } from '../conntrack/record.ts';
-import { ADOPTED, CLASH_LOST, NOT_VALID, PROTOCOL_DROP, TABLE_FULL, TRACKED } from '../conntrack/track.ts';
+import { ADOPTED, CLASH_LOST, NOT_VALID, PROTOCOL_DROP, TABLE_FULL, TOO_FAST, TRACKED } from '../conntrack/track.ts';
 import * as D from './drop.ts';
 import { DROP, GO_ON, HELD } from './drop.ts';
 import type { FastPath } from './fastpath.ts';
@@ -197,6 +197,7 @@ export class Path extends PathLocal {
       this.ttl(p) ||
       this.mtu(p) ||
       this.forwardFilter(p) ||
+      this.neighbourWorth(p) ||
       this.natPostrouting(p) ||
       this.alg(p) ||
       this.conntrackConfirm(p) ||
@@ -346,6 +347,7 @@ export class Path extends PathLocal {
     if (result === TRACKED) return GO_ON;
     if (result === NOT_VALID) return this.drop(p, D.CT_INVALID_DROP);
     if (result === TABLE_FULL) return this.drop(p, D.CT_FULL);
+    if (result === TOO_FAST) return this.drop(p, D.CT_NEW_RATE);
     return this.drop(p, result === PROTOCOL_DROP ? D.CT_INVALID_DROP : D.CT_CLASH);
   }
 

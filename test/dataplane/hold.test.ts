@@ -1,7 +1,8 @@
 /** Packets that wait for a neighbour: order, bounds, and everything about them kept. */
 import { describe, expect, it } from 'vitest';
-import { Hold, PER_NEIGHBOUR } from '../../dataplane/hold.ts';
+import { CAPACITY, Hold, PER_NEIGHBOUR, QUESTION_BURST } from '../../dataplane/hold.ts';
 import { Packet } from '../../dataplane/wire/packet.ts';
+import { Random } from '../lib/build.ts';
 
 const memory = new Int32Array(4096);
 
@@ -18,9 +19,9 @@ function packet(slot: number, neighbour: number): Packet {
 function order(hold: Hold): number[] {
   const p = new Packet();
   const out: number[] = [];
-  let after = -0x80000000;
-  for (let n = hold.nextAfter(after); n >= 0; n = hold.nextAfter(after)) {
-    after = hold.orderOf(n);
+  const positions = new Int32Array(CAPACITY);
+  const count = hold.positions(positions);
+  for (const n of positions.subarray(0, count)) {
     hold.restore(n, p, memory);
     out.push(p.slot);
   }
@@ -49,15 +50,57 @@ describe('hold', () => {
     expect(order(hold).slice(0, 3)).toEqual([1000, 2, 3]);
   });
 
-  it('full: a next hop that waits already gives up its own oldest, a new one is refused', () => {
+  it('full: a next hop that waits already gives up its own oldest, a new one the oldest of all', () => {
     const hold = new Hold();
-    let slot = 0;
-    while (hold.keep(packet(slot, slot >> 3), 0) === -1) slot++;
-    expect(hold.keep(packet(9999, 999_999), 0)).toBe(-2);
+    for (let slot = 0; slot < CAPACITY; slot++) expect(hold.keep(packet(slot, slot >> 3), 0)).toBe(-1);
     expect(hold.keep(packet(9999, 5), 0)).toBe(40);
-    expect(hold.count).toBe(slot);
-    hold.forget(0);
-    expect(hold.keep(packet(9998, 999_999), 0)).toBe(-1);
+    expect(hold.keep(packet(9998, 999_999), 0)).toBe(0);
+    expect(hold.count).toBe(CAPACITY);
+    expect(order(hold).slice(-2)).toEqual([9999, 9998]);
+    expect([hold.waitsFor(packet(0, 999_999)), hold.waitsFor(packet(0, 777))]).toEqual([true, false]);
+  });
+
+  it('ten thousand arrivals and departures: the same as a plain list', () => {
+    const random = new Random(3);
+    const hold = new Hold();
+    let model: { slot: number; hop: number }[] = [];
+    const positions = new Int32Array(CAPACITY);
+    for (let slot = 0; slot < 10_000; slot++) {
+      if (random.chance(0.4) && model.length > 0) {
+        // Those of one next hop go in their order.
+        const { hop } = random.pick(model);
+        const at = model.findIndex((m) => m.hop === hop);
+        hold.positions(positions);
+        hold.forget(positions[at]);
+        model = model.toSpliced(at, 1);
+      }
+      // Mostly few next hops, so that their own bound is met; sometimes many, so that all places are.
+      const hop = random.chance(0.5) ? random.int(0, 3) : slot;
+      const same = model.filter((m) => m.hop === hop);
+      const gone = same.length >= PER_NEIGHBOUR ? same[0] : model.length < CAPACITY ? undefined : (same[0] ?? model[0]);
+      expect(hold.keep(packet(slot, hop), 0)).toBe(gone?.slot ?? -1);
+      model = [...model.filter((m) => m !== gone), { slot, hop }];
+      if (slot % 500 === 0) expect(order(hold)).toEqual(model.map((m) => m.slot));
+    }
+    expect(order(hold)).toEqual(model.map((m) => m.slot));
+  });
+
+  it(`asks for ${QUESTION_BURST} unknown next hops of a port at once, then for one a millisecond, whatever other ports do`, () => {
+    const hold = new Hold();
+    // Clocks wrap: the second start is just before.
+    for (const start of [5, 0x7ffffff0]) {
+      const count = (port: number, now: number) => {
+        let n = 0;
+        while (hold.mayAsk(port, now | 0, true)) n++;
+        return n;
+      };
+      expect(count(1, start)).toBe(QUESTION_BURST);
+      expect(count(1, start + 10)).toBe(10);
+      expect(count(2, start + 10)).toBe(QUESTION_BURST);
+      expect(count(1, start + 100_000)).toBe(QUESTION_BURST);
+      expect(hold.mayAsk(1, (start + 100_001) | 0, false)).toBe(true);
+      expect(count(1, start + 100_001)).toBe(1);
+    }
   });
 
   it('gives back every field that the rest of the walk needs', () => {

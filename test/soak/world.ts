@@ -4,7 +4,7 @@
  * be the same, byte for byte, ever after.
  */
 import { createRouter, type Router, type RouterOptions } from '../../controlplane/router.ts';
-import { C_CONSUMED } from '../../dataplane/tables.ts';
+import { C_CONSUMED, CLOCK } from '../../dataplane/tables.ts';
 import { ethernet, get16, get32, icmp, ipv4, ipv6, tcp, toHex, udp } from '../lib/build.ts';
 import * as H from '../lib/home.ts';
 
@@ -100,6 +100,15 @@ export class World {
   work(milliseconds = 1): void {
     this.router.advance(milliseconds);
     this.router.path.flush();
+  }
+
+  /** A circle of a live worker's: one millisecond, then what has come in, and what the control plane has to do about it. */
+  circle(): void {
+    const { tables, control, path } = this.router;
+    tables.control[CLOCK] = (tables.control[CLOCK] + 1) | 0;
+    if (control.next() === 0) control.tick();
+    (this.router as unknown as { run(): void }).run();
+    path.flush();
   }
 
   drain(): void {

@@ -96,6 +96,7 @@ describe('the same connection', () => {
     for (let n = 0; n < 1000; n++) {
       const { first, others } = pair.race(query(H.HOST, 2000 + n, 'A'), [query(H.HOST, 2000 + n, 'AAAA')]);
       expect([n, first.length, others.length]).toEqual([n, 1, 1]);
+      pair.home.router.advance(1); // a full table takes so many new ones a millisecond
     }
     expect(pair.second.frames.freeSmallCount).toBe(64);
   });

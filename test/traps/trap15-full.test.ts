@@ -3,6 +3,7 @@
  * router keeps answering ARP, neighbour solicitations and echo, and keeps carrying the connections that it has.
  */
 import { describe, expect, it } from 'vitest';
+import { SOURCE_BURST } from '../../conntrack/admission.ts';
 import * as B from '../lib/build.ts';
 import * as H from '../lib/home.ts';
 
@@ -50,6 +51,7 @@ describe('the connection table', () => {
     for (let n = 0; n < 5000; n++) {
       home.lan(query(1024 + n, `198.51.${100 + (n & 3)}.${1 + (n % 250)}`));
       carried += home.left('wan').length;
+      home.router.advance(1);
       if (n % 1000 === 500) answers(home);
     }
     expect(home.router.conntrack.count).toBeLessThanOrEqual(128);
@@ -61,6 +63,23 @@ describe('the connection table', () => {
     answers(home);
     home.router.advance(200_000);
     expect(home.router.conntrack.count).toBe(0);
+  });
+
+  it('flooded by one host at once: it takes no more places than it may, and another host’s connections still open', () => {
+    const home = new H.Home({ conntrack: { max: 128 } });
+    for (let n = 0; n < 3000; n++) home.lan(query(1024 + n));
+    expect(home.left('wan').length).toBe(128 + SOURCE_BURST);
+    expect(home.dropped).toEqual({ CT_NEW_RATE: 3000 - 128 - SOURCE_BURST });
+    const other = B.ipv4({ src: H.HOST2, dst: H.SERVER }, B.udp({ sport: 7, dport: 53 }, 'query'));
+    home.lan(other, H.HOST2_MAC);
+    expect(home.left('wan').length).toBe(1);
+    // From another port, the flood from outside: the hosts inside lose nothing by it.
+    for (let n = 0; n < 3000; n++)
+      home.wan(B.ipv4({ src: `8.8.${n >> 8}.${n & 255}`, dst: H.ROUTER_WAN }, B.udp({ sport: 9, dport: 9 }, 'x')));
+    home.left('wan');
+    for (let n = 0; n < 50; n++)
+      home.lan(B.ipv4({ src: H.HOST2, dst: H.SERVER }, B.udp({ sport: 100 + n, dport: 53 }, 'query')), H.HOST2_MAC);
+    expect(home.left('wan').length).toBe(50);
   });
 
   it('full of assured connections: new ones are counted and dropped, those that are there go on', () => {
