@@ -67,6 +67,7 @@ export const DEFAULTS = {
   'conntrack.checksum': true,
   'log-level': 'info',
   'control.socket': '/run/sluice.sock',
+  'snmp.listen': '127.0.0.1:161',
 } as const;
 
 /** Bytes that one tracked connection takes: record, IPv6 addresses, its share of buckets and resting records. */

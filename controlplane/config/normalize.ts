@@ -10,6 +10,7 @@ import { checkConfig, connectedPort, isLinkLocal, isOwnAddress } from './checks.
 import { DEFAULTS } from './defaults.ts';
 import { isTreeMap } from './document.ts';
 import type { Path } from './errors.ts';
+import { normalizeApi, normalizeSnmp } from './management.ts';
 import { items, normalizeNat } from './nat.ts';
 import { normalizePorts, normalizeZones } from './ports.ts';
 import type { Reader } from './reader.ts';
@@ -73,6 +74,8 @@ export function normalize(reader: Reader, machine: Machine): Config {
     control: {
       socket: reader.read(controlSchema, top.control ?? {}, ['control'])?.socket ?? DEFAULTS['control.socket'],
     },
+    api: normalizeApi(reader, top.api),
+    snmp: normalizeSnmp(reader, top.snmp),
     warnings: reader.warnings,
   };
   checkConfig(reader, config, machine.memory);

@@ -16,11 +16,13 @@ import {
   boolean,
   fileName,
   hairpinWord,
+  hostNames,
   icmpTypes,
   integer,
   integerIn,
   interfaceName,
   leaf,
+  listenAddress,
   mac,
   macs,
   name,
@@ -35,10 +37,12 @@ import {
   probability,
   protocols,
   reference,
+  secret,
   socketPath,
   someOf,
   target,
   text,
+  text32,
 } from './values.ts';
 
 /** A map with these keys and no others. */
@@ -253,6 +257,33 @@ export const conntrackSchema = map({
 
 export const controlSchema = map({ socket: socketPath.optional() });
 
+export const apiSchema = map({
+  listen: listenAddress,
+  token: secret(16).optional(),
+  hosts: hostNames.optional(),
+});
+
+/** What net-snmp calls them: the algorithms of RFC 3414, RFC 7860 and RFC 3826. */
+export const SNMP_AUTH = ['md5', 'sha', 'sha224', 'sha256', 'sha384', 'sha512'] as const;
+export const SNMP_PRIVACY = ['des', 'aes', 'aes256b', 'aes256r'] as const;
+
+/** RFC 3414 §11.2: a password of a user has at least eight characters. */
+export const snmpUserSchema = map({
+  name: text32,
+  auth: oneOf(SNMP_AUTH).optional(),
+  'auth-key': secret(8).optional(),
+  privacy: oneOf(SNMP_PRIVACY).optional(),
+  'privacy-key': secret(8).optional(),
+});
+
+export const snmpSchema = map({
+  listen: listenAddress.optional(),
+  community: secret(1).optional(),
+  users: list,
+  location: text.optional(),
+  contact: text.optional(),
+});
+
 /** The top level; sections that are lists or maps of names are read item by item. */
 export const topShallow = map({
   ports: list,
@@ -267,6 +298,8 @@ export const topShallow = map({
   workers: integer(1, MAX_WORKERS).optional(),
   'log-level': oneOf(['error', 'warn', 'info', 'debug']).optional(),
   control: list,
+  api: list,
+  snmp: list,
 });
 
 /** Everything, as one schema: for the documentation and its test. */
@@ -290,4 +323,6 @@ export const configSchema = topShallow.extend({
   offload: offloadSchema.optional(),
   conntrack: conntrackSchema.optional(),
   control: controlSchema.optional(),
+  api: apiSchema.optional(),
+  snmp: snmpSchema.extend({ users: z.array(snmpUserSchema).optional() }).optional(),
 });

@@ -299,6 +299,47 @@ export interface ConntrackConfig {
   where: Where;
 }
 
+/** Where a server of the control plane listens. */
+export interface ListenValue {
+  family: Family;
+  address: string;
+  /** 0: any free one. */
+  port: number;
+  loopback: boolean;
+}
+
+export type SnmpAuth = 'md5' | 'sha' | 'sha224' | 'sha256' | 'sha384' | 'sha512';
+export type SnmpPrivacy = 'des' | 'aes' | 'aes256b' | 'aes256r';
+
+/** The API on TCP; on its socket it is always there. */
+export interface ApiConfig {
+  listen: ListenValue;
+  token: string;
+  /** Names that a request may call this host by, beside its addresses and `localhost`. */
+  hosts: string[];
+  where: Where;
+}
+
+export interface SnmpUserConfig {
+  name: string;
+  /** There always is one: noAuthNoPriv is refused. */
+  auth: SnmpAuth;
+  authKey: string;
+  /** null: authNoPriv. */
+  privacy: SnmpPrivacy | null;
+  privacyKey: string;
+}
+
+export interface SnmpConfig {
+  listen: ListenValue;
+  /** '': no v2c. */
+  community: string;
+  users: SnmpUserConfig[];
+  location: string;
+  contact: string;
+  where: Where;
+}
+
 export interface Config {
   /** Name of the file, '' for an object. */
   file: string;
@@ -315,6 +356,10 @@ export interface Config {
   workers: number;
   logLevel: LogLevel;
   control: { socket: string };
+  /** Null: on the control socket only. */
+  api: ApiConfig | null;
+  /** Null: no agent. */
+  snmp: SnmpConfig | null;
   /** Sentences about what is legal but probably not meant; each starts with its place. */
   warnings: string[];
 }

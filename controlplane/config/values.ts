@@ -15,7 +15,7 @@ import {
   parseMac,
 } from '../../dataplane/wire/address.ts';
 import { didYouMean } from './errors.ts';
-import type { AddressValue, MacValue, PortRange, PrefixValue } from './types.ts';
+import type { AddressValue, ListenValue, MacValue, PortRange, PrefixValue } from './types.ts';
 
 type Parse<T> = (input: unknown) => T | undefined;
 type Hint = (input: unknown) => string;
@@ -122,6 +122,51 @@ export const socketPath = leaf('a path of 1 to 107 bytes', (input) =>
 
 export const text = leaf('a text of at most 200 characters', (input) =>
   typeof input === 'string' && input.length <= 200 ? input : undefined,
+);
+
+/** A name that a person logs in with (RFC 3414: SnmpAdminString of 1 to 32). */
+export const text32 = leaf('a name of 1 to 32 characters', (input) =>
+  typeof input === 'string' && /^[\x21-\x7e]{1,32}$/.test(input) ? input : undefined,
+);
+
+/** A token or a password: visible ASCII, so that it fits into a header field as it is (RFC 6750 §2.1). */
+export function secret(shortest: number) {
+  return leaf(
+    `a secret of ${shortest} to 200 visible ASCII characters`,
+    (input) =>
+      typeof input === 'string' && input.length >= shortest && input.length <= 200 && /^[\x21-\x7e]+$/.test(input)
+        ? input
+        : undefined,
+    (input) => (typeof input === 'number' ? 'quote it' : shortest > 8 ? 'such as `openssl rand -hex 16` makes' : ''),
+  );
+}
+
+/** ADDRESS:PORT to listen on; IPv6 in brackets (RFC 3986 §3.2.2). Loopback and unspecified addresses are welcome here. */
+export const listenAddress = leaf(
+  'an address and a port such as 127.0.0.1:8080 or [::1]:8080',
+  (input): ListenValue | undefined => {
+    const match = typeof input === 'string' ? /^(?:([\d.]+)|\[([0-9A-Fa-f:.]+)\]):(\d{1,5})$/.exec(input) : null;
+    const parsed = match === null ? null : parseAddress(match[1] ?? match[2]);
+    const port = Number(match?.[3]);
+    if (match === null || parsed === null || port > 65535 || (parsed.family === 6) !== (match[2] !== undefined))
+      return undefined;
+    const { family, words } = parsed;
+    const first = words[0] & 0xff;
+    if (family === 4 ? first >= 224 : first === 0xff) return undefined;
+    const loopback = family === 4 ? first === 127 : formatAddress(6, ...(words as Quad)) === '::1';
+    return { family, address: formatAddress(family, ...(words as Quad)), port, loopback };
+  },
+  (input) => (typeof input === 'string' && /^[a-z]/i.test(input) ? 'write the address instead of a name' : ''),
+);
+
+/** Names by which clients may call the API (the Host field of a request), lower case. */
+export const hostNames = oneOrMore(
+  'a host name such as router.lan',
+  (input) =>
+    typeof input === 'string' && /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/i.test(input)
+      ? input.toLowerCase()
+      : undefined,
+  16,
 );
 
 /** `ipv4` and `ipv6` as numbers; null when the word is not there. */
