@@ -11,8 +11,8 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, closeSync, constants, existsSync, openSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { delimiter, join } from 'node:path';
+import { packageRoot } from './package-root.ts';
 
 export interface Check {
   /** What was looked at, as a person would call it. */
@@ -68,14 +68,6 @@ const CAP_SYS_ADMIN = 21n;
 const MEBIBYTE = 1024 * 1024;
 /** Tables of the default sizes, a worker's frames and Node.js itself. */
 const MEMORY_NEEDED = 512 * MEBIBYTE;
-
-/** The package's folder: this file runs from controlplane/ and from dist/controlplane/. */
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'controlplane', 'tools.json')) && dirname(folder) !== folder)
-    folder = dirname(folder);
-  return folder;
-}
 
 /**
  * Examines the machine.

@@ -1,34 +1,54 @@
 /**
- * Server: the control API of a running router, HTTP over a unix socket that only its owner may open (mode 0600).
- *
- *   GET /v1/show/WHAT?FILTER=VALUE…   → 200 { text, json }     the views of controlplane/show
- *   anything else                     → 4xx { error }
+ * Server: the API of a running router: HTTP on a unix socket that only its owner may open (mode 0600), and on a TCP
+ * address when the configuration has the section `api`.
  *
  * The socket is taken before the router starts, so that two routers on one path are noticed before any device is
  * touched; until `serve` it answers 503. One that a killed router left behind is replaced.
+ *
+ * A request goes: known path and method → door (http.ts) → query → body → handler. What a client does wrong gets a 4xx
+ * with one sentence; what fails here is a 500, and the router goes on.
  */
 import { chmodSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { connect } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
 import { IoError } from '../../dataplane/ports/ffi.ts';
-import { type ShowSource, VIEWS } from '../show/index.ts';
+import type { ApiConfig } from '../config/index.ts';
+import type { ShowSource } from '../show/index.ts';
+import type { Configuration } from './configuration.ts';
+import { Feed } from './feed.ts';
+import {
+  admit,
+  type Door,
+  IDLE_MS,
+  MAX_CONNECTIONS,
+  Refusal,
+  readBody,
+  SERVER_OPTIONS,
+  send,
+  sendJson,
+  tcpDoor,
+} from './http.ts';
+import { type ApiContext, checkQuery, findRoute } from './route.ts';
+import { ROUTES } from './routes.ts';
+
+const EMPTY = Buffer.alloc(0);
 
 export class ApiServer {
   readonly path: string;
-  private readonly server: Server;
-  private source: ShowSource | null = null;
+  private readonly servers: Server[];
+  private context: ApiContext | null = null;
   private open = true;
 
   private constructor(path: string, server: Server) {
     this.path = path;
-    this.server = server;
-    server.on('request', (request, response) => this.answer(request, response));
+    this.servers = [server];
+    this.attend(server, { kind: 'socket' });
   }
 
   /** Takes the socket. Errors: IoError when another router answers there, or the path cannot be used. */
   static async listen(path: string): Promise<ApiServer> {
     for (let attempt = 0; ; attempt++) {
-      const server = createServer({ keepAlive: false });
+      const server = createServer(SERVER_OPTIONS);
       const code = await tryListen(server, path);
       if (code === '') {
         chmodSync(path, 0o600);
@@ -49,19 +69,65 @@ export class ApiServer {
     }
   }
 
-  /** Starts to answer. */
-  serve(source: ShowSource): void {
-    this.source = source;
+  /** Listens on TCP too. Returns the address of the page. Errors: IoError. */
+  async listenTcp(config: ApiConfig): Promise<string> {
+    const server = createServer(SERVER_OPTIONS);
+    const { address, port } = config.listen;
+    const code = await new Promise<string>((resolve) => {
+      const failed = (error: NodeJS.ErrnoException): void => resolve(error.code ?? error.message);
+      server.once('error', failed);
+      server.listen({ host: address, port, ipv6Only: true }, () => {
+        server.off('error', failed);
+        resolve('');
+      });
+    });
+    if (code !== '')
+      throw new IoError(
+        `api.listen ${address} port ${port}`,
+        'to listen there',
+        code,
+        'choose another address or port',
+        code,
+      );
+    this.attend(server, tcpDoor(config));
+    this.servers.push(server);
+    // Port 0 leaves the choice to the host.
+    const { port: chosen } = server.address() as AddressInfo;
+    return `http://${config.listen.family === 6 ? `[${address}]` : address}:${chosen}/`;
+  }
+
+  private attend(server: Server, door: Door): void {
+    server.maxConnections = MAX_CONNECTIONS;
+    // A client that neither sends nor reads for so long is gone; streams have a heartbeat.
+    server.setTimeout(IDLE_MS, (socket) => socket.destroy());
+    server.on('request', (request, response) => void this.attendRequest(door, request, response));
+    server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+      if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
+      const status = error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? '408 Request Timeout' : '400 Bad Request';
+      socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+    });
+  }
+
+  /** Starts to answer. `configuration`: for a router that can be reconfigured. */
+  serve(source: ShowSource, configuration: Configuration | null = null): void {
+    this.context = { source, configuration, feed: new Feed(source) };
   }
 
   /** Stops and removes the socket. */
   async close(): Promise<void> {
     if (!this.open) return;
     this.open = false;
-    await new Promise((resolve) => {
-      this.server.close(resolve); // Node unlinks the path
-      this.server.closeAllConnections();
-    });
+    this.context?.feed.close();
+    this.context?.configuration?.close();
+    await Promise.all(
+      this.servers.map(
+        (server) =>
+          new Promise((resolve) => {
+            server.close(resolve); // Node unlinks the path
+            server.closeAllConnections();
+          }),
+      ),
+    );
   }
 
   /** For an 'exit' handler. */
@@ -73,41 +139,45 @@ export class ApiServer {
     } catch {}
   }
 
-  private answer(request: IncomingMessage, response: ServerResponse): void {
-    const send = (status: number, body: unknown): void => {
-      response.writeHead(status, { 'content-type': 'application/json' });
-      response.end(JSON.stringify(body));
-    };
-    // A request line may hold anything; `new URL` throws for what is none, and nobody above would catch it.
-    const target = request.url ?? '/';
-    if (!URL.canParse(target, 'http://sluice')) {
-      send(400, { error: 'path: expected /v1/show/WHAT, got what is no URL' });
-      return;
-    }
-    const url = new URL(target, 'http://sluice');
-    const what = /^\/v1\/show\/([\w-]+)$/.exec(url.pathname)?.[1];
-    if (what === undefined) {
-      send(404, { error: `path: expected /v1/show/WHAT, got ${url.pathname}` });
-      return;
-    }
-    if (request.method !== 'GET') {
-      send(405, { error: `method: expected GET, got ${request.method}` });
-      return;
-    }
-    const view = Object.hasOwn(VIEWS, what) ? VIEWS[what] : undefined;
-    if (view === undefined) {
-      send(404, { error: `show: expected one of ${Object.keys(VIEWS).join(', ')}, got "${what}"` });
-      return;
-    }
-    if (this.source === null) {
-      send(503, { error: 'the router is starting; ask again in a moment' });
-      return;
-    }
+  private async attendRequest(door: Door, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // A client that breaks off is no event.
+    response.on('error', () => {});
     try {
-      send(200, view(this.source, Object.fromEntries(url.searchParams)));
+      await this.answer(door, request, response);
     } catch (error) {
-      send(error instanceof RangeError ? 400 : 500, { error: (error as Error).message });
+      const status = error instanceof Refusal ? error.status : error instanceof RangeError ? 400 : 500;
+      const headers: Record<string, string> = error instanceof Refusal ? { ...error.headers } : {};
+      // What is left of a refused body is not read.
+      if (!request.complete) headers.connection = 'close';
+      sendJson(response, status, { error: (error as Error).message }, headers);
     }
+  }
+
+  private async answer(door: Door, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // A request line may hold anything; `new URL` throws for what is none.
+    const target = request.url ?? '/';
+    if (!target.startsWith('/') || !URL.canParse(target, 'http://sluice'))
+      throw new Refusal(400, 'path: expected /v1/…, got what is no path');
+    const url = new URL(target, 'http://sluice');
+    // An unknown path tells strangers nothing: they are asked for the token first.
+    const found = findRoute(ROUTES, request.method ?? '', url.pathname);
+    admit(door, request, found?.route.open ?? false);
+    if (found === null)
+      throw new Refusal(
+        404,
+        `path: expected one that /openapi.json names, got ${JSON.stringify(url.pathname.slice(0, 80))}`,
+      );
+    const { route, params } = found;
+    checkQuery(route, url.searchParams);
+    const body = route.body === undefined ? EMPTY : await readBody(request, route.body.types, route.body.limit);
+    const { context } = this;
+    if (context === null)
+      throw new Refusal(503, 'the router is starting; ask again in a moment', { 'retry-after': '1' });
+    const type = (request.headers['content-type'] ?? '').split(';', 1)[0].trim().toLowerCase();
+    const answer = await route.handle(context, { params, query: url.searchParams, body, type, raw: request });
+    if ('stream' in answer) answer.stream(response);
+    else if ('json' in answer) sendJson(response, answer.status ?? 200, answer.json);
+    else send(response, 200, answer.type, answer.body, answer.headers);
   }
 }
 

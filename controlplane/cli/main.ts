@@ -59,16 +59,6 @@ function help(): string {
   ].join('\n');
 }
 
-async function version(): Promise<string> {
-  const { existsSync, readFileSync } = await import('node:fs');
-  const { dirname, join } = await import('node:path');
-  const { fileURLToPath } = await import('node:url');
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json')) && dirname(folder) !== folder) folder = dirname(folder);
-  const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { version: string };
-  return version;
-}
-
 /**
  * Runs one command line.
  *
@@ -83,7 +73,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       return name === undefined ? EXIT_USAGE : EXIT_OK;
     }
     if (name === '--version' || name === '-V') {
-      process.stdout.write(`sluice ${await version()}\n`);
+      const { packageVersion } = await import('../package-root.ts');
+      process.stdout.write(`sluice ${packageVersion()}\n`);
       return EXIT_OK;
     }
     if (!Object.hasOwn(COMMANDS, name)) {

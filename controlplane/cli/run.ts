@@ -10,9 +10,10 @@
 import { parseArgs } from 'node:util';
 import { IoError } from '../../dataplane/ports/ffi.ts';
 import type { IoBackend } from '../../dataplane/ports/uring.ts';
+import { Configuration } from '../api/configuration.ts';
 import { ApiServer } from '../api/server.ts';
 import { socketPath } from '../api/socket.ts';
-import { type Config, ConfigError, loadConfig } from '../config/index.ts';
+import { type Config, ConfigError, parseConfig, readConfigText } from '../config/index.ts';
 import { checkKinds, LiveError } from '../live/devices.ts';
 import { Signals } from '../live/stop.ts';
 import { Supervisor } from '../live/supervisor.ts';
@@ -53,19 +54,21 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
     process.stderr.write(`${(error as Error).message}\n\n${RUN_USAGE}`);
     return 2;
   }
+  let text: string;
   let config: Config;
   try {
-    config = loadConfig(file);
+    text = readConfigText(file);
+    config = parseConfig(text, file);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     process.stderr.write(`${error.message}\n`);
     return 2;
   }
   for (const warning of config.warnings) process.stderr.write(`warning: ${warning}\n`);
-  return runRouter(config, io, quiet || config.logLevel === 'warn' || config.logLevel === 'error');
+  return runRouter(text, config, io, quiet || config.logLevel === 'warn' || config.logLevel === 'error');
 }
 
-async function runRouter(config: Config, io: IoBackend, quiet: boolean): Promise<number> {
+async function runRouter(text: string, config: Config, io: IoBackend, quiet: boolean): Promise<number> {
   const log = (level: 'info' | 'warn', message: string): void => {
     if (level === 'warn') process.stderr.write(`warning: ${message}\n`);
     else if (!quiet) process.stderr.write(`${message}\n`);
@@ -74,12 +77,15 @@ async function runRouter(config: Config, io: IoBackend, quiet: boolean): Promise
   const signals = new Signals();
   let supervisor: Supervisor | null = null;
   let api: ApiServer | null = null;
+  let page = '';
   try {
     checkKinds(config);
     // The socket first: it also says that another router runs here already.
     api = await ApiServer.listen(socketPath(config.control.socket));
     supervisor = await Supervisor.start(config, { log, hostPort, io });
-    api.serve(liveSource(supervisor));
+    const configuration = new Configuration(text, config, null, log);
+    api.serve(liveSource(supervisor), configuration);
+    if (config.api !== null) page = await api.listenTcp(config.api);
   } catch (error) {
     signals.release();
     await api?.close();
@@ -93,6 +99,7 @@ async function runRouter(config: Config, io: IoBackend, quiet: boolean): Promise
     'info',
     `sluice: running, ${config.ports.length} ports, ${workers} worker${workers === 1 ? '' : 's'}; control socket ${api.path}`,
   );
+  if (page !== '') log('info', `sluice: dashboard and API on ${page} with the token of api.token`);
   const [router, server] = [supervisor, api];
   const signal = await signals.until(
     {

@@ -22,6 +22,11 @@ export type * from './types.ts';
  * @throws ConfigError when the file cannot be read or has faults
  */
 export function loadConfig(file: string, machine?: Partial<Machine>): Config {
+  return parseConfig(readConfigText(file), file, machine);
+}
+
+/** The text of a configuration file. @throws ConfigError when it cannot be read or is no text */
+export function readConfigText(file: string): string {
   let bytes: Uint8Array;
   try {
     bytes = readBounded(file, MAX_TEXT * 4 + 1);
@@ -30,13 +35,11 @@ export function loadConfig(file: string, machine?: Partial<Machine>): Config {
     const reason = { ENOENT: 'no such file', EISDIR: 'a directory', EACCES: 'permission denied' }[code] ?? code;
     throw new ConfigError([fileProblem(file, 'a configuration file that can be read', reason)]);
   }
-  let text: string;
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch {
     throw new ConfigError([fileProblem(file, 'a text in UTF-8', 'other bytes')]);
   }
-  return parseConfig(text, file, machine);
 }
 
 /**
