@@ -11,6 +11,7 @@
  * and the control plane, not for the packet path: everything here allocates.
  */
 import { formatIpv4, formatIpv6 } from '../dataplane/wire/address.ts';
+import { ESP, spiOf } from './esp.ts';
 import {
   CT_DEADLINE,
   CT_F64,
@@ -81,6 +82,8 @@ export interface TupleJson {
   id?: number;
   srckey?: number;
   dstkey?: number;
+  /** ESP that is told apart by SPI: absent while it is not known. */
+  spi?: number;
   packets?: number;
   bytes?: number;
 }
@@ -338,8 +341,10 @@ function portFields(proto: number, word: number): Partial<TupleJson> {
   const low = swap16(word & 0xffff);
   const high = swap16(word >>> 16);
   switch (NAMES[proto]) {
-    case undefined:
-      return {};
+    case undefined: {
+      const spi = proto === ESP ? spiOf(word) : 0;
+      return spi === 0 ? {} : { spi };
+    }
     case 'icmp':
     case 'icmpv6':
       return { type: (word >>> 16) & 0xff, code: word >>> 24, id: low };
@@ -351,7 +356,7 @@ function portFields(proto: number, word: number): Partial<TupleJson> {
 }
 
 function ports(proto: number, word: number): string[] {
-  const hex = NAMES[proto] === 'gre';
+  const hex = NAMES[proto] === 'gre' || proto === ESP;
   return Object.entries(portFields(proto, word)).map(
     ([name, value]) => `${name}=${hex ? `0x${value.toString(16)}` : value}`,
   );

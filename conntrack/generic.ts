@@ -1,6 +1,6 @@
 /**
  * What all protocol trackers share (verdicts, their reasons, the deadline), and the tracker for protocols that have
- * none of their own: ESP, IPIP, 6in4, OSPF, DCCP and the rest are told apart by their addresses alone and live for
+ * none of their own: AH, IPIP, 6in4, OSPF, DCCP and the rest are told apart by their addresses alone and live for
  * ten minutes after the last packet.
  *
  * A tracker is called with the connection's own lock held. It changes the record's protocol words, IPS_ASSURED and
@@ -55,6 +55,7 @@ export const WHY_SCTP_TAG = 25;
 export const WHY_SCTP_STATE = 26;
 export const WHY_GRE_PROTOCOL = 27;
 export const WHY_ND_UNTRACKED = 28;
+export const WHY_ESP_RESERVED = 29;
 
 /** One sentence for each number, for `explain` and traces. */
 export const WHY_TEXT: readonly string[] = [
@@ -87,6 +88,7 @@ export const WHY_TEXT: readonly string[] = [
   'this SCTP chunk is invalid in the state that the connection is in',
   'GRE version 1 without PPP in it',
   'neighbour discovery and MLD are never tracked',
+  'an SPI from 0 to 255 is reserved (RFC 4303 §2.1) and cannot tell tunnels behind one address apart',
 ];
 
 /** Sets the deadline `timeout` ms from `now`, unless somebody fixed it (IPS_FIXED_TIMEOUT). */

@@ -15,6 +15,7 @@
  * translated at once, its source as if it had gone out (RFC 4787 REQ-9).
  */
 import type { Packet } from '../dataplane/wire/packet.ts';
+import { ESP_OK, ESP_RESERVED, EspTunnels } from './esp.ts';
 import type { Mapper } from './mapper.ts';
 import {
   ADDRESS_DEPENDENT,
@@ -66,7 +67,7 @@ import {
   NRF_RANDOM,
 } from './nat-rules.ts';
 import { hasPrefix, translate } from './nptv6.ts';
-import { GRE, hasPorts, ICMP, ICMPV6, TCP } from './protocols.ts';
+import { ESP, GRE, hasPorts, ICMP, ICMPV6, TCP } from './protocols.ts';
 import {
   CT_KEY,
   CT_MAPPING,
@@ -99,6 +100,9 @@ export const NAT_UNTRANSLATABLE = 6;
 export const NAT_LIMIT = 4;
 /** A hairpin back to the sender with the sender's own address. */
 export const NAT_LOOP = 5;
+/** ESP: another host waits for the first answer of this gateway (esp.ts); or no SPI that can be told apart. */
+export const NAT_ESP_PENDING = 7;
+export const NAT_ESP_RESERVED = 8;
 
 /** `Nat.outer`: the packet is translated by a mapping but belongs to no connection of its own. */
 export const ONE_WAY = -2;
@@ -110,6 +114,7 @@ export class Nat {
   private readonly table: ConntrackTable;
   private readonly rules: NatRules;
   readonly mapper: Mapper;
+  private readonly esp: EspTunnels;
   private random: number;
   /** Rule that decided last (its number in the list), −1 none: for explain. */
   rule = -1;
@@ -128,6 +133,7 @@ export class Nat {
     this.table = table;
     this.rules = rules;
     this.mapper = mapper;
+    this.esp = new EspTunnels(table);
     this.random = seed | 1;
     const released = table.onDelete;
     table.onDelete = (index) => {
@@ -251,7 +257,7 @@ export class Nat {
       p.d2 = x[a + 2];
       p.d3 = x[a + 3];
     }
-    if (p.innerL3 !== 0) return;
+    if (p.innerL3 !== 0 || p.proto === ESP) return;
     if (p.proto === ICMP || p.proto === ICMPV6) p.ports = (p.ports & ~0xffff) | (w[t + 2] & 0xffff);
     else p.ports = (p.ports & 0xffff) | (w[t + 2] << 16);
   }
@@ -275,7 +281,7 @@ export class Nat {
       p.s2 = x[a + 2];
       p.s3 = x[a + 3];
     }
-    if (p.innerL3 !== 0) return;
+    if (p.innerL3 !== 0 || p.proto === ESP) return;
     if (p.proto === ICMP || p.proto === ICMPV6) p.ports = (p.ports & ~0xffff) | (w[t + 2] & 0xffff);
     else p.ports = (p.ports & ~0xffff) | (w[t + 2] >>> 16);
   }
@@ -393,6 +399,8 @@ export class Nat {
     const c = p.ct * CT_WORDS;
     w[c + CT_R_DST] = address;
     w[c + CT_STATUS] |= IPS_SRC_NAT;
+    // The router's own tunnels have its address already, and need no telling apart.
+    if (p.proto === ESP) return p.own !== 0 || address === p.s0 ? NAT_OK : this.separate(c, now);
     // A GRE key is a call's, agreed in its control connection: the PPTP helper translates it (nf_nat does not either).
     if (!hasPorts(p.proto) || p.proto === GRE || (p.proto === ICMP && !isEcho(p.ports))) return NAT_OK;
     const shift = p.proto === ICMP ? 0 : 16;
@@ -410,6 +418,12 @@ export class Nat {
     if (kept && !this.tryPort(c, own, shift, now)) return NAT_OK;
     if (kept && list === 0 && max === min) return NAT_NO_PORT;
     return this.searchPort(c, min, max, list, shift, now);
+  }
+
+  /** Several hosts may have ESP tunnels behind one address: theirs are told apart by SPI. */
+  private separate(c: number, now: number): number {
+    const result = this.esp.masquerade(c, now);
+    return result === ESP_OK ? NAT_OK : result === ESP_RESERVED ? NAT_ESP_RESERVED : NAT_ESP_PENDING;
   }
 
   // --- NPTv6 -----------------------------------------------------------------------------------------------------------
@@ -467,6 +481,8 @@ export class Nat {
 
   /** Another port for a connection whose reply tuple was taken between choosing and confirming. */
   chooseAgain(p: Packet, now: number): number {
+    if (p.proto === ESP && this.table.words[p.ct * CT_WORDS + CT_O_PORTS] !== 0)
+      return this.separate(p.ct * CT_WORDS, now);
     if (!hasPorts(p.proto) || p.proto === GRE) return NAT_NO_PORT;
     const w = this.table.words;
     const c = p.ct * CT_WORDS;

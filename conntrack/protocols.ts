@@ -9,6 +9,7 @@
  * A port word is raw: the source's half in the low 16 bits. See wire/packet.ts.
  */
 import type { Packet } from '../dataplane/wire/packet.ts';
+import { ESP, trackEsp } from './esp.ts';
 import { TRACK_ACCEPT, TRACK_ACCEPT_LAST, TRACK_IGNORE, trackGeneric } from './generic.ts';
 import { GRE, grePorts, invertGrePorts, newGre, trackGre } from './gre.ts';
 import { ICMP, ICMPV6, icmpPorts, invertIcmpPorts, newIcmp, trackIcmp } from './icmp.ts';
@@ -17,6 +18,7 @@ import { newSctp, SCTP, sctpEarlyDrop, trackSctp } from './sctp.ts';
 import { newTcp, TCP, tcpEarlyDrop, trackTcp } from './tcp.ts';
 import { newUdp, trackUdp, UDP, UDPLITE } from './udp.ts';
 
+export { ESP } from './esp.ts';
 export { GRE } from './gre.ts';
 export { ICMP, ICMPV6 } from './icmp.ts';
 export { SCTP } from './sctp.ts';
@@ -46,6 +48,8 @@ export function trackNew(w: Int32Array, c: number, p: Packet, u8: Uint8Array, no
       return newSctp(w, c, p, u8, now, cfg);
     case GRE:
       return newGre(w, c, p, u8, now, cfg);
+    case ESP:
+      return trackEsp(w, c, now, cfg);
     default:
       return trackGeneric(w, c, p, now, cfg);
   }
@@ -81,6 +85,8 @@ export function trackPacket(
       return trackSctp(w, c, p, u8, dir, now, cfg);
     case GRE:
       return trackGre(w, c, p, now, cfg);
+    case ESP:
+      return trackEsp(w, c, now, cfg);
     default:
       return trackGeneric(w, c, p, now, cfg);
   }

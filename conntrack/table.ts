@@ -73,6 +73,7 @@ const HUNGRY = WORKER + 4 * MAX_WORKERS;
 const CONTROL_WORDS = HUNGRY + 1;
 const STRIPES = 4096;
 const OFFLINE = -1;
+const ESP = 50;
 /** Records fetched from the global list at a time. */
 const BATCH = 32;
 /** Buckets that early drop looks through, as nf_conntrack's NF_CT_EVICTION_RANGE. */
@@ -675,6 +676,9 @@ export class ConntrackTable {
     const w = this.words;
     const c = index * CT_WORDS;
     const t = c + (dir << 2);
+    // An SPI is no part of the hash: esp.ts.
+    if ((w[c + CT_KEY] & 0xff) === ESP && ((w[c + CT_KEY] >> 8) & 15) === 4)
+      return this.hash4(w[t + CT_O_SRC], w[t + CT_O_DST], 0, w[c + CT_KEY]);
     if (((w[c + CT_KEY] >> 8) & 15) !== 6)
       return this.hash4(w[t + CT_O_SRC], w[t + CT_O_DST], w[t + CT_O_PORTS], w[c + CT_KEY]);
     const a = index * CT6_WORDS + (dir << 3);

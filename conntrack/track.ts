@@ -12,6 +12,7 @@
 import type { Packet } from '../dataplane/wire/packet.ts';
 import { Admission } from './admission.ts';
 import type { Aging } from './aging.ts';
+import { CT_ESP_SPI, ESP, ESP_AMBIGUOUS, EspTunnels, spiAt } from './esp.ts';
 import type { EventSink } from './events.ts';
 import { EVENT_ASSURED, EVENT_DESTROY, EVENT_NEW, EVENT_REPLY, EVENT_STATE } from './events.ts';
 import { TRACK_ACCEPT, TRACK_ACCEPT_LAST, TRACK_DROP, TRACK_IGNORE, TRACK_REPEAT, TRACK_UNTRACKED } from './generic.ts';
@@ -61,6 +62,8 @@ export const REPLY_TAKEN = 5;
 export const PROTOCOL_DROP = 6;
 /** The table is full, and this port's new connections have taken the places that they may take for now. */
 export const TOO_FAST = 7;
+/** An ESP packet with an SPI that could be of several hosts (esp.ts). */
+export const OWNER_UNKNOWN = 8;
 
 /** Details of NOT_VALID that are not a protocol tracker's; numbers above the trackers' own. */
 export const DETAIL_ICMP_UNRELATED = 200;
@@ -74,6 +77,7 @@ const FRESH_REFUSED = -2;
 export class Tracker {
   readonly table: ConntrackTable;
   readonly aging: Aging;
+  readonly esp: EspTunnels;
   private readonly cfg: Int32Array;
   private readonly events: EventSink;
   private readonly shared: boolean;
@@ -89,6 +93,7 @@ export class Tracker {
     this.events = events;
     this.shared = shared;
     this.admission = new Admission(table.max);
+    this.esp = new EspTunnels(table);
     // However a connection ends (expired, given up by early drop, closed), it is reported once, by who deleted it.
     const forget = table.onDelete;
     table.onDelete = (index) => {
@@ -125,9 +130,11 @@ export class Tracker {
     for (let attempt = 0; attempt < 2; attempt++) {
       const found =
         p.family === 4
-          ? this.table.find4(p.s0, p.d0, p.ports, key, now)
+          ? p.proto === ESP
+            ? this.esp.find(p, spiAt(u8, p.l4), key, now)
+            : this.table.find4(p.s0, p.d0, p.ports, key, now)
           : this.table.find6(p.s0, p.s1, p.s2, p.s3, p.d0, p.d1, p.d2, p.d3, p.ports, key, now);
-      if (found < 0) return this.begin(p, u8, key, now);
+      if (found < 0) return found === ESP_AMBIGUOUS ? OWNER_UNKNOWN : this.begin(p, u8, key, now);
       const result = this.follow(p, u8, found, now);
       if (result !== FRESH_REFUSED) return result;
     }
@@ -255,7 +262,12 @@ export class Tracker {
     p.ct = index;
     p.dir = ORIGINAL;
     p.fresh = 1;
-    p.ctinfo = this.expected(p, index, now) ? CT_RELATED : CT_NEW;
+    let related: boolean;
+    if (p.proto === ESP && p.family === 4) {
+      w[c + CT_ESP_SPI] = spiAt(u8, p.l4);
+      related = this.esp.inherit(p, index, now);
+    } else related = this.expected(p, index, now);
+    p.ctinfo = related ? CT_RELATED : CT_NEW;
     table.account(index, ORIGINAL, 1, p.end - p.l3);
     return TRACKED;
   }
@@ -310,7 +322,10 @@ export class Tracker {
     const key = proto | (p.family << 8) | (zone << 16);
     let found: number;
     if (p.family === 4) {
-      found = table.find4(word(u8, quote + 16), word(u8, quote + 12), ports, key, now);
+      const src = word(u8, quote + 12);
+      const dst = word(u8, quote + 16);
+      found =
+        proto === ESP ? this.esp.findQuoted(src, dst, spiAt(u8, l4), key, now) : table.find4(dst, src, ports, key, now);
     } else {
       const s = quote + 8;
       const d = quote + 24;
@@ -396,7 +411,9 @@ export class Tracker {
     const t = c + (dir << 2);
     const a = index * CT6_WORDS + (dir << 3);
     const x = table.words6;
-    if (((w[c + CT_KEY] >> 8) & 15) === 4) {
+    if ((w[c + CT_KEY] & 0xffff) === (ESP | (4 << 8))) {
+      this.esp.purge(w[t + CT_O_SRC], w[t + CT_O_DST], w[c + CT_KEY], now);
+    } else if (((w[c + CT_KEY] >> 8) & 15) === 4) {
       table.find4(w[t + CT_O_SRC], w[t + CT_O_DST], w[t + CT_O_PORTS], w[c + CT_KEY], now);
     } else {
       table.find6(

@@ -127,6 +127,11 @@ export const REASONS = [
   ['FRAG_ND', 'Neighbour discovery in fragments is refused (RFC 6980).'],
   ['NEIGH_RATE', 'More unknown next hops were wanted on this port at a time than the router asks for (RFC 6583).'],
   ['CT_NEW_RATE', 'The connection table is full, and new connections came too fast to take the place of others.'],
+  [
+    'ESP_PENDING',
+    'Another inside host’s new ESP tunnel to this gateway waits for its first answer; one after the other.',
+  ],
+  ['ESP_AMBIGUOUS', 'An SPI that nobody knows, from a gateway with which several inside hosts have tunnels.'],
 ] as const satisfies readonly (readonly [string, string])[];
 
 export const PKT_TOO_SMALL = 1;
@@ -191,6 +196,8 @@ export const FRAG_ECN = 59;
 export const FRAG_ND = 60;
 export const NEIGH_RATE = 61;
 export const CT_NEW_RATE = 62;
+export const ESP_PENDING = 63;
+export const ESP_AMBIGUOUS = 64;
 
 /** Name of a reason number. */
 export function reasonName(reason: number): string {

@@ -12,7 +12,16 @@
  * Addresses are only changed in the Packet while the packet walks; the frame's bytes are rewritten once, behind the
  * neighbour stage, so that the router's own ICMP errors quote what was received.
  */
-import { NAT_LIMIT, NAT_LOOP, NAT_NO_PORT, NAT_OK, ONE_WAY } from '../conntrack/nat.ts';
+import { WHY_ESP_RESERVED } from '../conntrack/generic.ts';
+import {
+  NAT_ESP_PENDING,
+  NAT_ESP_RESERVED,
+  NAT_LIMIT,
+  NAT_LOOP,
+  NAT_NO_PORT,
+  NAT_OK,
+  ONE_WAY,
+} from '../conntrack/nat.ts';
 import {
   CT_ESTABLISHED,
   CT_MAPPING,
@@ -25,7 +34,16 @@ import {
   IPS_EXPECTED,
   IPS_SRC_NAT,
 } from '../conntrack/record.ts';
-import { ADOPTED, CLASH_LOST, NOT_VALID, PROTOCOL_DROP, TABLE_FULL, TOO_FAST, TRACKED } from '../conntrack/track.ts';
+import {
+  ADOPTED,
+  CLASH_LOST,
+  NOT_VALID,
+  OWNER_UNKNOWN,
+  PROTOCOL_DROP,
+  TABLE_FULL,
+  TOO_FAST,
+  TRACKED,
+} from '../conntrack/track.ts';
 import * as D from './drop.ts';
 import { DROP, GO_ON, HELD } from './drop.ts';
 import type { FastPath } from './fastpath.ts';
@@ -348,6 +366,7 @@ export class Path extends PathLocal {
     if (result === NOT_VALID) return this.drop(p, D.CT_INVALID_DROP);
     if (result === TABLE_FULL) return this.drop(p, D.CT_FULL);
     if (result === TOO_FAST) return this.drop(p, D.CT_NEW_RATE);
+    if (result === OWNER_UNKNOWN) return this.drop(p, D.ESP_AMBIGUOUS);
     return this.drop(p, result === PROTOCOL_DROP ? D.CT_INVALID_DROP : D.CT_CLASH);
   }
 
@@ -425,6 +444,11 @@ export class Path extends PathLocal {
       const result = this.nat.chooseSource(p, words[r + IF.IF_ZONE], out, words[r + IF.IF_ADDRESS4], this.now);
       if (result !== NAT_OK) {
         if (result === NAT_LOOP) return this.drop(p, D.HAIRPIN_LOOP);
+        if (result === NAT_ESP_PENDING) return this.drop(p, D.ESP_PENDING);
+        if (result === NAT_ESP_RESERVED) {
+          p.detail = WHY_ESP_RESERVED;
+          return this.drop(p, D.CT_INVALID_DROP);
+        }
         if (result === NAT_LIMIT) return this.reject(p, D.CT_LIMIT, 3, 13, 0);
         if (result !== NAT_NO_PORT) return this.drop(p, D.NAT_NO_ADDRESS);
         return this.reject(p, D.NAT_EXHAUSTED, 3, 13, 0);

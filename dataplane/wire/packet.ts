@@ -39,7 +39,7 @@ export class Packet {
   /**
    * Effective ports, raw: the 4 bytes at the transport header for TCP, UDP, UDP-Lite, SCTP, DCCP (source in the low 16
    * bits). ICMP echo: identifier in the low 16 bits, type in bits 16–23, code in 24–31. GRE version 1: see gre.ts.
-   * ESP: 0 (the SPI is not a port). Everything else 0.
+   * ESP: 0 (an SPI is no port: conntrack/esp.ts). Everything else 0.
    */
   ports = 0;
   /** As received (before any NAT stage), for the tuple, the rewrite and quotes. */

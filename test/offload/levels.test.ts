@@ -160,9 +160,10 @@ describe('protocols without ports', () => {
 
   test('ESP is keyed by SPI; after rekeying the old SPI has no entry any more', () => {
     const world = new World();
+    // Routed, not translated: one connection for all SPIs.
     const round = (a: number, b: number) => {
-      world.frame('lan', esp(HOST, SERVER, a), macOf(HOST));
-      world.frame('wan', esp(SERVER, WAN, b));
+      world.frame('lan', esp(HOST, '10.9.0.20', a), macOf(HOST));
+      world.frame('dmz', esp('10.9.0.20', HOST, b), macOf('10.9.0.20'));
     };
     for (let n = 0; n < 3; n++) round(0x1001, 0x2001);
     expect(hits(world.on)).toBe(3);
@@ -172,6 +173,30 @@ describe('protocols without ports', () => {
     expect(hits(world.on)).toBe(7);
     world.all((router) => router.path.tracker.end(0));
     expect(world.on.tables.flows!.count).toBe(0);
+  });
+
+  test('translated ESP: two hosts with one gateway, each by its own SPIs; old ones leave when they are idle', () => {
+    const world = new World();
+    const round = (host: string, a: number, b: number) => {
+      const [sent] = world.frame('lan', esp(host, SERVER, a), macOf(host));
+      expect(sent.port).toBe('wan');
+      const [back] = world.frame('wan', esp(SERVER, WAN, b));
+      expect(Buffer.from(back.frame.frame.subarray(30, 34)).join('.')).toBe(host);
+    };
+    for (let n = 0; n < 3; n++) {
+      round(HOST, 0x1001, 0x2001);
+      round(HOST2, 0x1002, 0x2002);
+    }
+    expect(hits(world.on)).toBe(6);
+    expect(world.on.tables.flows!.count).toBe(4);
+    for (let n = 0; n < 40; n++) {
+      round(HOST, 0x1003, 0x2003);
+      round(HOST2, 0x1002, 0x2002);
+      world.advance(1000);
+    }
+    expect(world.on.tables.flows!.count).toBe(4);
+    expect(hits(world.on)).toBe(6 + 77 + 80);
+    expect(world.mismatches).toEqual([]);
   });
 
   test('GRE version 1 is never in the engine: a call ID names the receiver only, and calls may share one', () => {
