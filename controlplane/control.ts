@@ -94,7 +94,7 @@ export class Control {
     this.filter = new FilterWriter(tables.filter);
     this.arp = new Arp(tables.neighbours, tables.interfaces, this.addresses, { quiet: options.quiet });
     this.nd = new Nd(tables.neighbours, tables.interfaces, this.addresses, { quiet: options.quiet });
-    this.protocols = [this.arp, this.nd, new Echo(tables.interfaces, this.addresses)];
+    this.protocols = [this.arp, this.nd, new Echo(this.addresses)];
     this.natState = new NatState(tables);
     this.learned = new LearnedRoutes({
       has: (family, words, length) => this.routes.get(family, words, length) !== 0,

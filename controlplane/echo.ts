@@ -6,12 +6,12 @@
  * multicast requests over IPv4 are ignored (Linux's icmp_echo_ignore_broadcasts = 1); a multicast request over IPv6 is
  * answered from a unicast address of the port (RFC 4443 §2.2). No limit of its own, as Linux has none for replies.
  *
- * A reply is an IP packet that takes the path at `output`. Only one to a link-local address goes out as a frame, back
- * to where the request came from: the address alone does not say on which link it is.
+ * A reply is an IP packet that takes the path at `output`, with the port of the request as its scope: a link-local address
+ * alone does not say on which link it is. There it is cut when it is longer than the link's MTU.
  *
  * Not here: record route and other IPv4 options (the reply has none), timestamps, address masks.
  */
-import { IF_MTU, type InterfaceTable, MAX_PORTS } from '../dataplane/interfaces.ts';
+import { MAX_PORTS } from '../dataplane/interfaces.ts';
 import { addressFromBytes } from '../dataplane/wire/address.ts';
 import { swap16 } from '../dataplane/wire/bytes.ts';
 import * as ethernet from '../dataplane/wire/ethernet.ts';
@@ -20,7 +20,6 @@ import * as icmpv6 from '../dataplane/wire/icmpv6.ts';
 import * as ipv4 from '../dataplane/wire/ipv4.ts';
 import * as ipv6 from '../dataplane/wire/ipv6.ts';
 import type { Addresses } from './neighbour/addresses.ts';
-import { newFrame } from './neighbour/link.ts';
 import type { Action, Event, Protocol } from './protocol.ts';
 
 /** Initial TTL and hop limit (RFC 1700; Linux's default). */
@@ -28,15 +27,13 @@ const TTL = 64;
 
 export class Echo implements Protocol {
   readonly name = 'echo';
-  private readonly interfaces: InterfaceTable;
   private readonly addresses: Addresses;
   /** Identification of the next IPv4 reply: a counter, since it may be fragmented on its way. */
   private identification: number;
   private readonly upper = ipv6.newUpper();
 
   /** @param seed first IPv4 identification, 16 bits */
-  constructor(interfaces: InterfaceTable, addresses: Addresses, seed = 0) {
-    this.interfaces = interfaces;
+  constructor(addresses: Addresses, seed = 0) {
     this.addresses = addresses;
     this.identification = seed & 0xffff;
   }
@@ -99,28 +96,14 @@ export class Echo implements Protocol {
       return undefined;
     }
     const length = end - l4;
-    let out: Uint8Array;
-    let at = 0;
-    if (ipv6.isLinkLocal(from[0])) {
-      // The request came in one piece over this link; a reply of the same size fits unless it was reassembled.
-      const mtu = this.interfaces.words[this.interfaces.at(port) + IF_MTU];
-      if (mtu !== 0 && ipv6.HEADER + length > mtu) return undefined;
-      const lo = ethernet.srcLo(frame, 0);
-      const hi = ethernet.srcHi(frame, 0);
-      if (!ethernet.isStation(lo, hi)) return undefined;
-      out = newFrame(this.interfaces, port, lo, hi, ethernet.TYPE_IPV6, ipv6.HEADER + length);
-      at = out.length - ipv6.HEADER - length;
-    } else {
-      out = new Uint8Array(ipv6.HEADER + length);
-    }
-    const message = at + ipv6.HEADER;
-    out.set(frame.subarray(l4, end), message);
-    ipv6.emit(out, at, ipv6.trafficClass(frame, l3), 0, length, ipv6.PROTO_ICMPV6, TTL);
-    ipv6.setAddress(out, at + ipv6.SRC, to[0], to[1], to[2], to[3]);
-    ipv6.setAddress(out, at + ipv6.DST, from[0], from[1], from[2], from[3]);
-    icmpv6.emit(out, message, icmpv6.ECHO_REPLY, 0, icmpv6.rest(frame, l4));
-    icmpv6.finish(out, at, message, message + length);
-    return at === 0 ? { kind: 'output', packet: out } : { kind: 'send', port, frame: out };
+    const packet = new Uint8Array(ipv6.HEADER + length);
+    packet.set(frame.subarray(l4, end), ipv6.HEADER);
+    ipv6.emit(packet, 0, ipv6.trafficClass(frame, l3), 0, length, ipv6.PROTO_ICMPV6, TTL);
+    ipv6.setAddress(packet, ipv6.SRC, to[0], to[1], to[2], to[3]);
+    ipv6.setAddress(packet, ipv6.DST, from[0], from[1], from[2], from[3]);
+    icmpv6.emit(packet, ipv6.HEADER, icmpv6.ECHO_REPLY, 0, icmpv6.rest(frame, l4));
+    icmpv6.finish(packet, 0, ipv6.HEADER, packet.length);
+    return { kind: 'output', packet };
   }
 }
 

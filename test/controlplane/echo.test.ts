@@ -1,6 +1,8 @@
 /** The router answers ping: RFC 792, RFC 1122 §3.2.2.6, RFC 4443 §4.1–4.2. */
 import { describe, expect, test } from 'vitest';
+import { cut6, joined } from '../dataplane/fragment-cut.ts';
 import * as build from '../lib/build.ts';
+import { HOST_MAC, Home } from '../lib/home.ts';
 import { HOST, MACS, World } from './neighbour/world.ts';
 
 type Icmp = Parameters<typeof build.icmp>[0];
@@ -91,18 +93,34 @@ describe('RFC 4443', () => {
     expect(build.ipText(build.hex(reply).subarray(24, 40))).toBe('2001:db8::a');
   });
 
-  test('to a link-local address the reply goes back on the same link, as a frame', () => {
+  test('to a link-local address the reply goes back on the link of the request', () => {
     const world = new World();
     for (const dst of ['fe80::1', 'ff02::1']) world.frame(1, ping6({ src: 'fe80::a', dst }));
-    expect(world.output).toEqual([]);
-    const expected = build.ethernet(
-      { src: MACS[1], dst: HOST },
-      build.ipv6({ src: 'fe80::1', dst: 'fe80::a' }, build.icmpv6({ type: 129, id: 0x1234, seq: 7 }, 'abcdefg')),
+    const expected = build.ipv6(
+      { src: 'fe80::1', dst: 'fe80::a' },
+      build.icmpv6({ type: 129, id: 0x1234, seq: 7 }, 'abcdefg'),
     );
-    expect(world.take().map((s) => [s.port, build.toHex(s.frame)])).toEqual([
-      [1, build.toHex(expected)],
-      [1, build.toHex(expected)],
-    ]);
+    expect(world.output.map(build.toHex)).toEqual([build.toHex(expected), build.toHex(expected)]);
+  });
+
+  test('a reply to a link-local address that is longer than the link carries leaves in fragments', () => {
+    const home = new Home({ neighbors: [{ port: 'lan', ip: 'fe80::a', mac: HOST_MAC }] });
+    const data = Uint8Array.from({ length: 3000 }, (_, n) => n * 7);
+    const request = build.ipv6(
+      { src: 'fe80::a', dst: 'fe80::ff:fe00:101' },
+      build.icmpv6({ type: 128, id: 0x1234, seq: 7 }, data),
+    );
+    for (const part of cut6(request, [1232, 2464], 99)) home.lan(part);
+    expect(home.left('wan')).toEqual([]);
+    const parts = home.left('lan');
+    expect(parts.map(({ packet, dstMac, dst, proto }) => [packet.length <= 1500, dstMac, dst, proto])).toEqual(
+      parts.map(() => [true, HOST_MAC, 'fe80::a', 44]),
+    );
+    const reply = build.ipv6(
+      { src: 'fe80::ff:fe00:101', dst: 'fe80::a', hop: 64 },
+      build.icmpv6({ type: 129, id: 0x1234, seq: 7 }, data),
+    );
+    expect(joined(parts.map(({ packet }) => packet)).map(build.toHex)).toEqual([build.toHex(reply)]);
   });
 
   test('extension headers are stepped over, an atomic fragment too (RFC 6946)', () => {

@@ -92,7 +92,7 @@ export class World {
     this.own(1, '10.0.1.1/24', 'fe80::1/64', '2001:db8:1::1/64');
     this.arp = new Arp(this.neighbours, this.interfaces, this.addresses, options);
     this.nd = new Nd(this.neighbours, this.interfaces, this.addresses, options);
-    this.echo = new Echo(this.interfaces, this.addresses, 41);
+    this.echo = new Echo(this.addresses, 41);
     this.protocols = [this.arp, this.nd, this.echo];
     this.advance(0);
   }
