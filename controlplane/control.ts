@@ -10,17 +10,7 @@ import { fillTimeouts } from '../conntrack/timeouts.ts';
 import { FilterWriter } from '../dataplane/filter.ts';
 import * as IF from '../dataplane/interfaces.ts';
 import { ALG_BOUNCE, ALG_ENABLED, ALG_LOOSE, ALG_OPTIONS } from '../dataplane/mangle.ts';
-import {
-  type NextHopSpec,
-  NextHopWriter,
-  NH_BLACKHOLE,
-  NH_BROADCAST,
-  NH_CONNECTED,
-  NH_LOCAL,
-  NH_PROHIBIT,
-  NH_UNREACHABLE,
-  NH_VIA,
-} from '../dataplane/nexthops.ts';
+import { type NextHopSpec, NextHopWriter, NH_BROADCAST, NH_CONNECTED, NH_LOCAL } from '../dataplane/nexthops.ts';
 import { RouteWriter } from '../dataplane/routes.ts';
 import { EPOCH_FILTER, EPOCH_LINK, EPOCH_NAT, EPOCH_ROUTE, type Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
@@ -32,9 +22,10 @@ import type { Config, PortConfig, PrefixValue, Where } from './config/index.ts';
 import { Echo } from './echo.ts';
 import { LearnedRoutes } from './learned-routes.ts';
 import { NatState } from './nat-state.ts';
-import { Addresses } from './neighbour/addresses.ts';
+import { Addresses, type OwnAddress } from './neighbour/addresses.ts';
 import { Arp } from './neighbour/arp.ts';
 import { Nd } from './neighbour/nd.ts';
+import { type OwnRoute, ownRoutes, specOf } from './own-routes.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
 
 /** Numbers of the helpers (conntrack/helpers/index.ts) by their names in the configuration. */
@@ -49,6 +40,12 @@ export interface Outlet {
   send(port: number, frame: Uint8Array): void;
   /** An IP packet into the path at `output`; `scope`: port of a link-local destination. */
   output(packet: Uint8Array, scope: number): void;
+}
+
+export interface Mark {
+  routes: number;
+  nexthops: number;
+  filter: number;
 }
 
 export interface ControlOptions {
@@ -115,29 +112,42 @@ export class Control {
         this.addAddress(port.number, prefix.family, prefix.words, prefix.prefixLength);
     for (const port of config.ports) if (port.addresses.some((prefix) => prefix.family === 6)) this.addLinkLocal(port);
     for (const route of config.routes) {
-      const kinds = { unicast: 0, blackhole: NH_BLACKHOLE, unreachable: NH_UNREACHABLE, prohibit: NH_PROHIBIT };
-      const { family, words, prefixLength } = route.to;
-      const spec: NextHopSpec =
-        route.type !== 'unicast'
-          ? { kind: kinds[route.type] }
-          : route.via !== null
-            ? {
-                kind: NH_VIA,
-                port: route.port,
-                family: route.via.family,
-                gateway: route.via.words,
-                mtu: route.mtu,
-                metric: route.metric,
-              }
-            : { kind: NH_CONNECTED, port: route.port, mtu: route.mtu, metric: route.metric };
-      if (route.type === 'unicast' && route.port < 0) continue;
-      this.addRoute(family, words, prefixLength, spec);
+      const spec = specOf(route);
+      if (spec !== null) this.addRoute(route.to.family, route.to.words, route.to.prefixLength, spec);
     }
     for (const n of config.neighbors) this.setNeighbour(n.port, n.ip.family, n.ip.words, n.mac.lo, n.mac.hi);
     this.loadFilter(config);
     this.loadNat(config);
     this.loadHelpers(config);
+    this.loadTimeouts(config);
+  }
+
+  loadTimeouts(config: Config): void {
     fillTimeouts(this.tables.timeouts, { ...config.conntrack.timeouts, tcp_be_liberal: config.conntrack.tcpLiberal });
+  }
+
+  /** Own routes as they are now: of all addresses that ports have, and of the configuration. */
+  ownRoutes(): Map<string, OwnRoute> {
+    const configured = new Set<OwnAddress | undefined>();
+    for (const { number, addresses } of this.config.ports)
+      for (const { family, words } of addresses) configured.add(this.addresses.find(number, family, words));
+    configured.delete(undefined);
+    for (const address of this.addresses) configured.add(address);
+    return ownRoutes(this.config, configured as Set<OwnAddress>);
+  }
+
+  /** Makes the routing table hold the own routes of now, where it held those of `before`; the others stay. */
+  moveRoutes(before: Map<string, OwnRoute>): void {
+    const after = this.ownRoutes();
+    for (const [key, { family, words, prefixLength }] of before)
+      if (!after.has(key) && this.learned.sourceOf(family, words, prefixLength) === undefined)
+        this.removeRoute(family, words, prefixLength);
+    for (const { family, words, prefixLength, spec } of after.values()) {
+      const n = this.nexthops.acquire(spec);
+      const there = n !== 0 && n === this.routes.get(family, words, prefixLength);
+      if (n !== 0) this.nexthops.release(n);
+      if (!there) this.addRoute(family, words, prefixLength, spec);
+    }
   }
 
   loadFilter(config: Config): void {
@@ -204,11 +214,7 @@ export class Control {
     w[r + IF.IF_MAC_LO] = port.mac?.lo ?? 0;
     w[r + IF.IF_MAC_HI] = port.mac?.hi ?? 0;
     w[r + IF.IF_MTU] = port.mtu;
-    w[r + IF.IF_MSS_CLAMP] = port.mssClamp;
-    w[r + IF.IF_ZONE] = tableZone(port.zone);
     w[r + IF.IF_VLAN] = port.vlan;
-    w[r + IF.IF_FILTER] = port.ethertypes;
-    w[r + IF.IF_CT_ZONE] = port.conntrackZone;
     if (port.parent >= 0) {
       w[r + IF.IF_PARENT] = port.parent + 1;
       w[port.parent * IF.IF_WORDS + IF.IF_CHILDREN]++;
@@ -219,11 +225,24 @@ export class Control {
           w[port.parent * IF.IF_WORDS + IF.IF_MAC_HI],
         );
     }
+    this.setPort(port);
+  }
+
+  /** What a port's configuration says that may change while it runs: zone, filters, MSS clamping. */
+  setPort(port: PortConfig): void {
+    const w = this.tables.interfaces.words;
+    const r = port.number * IF.IF_WORDS;
+    w[r + IF.IF_MSS_CLAMP] = port.mssClamp;
+    w[r + IF.IF_ZONE] = tableZone(port.zone);
+    w[r + IF.IF_FILTER] = port.ethertypes;
+    w[r + IF.IF_CT_ZONE] = port.conntrackZone;
+    for (let n = 0; n < IF.MAX_SOURCES; n++) {
+      const at = this.tables.interfaces.sourceAt(port.number, n);
+      w[at] = port.sources[n]?.lo ?? 0;
+      w[at + 1] = port.sources[n]?.hi ?? 0;
+    }
+    // Last: a worker that looks meanwhile finds a list of some of them, never one that lets anybody in.
     w[r + IF.IF_SOURCES] = Math.min(port.sources.length, IF.MAX_SOURCES);
-    port.sources.slice(0, IF.MAX_SOURCES).forEach((mac, n) => {
-      w[this.tables.interfaces.sourceAt(port.number, n)] = mac.lo;
-      w[this.tables.interfaces.sourceAt(port.number, n) + 1] = mac.hi;
-    });
   }
 
   setMac(port: number, lo: number, hi: number): void {
@@ -233,7 +252,7 @@ export class Control {
   }
 
   /** fe80::/64 with the modified EUI-64 identifier of the port's MAC (RFC 4291 appendix A). */
-  private addLinkLocal(port: PortConfig): void {
+  addLinkLocal(port: PortConfig): void {
     const w = this.tables.interfaces.words;
     const r = port.number * IF.IF_WORDS;
     const lo = w[r + IF.IF_MAC_LO];
@@ -247,6 +266,14 @@ export class Control {
     for (let n = 0; n < 4; n++) w[r + IF.IF_LINKLOCAL6 + n] = words[n];
     if (this.addresses.find(port.number, 6, words) === undefined)
       this.addresses.add(port.number, 6, words, 64, this.options.quiet ? 'preferred' : 'tentative');
+  }
+
+  /** The port speaks IPv6 no more. */
+  removeLinkLocal(port: number): void {
+    const w = this.tables.interfaces.words;
+    const r = port * IF.IF_WORDS + IF.IF_LINKLOCAL6;
+    this.addresses.remove(port, 6, [w[r], w[r + 1], w[r + 2], w[r + 3]]);
+    w.fill(0, r, r + 4);
   }
 
   /** Gives a port an address: local route, connected route, broadcast routes, and the interface's primary address. */
@@ -365,6 +392,34 @@ export class Control {
     const cache = family === 4 ? this.arp.cache : this.nd.cache;
     if (!cache.setPermanent(this.tables.now(), port, words, lo, hi))
       this.options.log('warn', 'neighbors: the neighbour table is full');
+  }
+
+  /** Forgets a static neighbour: it is asked for when somebody wants it. */
+  forgetNeighbour(port: number, family: Family, words: Words): void {
+    const cache = family === 4 ? this.arp.cache : this.nd.cache;
+    const n = cache.find(port, words);
+    if (n >= 0) cache.forget(n);
+  }
+
+  /** Addresses that NAT lends out no longer: their routes are the caller's. */
+  removePool(port: number, { family, words, prefixLength }: PrefixValue): void {
+    this.addresses.removeProxy(port, family, words, prefixLength);
+  }
+
+  // --- what readers may still use ------------------------------------------------------------------------------------
+
+  /** Routes, next hops and rules that have gone out of use until now; `reclaim` takes it. */
+  mark(): Mark {
+    return { routes: this.routes.mark(), nexthops: this.nexthops.mark(), filter: this.filter.mark() };
+  }
+
+  /** Every reader has passed a quiet point since `mark` (default: now): what had gone is free, waiting rules are live. */
+  reclaim(mark: Mark = this.mark()): void {
+    this.routes.reclaim(mark.routes);
+    this.nexthops.reclaim(mark.nexthops);
+    const waited = this.filter.pending;
+    this.filter.reclaim(mark.filter);
+    if (waited && !this.filter.pending) this.tables.flush(EPOCH_FILTER);
   }
 
   // --- events --------------------------------------------------------------------------------------------------------

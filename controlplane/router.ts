@@ -11,6 +11,7 @@ import { Path, type Punt } from '../dataplane/path.ts';
 import { MemoryPort } from '../dataplane/ports/memory.ts';
 import type { Port } from '../dataplane/ports/port.ts';
 import { CLOCK, createTables, DEFAULT_SIZES, Tables } from '../dataplane/tables.ts';
+import { type Applied, applyConfig } from './apply/index.ts';
 import { natSizes } from './compile-nat.ts';
 import { type Config, normalizeConfig, parseConfig } from './config/index.ts';
 import { Control } from './control.ts';
@@ -53,7 +54,6 @@ export interface ConntrackView {
 const STEP = 1000;
 
 export class Router {
-  readonly config: Config;
   readonly tables: Tables;
   readonly path: Path;
   readonly control: Control;
@@ -65,7 +65,6 @@ export class Router {
   private pending: Event[] = [];
 
   constructor(config: Config, options: RouterOptions = {}) {
-    this.config = config;
     const seed = options.seed ?? 1;
     const offload = config.offload.mode !== 'off' && config.offload.entries > 0;
     const sizes = {
@@ -143,6 +142,27 @@ export class Router {
     this.path.output(slot, packet[0] >> 4, true, scope);
   }
 
+  /** The configuration in force. */
+  get config(): Config {
+    return this.control.config;
+  }
+
+  /**
+   * Puts another configuration in force; sessions go on where it lets them (docs/configuration.md). Returns what has
+   * changed; when `refused` is not empty nothing has.
+   * @throws ConfigError with every problem of the configuration
+   */
+  apply(config: unknown): Applied {
+    const next = typeof config === 'string' ? parseConfig(config, 'configuration') : normalizeConfig(config);
+    // There is one reader, this thread, and it reads nothing now.
+    this.control.reclaim();
+    const applied = applyConfig(this.control, next);
+    this.control.reclaim();
+    this.control.tick();
+    this.run();
+    return applied;
+  }
+
   private portNumber(name: string): number {
     const port = this.byName.get(name);
     if (port === undefined)
@@ -195,6 +215,7 @@ export class Router {
     this.path.fast?.harvestAll(this.now);
     while (this.path.tracker.aging.turn(this.now, 4096) >= 4096);
     this.tables.natMappings.sweep(this.now, this.tables.natMappings.capacity);
+    this.control.reclaim();
     this.control.blockLog.drain();
   }
 

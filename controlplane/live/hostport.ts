@@ -66,6 +66,16 @@ export function openHostPort(config: Config, workers: number): HostPort {
   return { number, tap, tasks };
 }
 
+/** Gives sluice0 the addresses of another configuration; a fault is logged, as the router itself goes on. */
+export function readdressHostPort(config: Config, log: (level: 'warn', message: string) => void): void {
+  try {
+    for (const family of ['-4', '-6']) runIp('', [family, 'address', 'flush', 'dev', HOST_DEVICE, 'scope', 'global']);
+    wireKernel(config, linkState(HOST_DEVICE).mtu);
+  } catch (error) {
+    log('warn', `${(error as Error).message}; programs on this host cannot use the router's addresses`);
+  }
+}
+
 /** Tells the path of it: from here on, what is for the host goes there. */
 export function announceHostPort(tables: Tables, port: HostPort, mtu: number): void {
   const w = tables.interfaces.words;

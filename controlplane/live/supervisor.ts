@@ -12,6 +12,8 @@
  */
 import { randomInt } from 'node:crypto';
 import { Piscina } from 'piscina';
+import { Aging } from '../../conntrack/aging.ts';
+import { CT_HELPER, CT_WORDS } from '../../conntrack/record.ts';
 import { MAX_WORKERS } from '../../conntrack/table.ts';
 import { NO_BUFFER } from '../../dataplane/drop.ts';
 import { Frames, META_LEN, META_OFF, META_WORDS } from '../../dataplane/frames.ts';
@@ -42,9 +44,10 @@ import {
 } from '../../dataplane/rings.ts';
 import { C_DROPS, CLOCK, createTables, DEFAULT_SIZES, STOP, Tables } from '../../dataplane/tables.ts';
 import { monotonic, type WorkerTask } from '../../dataplane/worker.ts';
+import { type Applied, applyConfig } from '../apply/index.ts';
 import { natSizes } from '../compile-nat.ts';
 import type { Config } from '../config/index.ts';
-import { Control } from '../control.ts';
+import { Control, type Mark } from '../control.ts';
 import { engineOptions } from '../offload.ts';
 import type { Event } from '../protocol.ts';
 import { checkKinds, closeDevice, type Device, openDevices } from './devices.ts';
@@ -55,6 +58,7 @@ import {
   type HostPort,
   isPrivate,
   openHostPort,
+  readdressHostPort,
   withdrawHostPort,
 } from './hostport.ts';
 import { type DeviceState, lookByName, TapLink } from './links.ts';
@@ -116,7 +120,6 @@ interface WorkerEnd {
 }
 
 export class Supervisor {
-  readonly config: Config;
   readonly workers: number;
   /** The main thread's view of the tables. */
   readonly tables: Tables;
@@ -141,7 +144,8 @@ export class Supervisor {
   private stopping = false;
   private settle: () => void = () => {};
   private neighbourEpoch = 0;
-  private mark: { circles: number[]; routes: number; nexthops: number } | null = null;
+  private mark: { circles: number[]; mark: Mark } | null = null;
+  private applying: Promise<unknown> = Promise.resolve();
   private failures = 0;
 
   /** Opens everything and starts. Errors: IoError, LiveError; then nothing is left open. */
@@ -184,7 +188,6 @@ export class Supervisor {
     hostPort: HostPort | null,
     options: SupervisorOptions,
   ) {
-    this.config = config;
     this.workers = workers;
     this.devices = devices;
     this.hostPort = hostPort;
@@ -205,6 +208,7 @@ export class Supervisor {
     };
     const buffers = createTables(sizes, seed);
     this.tables = new Tables(buffers, workers);
+    this.adoptDeletions();
     const live = createLive();
     this.live = new Int32Array(live);
     this.startedAt = this.clock();
@@ -254,6 +258,23 @@ export class Supervisor {
       atomics: 'disabled',
       maxQueue: workers,
     });
+  }
+
+  /**
+   * What this thread deletes (an address that went, a new NAT rule) goes back to the worker that filed it, with all that
+   * an ALG had kept for it.
+   */
+  private adoptDeletions(): void {
+    const { conntrack, expectations, extensions, buffers } = this.tables;
+    new Aging(conntrack, buffers.wheels, this.workers, this.tables.now());
+    const handBack = conntrack.onDelete;
+    conntrack.onDelete = (index) => {
+      if (conntrack.words[index * CT_WORDS + CT_HELPER] !== 0) {
+        expectations.removeOf(index, -1);
+        extensions.release(index);
+      }
+      handBack(index);
+    };
   }
 
   private begin(): void {
@@ -314,6 +335,51 @@ export class Supervisor {
 
   private wakeAll(): void {
     for (const end of this.ends) wake(end.task.waker);
+  }
+
+  /** The configuration in force. */
+  get config(): Config {
+    return this.control.config;
+  }
+
+  /**
+   * Puts another configuration in force, while traffic runs; resolves when it is. When `refused` is not empty nothing has
+   * changed. One at a time: each waits until no worker reads what the one before has replaced.
+   */
+  apply(next: Config): Promise<Applied> {
+    const applied = this.applying.then(async () => {
+      await this.settled();
+      this.moveClock();
+      const done = applyConfig(this.control, next);
+      if (done.refused.length > 0) return done;
+      if (this.hostPort !== null && done.lines.some((line) => /^. ports\.[^.]+\.addresses/.test(line)))
+        readdressHostPort(next, this.log);
+      this.step({ kind: 'tick' });
+      await this.settled();
+      return done;
+    });
+    this.applying = applied.catch(() => {});
+    return applied;
+  }
+
+  /** Resolves when every worker has begun a new circle or sleeps: nobody holds what was found before. */
+  private async settled(): Promise<void> {
+    const mark = this.control.mark();
+    const circles = this.circles();
+    this.wakeAll();
+    while (!this.stopping && !this.passed(circles)) await pause(1);
+    this.control.reclaim(mark);
+  }
+
+  private circles(): number[] {
+    return this.ends.map((_, worker) => Atomics.load(this.live, workerAt(worker) + LW_CIRCLES));
+  }
+
+  private passed(circles: number[]): boolean {
+    return circles.every((before, worker) => {
+      const at = workerAt(worker);
+      return this.live[at + LW_STATE] !== WORKER_RUNNING || this.live[at + LW_CIRCLES] !== before;
+    });
   }
 
   // --- control plane ---------------------------------------------------------------------------------------------------
@@ -492,24 +558,14 @@ export class Supervisor {
 
   // --- now and then ----------------------------------------------------------------------------------------------------
 
-  /**
-   * Frees routes and next hops that were taken out before the last look, once every worker has begun a new circle since
-   * or slept: nobody can hold what was found before.
-   */
+  /** Frees what was taken out of the tables before the last look, once no worker can hold it. */
   private reclaim(): void {
-    const passed = (worker: number, circles: number): boolean => {
-      const at = workerAt(worker);
-      return this.live[at + LW_STATE] !== WORKER_RUNNING || this.live[at + LW_CIRCLES] !== circles;
-    };
     this.control.blockLog.drain();
-    const { routes, nexthops } = this.control;
     if (this.mark !== null) {
-      if (!this.mark.circles.every((circles, worker) => passed(worker, circles))) return;
-      routes.reclaim(this.mark.routes);
-      nexthops.reclaim(this.mark.nexthops);
+      if (!this.passed(this.mark.circles)) return;
+      this.control.reclaim(this.mark.mark);
     }
-    const circles = this.ends.map((_, worker) => Atomics.load(this.live, workerAt(worker) + LW_CIRCLES));
-    this.mark = { circles, routes: routes.mark(), nexthops: nexthops.mark() };
+    this.mark = { circles: this.circles(), mark: this.control.mark() };
   }
 
   // --- the end ---------------------------------------------------------------------------------------------------------

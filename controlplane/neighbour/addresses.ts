@@ -67,6 +67,18 @@ export class Addresses {
     return true;
   }
 
+  /** Puts the addresses of a port in this order (the first is the source that is chosen); others stay behind them. */
+  arrange(port: number, order: readonly { family: Family; words: Words }[]): void {
+    const list = this.byPort.get(port);
+    if (list === undefined) return;
+    const place = (entry: OwnAddress) => {
+      const at = order.findIndex(({ family, words }) => entry === this.find(port, family, words));
+      return at < 0 ? order.length : at;
+    };
+    list.sort((a, b) => place(a) - place(b));
+    this.version++;
+  }
+
   /** Changes the state of an address of this book. */
   setState(entry: OwnAddress, state: AddressState): void {
     entry.state = state;

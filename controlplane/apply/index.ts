@@ -1,0 +1,149 @@
+/**
+ * Apply: gives a running router another configuration, without losing a session that the new one would let go on.
+ *
+ * What can change while it runs: addresses, zones and filters of ports, routes, static neighbours, rules, zones, NAT, ALGs
+ * and timeouts. What sizes a table or belongs to a device (ports and their kinds, MTU, MAC, VLANs, `conntrack.max`,
+ * `offload`, `workers`) needs a restart; such a change is refused as a whole, before anything is touched.
+ *
+ * What goes: connections that used an address that is no longer there, and those that the new NAT rules would translate
+ * otherwise (row N9). Established connections pass whatever the new rules say, as in netfilter. Addresses and routes that
+ * protocols have learned are not the configuration's, and stay.
+ */
+
+import { IF_ADDRESS4, IF_GLOBAL6, IF_PREFIX4, IF_WORDS } from '../../dataplane/interfaces.ts';
+import { formatAddress, networkWords } from '../../dataplane/wire/address.ts';
+import { natSizes } from '../compile-nat.ts';
+import type { Config, NeighborConfig, PortConfig, PrefixValue } from '../config/index.ts';
+import type { Control } from '../control.ts';
+import { diffLines, type Line } from './lines.ts';
+
+export interface Change {
+  /** `+ routes: …` and `- routes: …` lines, as a person compares them. */
+  lines: string[];
+  /** Why it cannot be done while the router runs: `path: expected …, got …`; empty when it can. */
+  refused: string[];
+}
+
+export interface Applied extends Change {
+  /** Connections that ended because of it. */
+  ended: number;
+}
+
+/** Sections, or single keys of a port, that a running router can change. */
+const LIVE_SECTIONS = ['routes', 'neighbors', 'zones', 'rules', 'nat', 'alg', 'logLevel'];
+const LIVE_KEYS = ['conntrack.timeouts', 'conntrack.tcpLiberal'];
+const LIVE_PORT_KEYS = ['zone', 'addresses', 'mssClamp', 'ethertypes', 'sources', 'conntrackZone'];
+/** `nat.log` is a file that is open. */
+const FIXED_KEYS = ['nat.log'];
+
+/** Compares, and says what stands in the way. Touches nothing. */
+export function compareConfig(control: Control, next: Config): Change {
+  const old = control.config;
+  const { removed, added } = diffLines(old, next);
+  const lines = [...removed.map(({ text }) => `- ${text}`), ...added.map(({ text }) => `+ ${text}`)];
+  const refused = new Set<string>();
+  const names = (config: Config) => config.ports.map((port) => port.name).join(', ');
+  if (names(old) !== names(next))
+    refused.add(`ports: expected the ports that run (${names(old)}), got ${names(next)}; restart the router`);
+  else for (const line of [...removed, ...added]) if (!isLive(line)) refused.add(refusal(line.path, removed, added));
+  const sizes = natSizes(next);
+  const have = control.tables.buffers.sizes;
+  for (const key of ['natMappings', 'natPools', 'natSubscribers'] as const)
+    if (sizes[key] > have[key])
+      refused.add(
+        `nat: expected at most ${have[key]} ${KINDS[key]} as this router has started with, got ${sizes[key]}; restart the router`,
+      );
+  return { lines, refused: [...refused] };
+}
+
+const KINDS = {
+  natMappings: 'mappings',
+  natPools: 'pools of ports',
+  natSubscribers: 'subscribers',
+};
+
+function isLive({ path }: Line): boolean {
+  if (FIXED_KEYS.includes(path)) return false;
+  const [section, , key] = path.split('.');
+  if (section === 'ports') return LIVE_PORT_KEYS.includes(key);
+  return LIVE_SECTIONS.includes(section) || LIVE_KEYS.some((live) => path === live || path.startsWith(`${live}.`));
+}
+
+function refusal(path: string, removed: Line[], added: Line[]): string {
+  const value = (lines: Line[]) =>
+    lines
+      .filter((line) => line.path === path)
+      .map((line) => line.text.slice(path.length + 2))
+      .join(', ') || 'nothing';
+  return `${path}: expected ${value(removed)} as long as the router runs, got ${value(added)}; restart the router`;
+}
+
+/**
+ * Puts a configuration in force. When something is refused nothing has changed. The caller steps the control plane
+ * afterwards (a `tick`), so that neighbour discovery and the like see what is new.
+ */
+export function applyConfig(control: Control, next: Config): Applied {
+  const change = compareConfig(control, next);
+  if (change.refused.length > 0 || change.lines.length === 0) return { ...change, ended: 0 };
+  const old = control.config;
+  const before = control.tables.conntrack.count;
+  const routes = control.ownRoutes();
+  control.config = next;
+  const neighbours = difference(old.neighbors, next.neighbors, neighbourKey);
+  for (const { port, ip } of neighbours.gone)
+    if (!next.neighbors.some((kept) => kept.port === port && kept.ip.text === ip.text))
+      control.forgetNeighbour(port, ip.family, ip.words);
+  for (const port of next.ports) changePort(control, old.ports[port.number], port);
+  control.moveRoutes(routes);
+  for (const { port, ip, mac } of neighbours.come) control.setNeighbour(port, ip.family, ip.words, mac.lo, mac.hi);
+
+  control.loadFilter(next);
+  control.loadHelpers(next);
+  control.loadTimeouts(next);
+  if (change.lines.some((line) => /^. (?:nat|zones|ports\.[^.]+\.(?:zone|addresses))\b/.test(line))) {
+    for (const { port, prefix } of poolsOf(old))
+      if (!poolsOf(next).some((kept) => kept.port === port && prefixKey(kept.prefix) === prefixKey(prefix)))
+        control.removePool(port, prefix);
+    control.loadNat(next);
+  }
+  return { ...change, ended: Math.max(0, before - control.tables.conntrack.count) };
+}
+
+function changePort(control: Control, old: PortConfig, next: PortConfig): void {
+  control.setPort(next);
+  const addresses = difference(old.addresses, next.addresses, (prefix) => prefix.text);
+  for (const { family, words, prefixLength } of addresses.gone)
+    control.removeAddress(next.number, family, words, prefixLength);
+  for (const { family, words, prefixLength } of addresses.come)
+    control.addAddress(next.number, family, words, prefixLength);
+  const six = (port: PortConfig) => port.addresses.some(({ family }) => family === 6);
+  if (six(next) && !six(old)) control.addLinkLocal(next);
+  if (six(old) && !six(next)) control.removeLinkLocal(next.number);
+  control.addresses.arrange(next.number, next.addresses);
+  // The first address of the configuration speaks for the port; without one, the first that a protocol has learned.
+  const w = control.tables.interfaces.words;
+  const r = next.number * IF_WORDS;
+  const own: readonly Own[] = [...next.addresses, ...control.addresses.ofPort(next.number)];
+  const four = own.find(({ family }) => family === 4);
+  w[r + IF_ADDRESS4] = four?.words[0] ?? 0;
+  w[r + IF_PREFIX4] = four?.prefixLength ?? 0;
+  const global = own.find(({ family, words }) => family === 6 && (words[0] & 0xc0ff) !== 0x80fe);
+  w.set(global?.words ?? [0, 0, 0, 0], r + IF_GLOBAL6);
+}
+
+type Own = Pick<PrefixValue, 'family' | 'words' | 'prefixLength'>;
+
+function poolsOf(config: Config): { port: number; prefix: PrefixValue }[] {
+  return config.nat.masquerade.flatMap(({ out, pool }) =>
+    out.ports.length === 0 ? [] : pool.map((prefix) => ({ port: out.ports[0], prefix })),
+  );
+}
+
+function difference<T>(old: T[], next: T[], key: (item: T) => string): { gone: T[]; come: T[] } {
+  const [before, after] = [new Set(old.map(key)), new Set(next.map(key))];
+  return { gone: old.filter((item) => !after.has(key(item))), come: next.filter((item) => !before.has(key(item))) };
+}
+
+const prefixKey = ({ family, words, prefixLength }: PrefixValue): string =>
+  `${formatAddress(family, ...networkWords(family, words, prefixLength))}/${prefixLength}`;
+const neighbourKey = ({ port, ip, mac }: NeighborConfig): string => [port, ip.text, mac.text].join(' ');

@@ -1,0 +1,76 @@
+/**
+ * Own routes: what the routing table holds because of the router's addresses and its configuration.
+ *
+ * Of an address: itself (local), its subnet (connected), and of IPv4 the subnet's broadcast addresses. Then the routes as
+ * written, each in place of what an address made of its prefix; then the addresses that NAT lends out, where nothing else
+ * is. Learned routes are not here (learned-routes.ts).
+ */
+import {
+  type NextHopSpec,
+  NH_BLACKHOLE,
+  NH_BROADCAST,
+  NH_CONNECTED,
+  NH_LOCAL,
+  NH_PROHIBIT,
+  NH_UNREACHABLE,
+  NH_VIA,
+} from '../dataplane/nexthops.ts';
+import { type Family, maskWords, networkWords, type Words } from '../dataplane/wire/address.ts';
+import { isLinkLocal } from '../dataplane/wire/ipv6.ts';
+import type { Config, RouteConfig } from './config/index.ts';
+
+export interface OwnRoute {
+  family: Family;
+  /** Raw, host bits zero. */
+  words: Words;
+  prefixLength: number;
+  spec: NextHopSpec;
+}
+
+/** An address that a port has; host bits kept. */
+export interface PortAddress {
+  port: number;
+  family: Family;
+  words: Words;
+  prefixLength: number;
+}
+
+const REFUSING = { blackhole: NH_BLACKHOLE, unreachable: NH_UNREACHABLE, prohibit: NH_PROHIBIT } as const;
+
+/** What a route of the configuration says; null for one whose next hop is on no known link (a warning says so). */
+export function specOf(route: RouteConfig): NextHopSpec | null {
+  const { type, via, port, mtu, metric } = route;
+  if (type !== 'unicast') return { kind: REFUSING[type] };
+  if (port < 0) return null;
+  return via === null
+    ? { kind: NH_CONNECTED, port, mtu, metric }
+    : { kind: NH_VIA, port, family: via.family, gateway: via.words, mtu, metric };
+}
+
+/** One route for each prefix. `addresses`: those of the configuration in its order, then others. */
+export function ownRoutes(config: Config, addresses: Iterable<PortAddress>): Map<string, OwnRoute> {
+  const routes = new Map<string, OwnRoute>();
+  const add = (family: Family, words: Words, prefixLength: number, spec: NextHopSpec, unless = false): void => {
+    const network = networkWords(family, words, prefixLength);
+    const key = [family, ...network, prefixLength].join();
+    if (!unless || !routes.has(key)) routes.set(key, { family, words: network, prefixLength, spec });
+  };
+  for (const { port, family, words, prefixLength } of addresses) {
+    const full = family === 4 ? 32 : 128;
+    if (family === 6 && isLinkLocal(words[0])) continue;
+    if (prefixLength < full) add(family, words, prefixLength, { kind: NH_CONNECTED, port });
+    add(family, words, full, { kind: NH_LOCAL, port });
+    if (family === 6 || prefixLength >= 31) continue;
+    const mask = maskWords(4, prefixLength)[0];
+    for (const broadcast of [words[0] | ~mask, words[0] & mask])
+      add(4, [broadcast, 0, 0, 0], 32, { kind: NH_BROADCAST, port }, true);
+  }
+  for (const route of config.routes) {
+    const spec = specOf(route);
+    if (spec !== null) add(route.to.family, route.to.words, route.to.prefixLength, spec);
+  }
+  for (const { out, pool } of config.nat.masquerade)
+    for (const { family, words, prefixLength } of out.ports.length === 0 ? [] : pool)
+      add(family, words, prefixLength, { kind: NH_LOCAL, port: out.ports[0] }, true);
+  return routes;
+}
