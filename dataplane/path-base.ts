@@ -121,8 +121,23 @@ export abstract class PathBase {
     if (options.offload && tables.flows !== null) {
       const fast = new FastPath(tables, frames, options.offload);
       this.fast = fast;
-      this.tracker.offloaded = (index, p) => fast.reenter(index, p, this.now);
+      this.hookEngine();
     }
+  }
+
+  /** Conntrack tells the engine of packets that come to the slow path although it carries their connection. */
+  protected hookEngine(): void {
+    const fast = this.fast;
+    if (fast !== null) this.tracker.offloaded = (index, p) => fast.reenter(index, p, this.now);
+  }
+
+  /** Goes on where another path over the same tables, frames and ports has stopped (dataplane/observe.ts), between turns. */
+  takeOver(other: PathBase): void {
+    this.now = other.now;
+    this.epoch = other.epoch;
+    this.neighbourEpoch = other.neighbourEpoch;
+    this.heldLooked = other.heldLooked;
+    this.hookEngine();
   }
 
   /** Conntrack asks the ALGs about new connections and sequence offsets, and tells them what has ended. */
