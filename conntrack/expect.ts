@@ -58,7 +58,9 @@ const CREATED = 2;
 const DELETED = 3;
 const REFUSED = 4;
 const HEADS = 16;
+export const EXP_HEADS = HEADS;
 const BUCKETS = 256;
+export const EXP_BUCKETS = BUCKETS;
 const FIRST = HEADS + BUCKETS;
 
 /** An expectation to be; the caller owns and reuses it. */

@@ -49,16 +49,16 @@ import {
 } from './record.ts';
 
 export const MAX_WORKERS = 32;
-const COUNT = 0;
-const BUMP = 1;
-const FREE = 2;
+export const COUNT = 0;
+export const BUMP = 1;
+export const FREE = 2;
 const FREE_LOCK = 3;
 const EPOCH = 4;
 const FULL = 5;
 const EARLY_DROP = 6;
 const INSERTS = 7;
 const DELETES = 8;
-const SEED = 9;
+export const SEED = 9;
 const MAX = 10;
 const WANTED = 11;
 const LEAD = 12;

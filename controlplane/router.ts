@@ -15,6 +15,8 @@ import { type Applied, applyConfig } from './apply/index.ts';
 import { natSizes } from './compile-nat.ts';
 import { type Config, normalizeConfig, parseConfig } from './config/index.ts';
 import { Control } from './control.ts';
+import { type Explanation, explainFlow, explainFrames } from './explain/explain.ts';
+import { parseFlow } from './explain/flow.ts';
 import { engineOptions, type Mismatch, OffloadApi } from './offload.ts';
 import type { Event } from './protocol.ts';
 import { type Counters, readCounters } from './show/counters.ts';
@@ -276,6 +278,20 @@ export class Router {
           return conntrackJson(t.words, t.words6, t.doubles, index, this.now);
         }),
     };
+  }
+
+  /**
+   * What the router would do with a frame received on a port, stage by stage, and why; nothing changes and nothing is sent
+   * (docs/explain.md).
+   * @throws RangeError for an unknown port
+   */
+  explain(port: string, frame: Uint8Array): Explanation {
+    return explainFrames(this, port, [frame]).packets[0];
+  }
+
+  /** The same for the packet that opens a flow, or its next one: `tcp 192.168.1.10:4000 > 198.51.100.7:443`. */
+  explainFlow(flow: string, port?: string): Explanation {
+    return explainFlow(this, parseFlow(flow), port).packets[0];
   }
 
   /** Counters: received = forwarded + delivered + consumed + dropped + held; drops by reason; ports. */

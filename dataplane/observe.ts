@@ -4,13 +4,13 @@
  * An observed path is the path itself: every stage is Path's own, called through `super`, and the observer is told what
  * came in, what each stage did, what was dropped and what was sent. Nobody who looks on can change a verdict or a frame.
  * While nobody does, none of this exists for the packets: a worker swaps its Path for an observed one between two turns
- * (`over`) and back (`Path.takeOver`), so the unobserved path has no branch for it.
+ * (`observe`) and back (`Path.takeOver`), so the unobserved path has no branch for it.
  *
  *   WatchedPath   frames in, frames out, drops: what a capture needs
  *   ObservedPath  each stage besides: what a trace and `explain` need
  */
 import * as D from './drop.ts';
-import { CONSUMED, DELIVERED, FORWARDED } from './drop.ts';
+import { FORWARDED } from './drop.ts';
 import type { FastPath } from './fastpath.ts';
 import { META_LEN, META_PORT, META_WORDS } from './frames.ts';
 import { Path } from './path.ts';
@@ -51,13 +51,10 @@ export class WatchedPath extends Path {
   /** Slot whose arrival was told already: the engine has looked at it first. */
   protected told = -1;
 
-  /** The same path, observed from now on. `path` must rest until it takes over again. */
-  static over<P extends WatchedPath>(this: { prototype: P }, path: Path, observer: Observer): P {
-    const observed = Object.assign(Object.create(this.prototype) as P, path);
-    observed.observer = observer;
-    observed.told = -1;
-    observed.hookEngine();
-    return observed;
+  attach(observer: Observer): void {
+    this.observer = observer;
+    this.told = -1;
+    this.hookEngine();
   }
 
   /** As Path's, frame by frame: what an entry rewrites must be told before and behind. */
@@ -134,7 +131,8 @@ export class WatchedPath extends Path {
   }
 
   protected override finish(p: Packet, verdict: number): void {
-    this.observer.ended(p, verdict);
+    // A segment that an ALG has cut is a piece of a packet whose walk goes on.
+    if (p !== this.segmentPacket) this.observer.ended(p, verdict);
     super.finish(p, verdict);
   }
 }
@@ -250,11 +248,12 @@ export class ObservedPath extends WatchedPath {
   }
 }
 
-/** What a verdict is called where it is shown. */
-export function verdictName(verdict: number): string {
-  if (verdict >= D.DROP) return `drop ${D.reasonName(verdict - D.DROP)}`;
-  if (verdict === D.GO_ON) return 'go on';
-  if (verdict === FORWARDED) return 'forwarded';
-  if (verdict === DELIVERED) return 'delivered to the router';
-  return verdict === CONSUMED ? 'went on as other frames' : 'held';
+/**
+ * The path `path`, observed from now on: the same tables, frames and ports. `path` must rest until it takes over again
+ * (Path.takeOver).
+ */
+export function observe<P extends WatchedPath>(kind: { prototype: P }, path: Path, observer: Observer): P {
+  const observed = Object.assign(Object.create(kind.prototype) as P, path);
+  observed.attach(observer);
+  return observed;
 }
