@@ -26,6 +26,10 @@ export const HOLD_FAMILY = 7;
 export const HOLD_PORT = 20;
 export const HOLD_N0 = 21;
 const WORDS = HOLD_WORDS;
+/** Milliseconds in which the control plane takes up a question, so that its entry is in the table. */
+const UNDER_WAY = 100;
+/** Milliseconds after which a packet without an entry for its next hop waits in vain. */
+export const FORGOTTEN = 250;
 const BUCKETS = 256;
 const NONE = -1;
 
@@ -75,9 +79,14 @@ export class Hold {
     return NONE;
   }
 
-  /** True when a packet waits for this packet's next hop: somebody has asked for it. */
-  waitsFor(p: Packet): boolean {
-    return this.count !== 0 && this.firstFor(p) !== NONE;
+  /**
+   * True when the question about this packet's next hop is under way: a packet waits for it, and not for long. One that
+   * has waited longer has been asked for in vain, or its entry had to give way to others: that is a question of its own.
+   */
+  isAsked(p: Packet, now: number): boolean {
+    if (this.count === 0) return false;
+    const first = this.firstFor(p);
+    return first !== NONE && ((now - this.since(first)) | 0) < UNDER_WAY;
   }
 
   /** True when one more unknown next hop of this port may be asked for; `take` counts the question. */

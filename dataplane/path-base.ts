@@ -33,8 +33,6 @@ export const ETHERTYPE_VLAN = 0x8100;
 export const ETHERTYPE_IPV6 = 0x86dd;
 /** Frames taken from one port per turn. */
 export const BURST = 256;
-/** Longest time that a packet waits for a neighbour, ms: three solicitations and a second's grace. */
-export const HOLD_TIME = 4000;
 /** Datagrams whose reassembly is given up in one turn of housekeeping. */
 export const EXPIRE_BURST = 64;
 /** Frames queued for one port before they are sent. */

@@ -6,13 +6,12 @@ import { CT_ESTABLISHED, CT_STATUS, CT_WORDS, CT6_WORDS, IPS_DST_NAT, IPS_SRC_NA
 import * as D from './drop.ts';
 import { FORWARDED, GO_ON, HELD } from './drop.ts';
 import { FRAME_NEEDS_CSUM, META_FLAGS, META_LEN, META_OFF, META_WORDS, SMALL_ROOM } from './frames.ts';
-import { CAPACITY, HOLD_FAMILY, HOLD_N0, HOLD_PORT, HOLD_WORDS } from './hold.ts';
+import { CAPACITY, FORGOTTEN, HOLD_FAMILY, HOLD_N0, HOLD_PORT, HOLD_WORDS } from './hold.ts';
 import * as IF from './interfaces.ts';
 import { clampMss, MSS_OFF, mssOf } from './mss.ts';
 import * as NEIGH from './neighbours.ts';
 import { NUD_FAILED, NUD_STALE, NUD_VALID } from './neighbours.ts';
 import { TCP } from './parse.ts';
-import { HOLD_TIME } from './path-base.ts';
 import { PathRoute } from './path-route.ts';
 import { completeChecksum, segment } from './ports/segment.ts';
 import { REASSEMBLED } from './reassembly.ts';
@@ -45,20 +44,17 @@ export abstract class PathEgress extends PathRoute {
         words[at + NEIGH.NEIGH_USED] = this.now;
         return GO_ON;
       }
-      if (state === NUD_FAILED) {
-        this.punt.resolve(p.outPort, p.family, p.n0, p.n1, p.n2, p.n3);
-        return this.neighbourFailed(p);
-      }
+      if (state === NUD_FAILED) return this.neighbourFailed(p);
     }
-    if (n < 0 && !this.hold.waitsFor(p) && !this.hold.mayAsk(p.outPort, this.now, true))
-      return this.drop(p, D.NEIGH_RATE);
+    const isNew = n < 0 && !this.hold.isAsked(p, this.now);
+    if (isNew && !this.hold.mayAsk(p.outPort, this.now, true)) return this.drop(p, D.NEIGH_RATE);
     const evicted = this.hold.keep(p, this.now);
     if (evicted >= 0) {
       this.counters[T.C_DROPS + D.NEIGH_QUEUEFULL]++;
       this.counters[T.C_HELD]--;
       this.frames.free(evicted);
     }
-    this.punt.resolve(p.outPort, p.family, p.n0, p.n1, p.n2, p.n3);
+    if (isNew) this.punt.resolve(p.outPort, p.family, p.n0, p.n1, p.n2, p.n3);
     return HELD;
   }
 
@@ -75,7 +71,7 @@ export abstract class PathEgress extends PathRoute {
       p.stage = D.STAGE_NEIGHBOUR;
       return this.neighbourFailed(p);
     }
-    if (this.hold.mayAsk(p.outPort, this.now, false) || this.hold.waitsFor(p)) return GO_ON;
+    if (this.hold.mayAsk(p.outPort, this.now, false) || this.hold.isAsked(p, this.now)) return GO_ON;
     p.stage = D.STAGE_NEIGHBOUR;
     return this.drop(p, D.NEIGH_RATE);
   }
@@ -110,8 +106,9 @@ export abstract class PathEgress extends PathRoute {
         held[at + HOLD_N0 + 2],
         held[at + HOLD_N0 + 3],
       );
-      // No entry: nobody has asked yet, or the table is full; then the packet waits no longer than an answer could take.
-      const late = ((this.now - hold.since(n)) | 0) >= HOLD_TIME;
+      // No entry: the question has not been taken up yet, or the entry had to give way to others (a flood): nobody will
+      // answer this packet.
+      const late = ((this.now - hold.since(n)) | 0) >= FORGOTTEN;
       const state = record >= 0 ? words[neighbours.at(record)] : late ? NUD_FAILED : 0;
       if ((state & (NUD_VALID | NUD_FAILED)) === 0) continue;
       hold.restore(n, p, this.frames.i32);

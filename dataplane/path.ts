@@ -49,6 +49,7 @@ import { DROP, GO_ON, HELD } from './drop.ts';
 import type { FastPath } from './fastpath.ts';
 import { ACCEPT, REJECT } from './filter.ts';
 import { META_CSUM, META_FLAGS, META_GSO, META_LEN, META_OFF, META_PORT, META_WORDS } from './frames.ts';
+import { FORGOTTEN } from './hold.ts';
 import * as IF from './interfaces.ts';
 import { ALG_PASS, ALG_SEGMENT } from './mangle.ts';
 import * as NH from './nexthops.ts';
@@ -60,7 +61,6 @@ import {
   ETHERTYPE_IPV6,
   ETHERTYPE_VLAN,
   EXPIRE_BURST,
-  HOLD_TIME,
   isGroup,
   isLinkLocal6,
   isNeighbourDiscovery,
@@ -162,7 +162,7 @@ export class Path extends PathLocal {
     this.now = this.tables.now();
     if (
       this.hold.count > 0 &&
-      (this.neighbourEpoch !== this.tables.neighbours.epoch() || ((this.now - this.heldLooked) | 0) >= HOLD_TIME)
+      (this.neighbourEpoch !== this.tables.neighbours.epoch() || ((this.now - this.heldLooked) | 0) >= FORGOTTEN)
     )
       this.retryHeld();
     if (this.fragments.count > 0) this.expireFragments();

@@ -57,7 +57,8 @@ describe('hold', () => {
     expect(hold.keep(packet(9998, 999_999), 0)).toBe(0);
     expect(hold.count).toBe(CAPACITY);
     expect(order(hold).slice(-2)).toEqual([9999, 9998]);
-    expect([hold.waitsFor(packet(0, 999_999)), hold.waitsFor(packet(0, 777))]).toEqual([true, false]);
+    expect([hold.isAsked(packet(0, 999_999), 99), hold.isAsked(packet(0, 777), 99)]).toEqual([true, false]);
+    expect(hold.isAsked(packet(0, 999_999), 100)).toBe(false);
   });
 
   it('ten thousand arrivals and departures: the same as a plain list', () => {
