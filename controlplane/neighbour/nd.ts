@@ -7,6 +7,9 @@
  * link by address is remembered. Link-layer addresses of hosts and routers around are also learned from router
  * solicitations and advertisements (§6.2.6, §6.3.4); redirects are not for routers (§8.2).
  *
+ * Events: `nd.ready` { port, address, prefixLength } when an address has passed, `nd.duplicate` { port, address, mac,
+ * disables } when it has not; `disables`: it was made of the port's MAC, and the port leaves IPv6 (controlplane/control.ts).
+ *
  * Not here: router advertisements of our own, MLD reports for the solicited-node groups, SEND, the enhanced detection
  * of loops (RFC 7527: a frame from our own MAC is ignored instead).
  */
@@ -28,6 +31,7 @@ import * as icmpv6 from '../../dataplane/wire/icmpv6.ts';
 import * as ipv6 from '../../dataplane/wire/ipv6.ts';
 import * as nd from '../../dataplane/wire/nd.ts';
 import type { Action, Event, Protocol } from '../protocol.ts';
+import { eui64 } from '../ra/identifiers.ts';
 import { type Addresses, isUsable, type OwnAddress } from './addresses.ts';
 import { isOwnMac, newFrame } from './link.ts';
 import { NeighbourCache, type NudOptions } from './nud.ts';
@@ -249,6 +253,17 @@ export class Nd implements Protocol {
     this.detections.delete(own);
     this.addresses.setState(own, 'duplicate');
     out.push({ kind: 'log', level: 'warn', message: `${describe(own, frame)}; it stays unused until that is mended` });
+    const address = formatIpv6(...own.words);
+    const mac = formatMac(ethernet.srcLo(frame, 0), ethernet.srcHi(frame, 0));
+    // RFC 4862 §5.4.5: a link-local address made of the MAC means that the MAC itself is there twice: no IP on this link.
+    const disables = ipv6.isLinkLocal(own.words[0]) && this.isFromMac(own);
+    out.push({ kind: 'event', name: 'nd.duplicate', data: { port: own.port, address, mac, disables } });
+  }
+
+  private isFromMac(own: OwnAddress): boolean {
+    const at = this.interfaces.at(own.port);
+    const [lo, hi] = eui64(this.interfaces.words[at + IF_MAC_LO], this.interfaces.words[at + IF_MAC_HI]);
+    return own.words[2] === lo && own.words[3] === hi;
   }
 
   /** Somebody speaks as us; detection is over, so all that is left is to say so. */
@@ -284,6 +299,8 @@ export class Nd implements Protocol {
       } else {
         this.detections.delete(own);
         this.addresses.setState(own, 'preferred');
+        const data = { port: own.port, address: formatIpv6(...own.words), prefixLength: own.prefixLength };
+        out.push({ kind: 'event', name: 'nd.ready', data });
       }
     }
     this.seen = this.addresses.version;
