@@ -10,7 +10,15 @@ import { fillTimeouts } from '../conntrack/timeouts.ts';
 import { FilterWriter } from '../dataplane/filter.ts';
 import * as IF from '../dataplane/interfaces.ts';
 import { ALG_BOUNCE, ALG_ENABLED, ALG_LOOSE, ALG_OPTIONS } from '../dataplane/mangle.ts';
-import { type NextHopSpec, NextHopWriter, NH_BROADCAST, NH_CONNECTED, NH_LOCAL } from '../dataplane/nexthops.ts';
+import {
+  MAX_MEMBERS,
+  type NextHopSpec,
+  NextHopWriter,
+  NH_BROADCAST,
+  NH_CONNECTED,
+  NH_GROUP,
+  NH_LOCAL,
+} from '../dataplane/nexthops.ts';
 import { RouteWriter } from '../dataplane/routes.ts';
 import { EPOCH_FILTER, EPOCH_LINK, EPOCH_NAT, EPOCH_ROUTE, type Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
@@ -27,6 +35,8 @@ import { Arp } from './neighbour/arp.ts';
 import { Nd } from './neighbour/nd.ts';
 import { type OwnRoute, ownRoutes, specOf } from './own-routes.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
+import { type RandomSource, strongRandom } from './random.ts';
+import { createServices, speaksIpv6 } from './services.ts';
 
 /** Numbers of the helpers (conntrack/helpers/index.ts) by their names in the configuration. */
 const HELPER_NUMBERS = { ftp: 1, tftp: 2, irc: 3, rtsp: 4, sip: 5, pptp: 6, h323: 7, dns: 10 } as const;
@@ -54,6 +64,8 @@ export interface ControlOptions {
   log: (level: 'info' | 'warn', message: string) => void;
   /** Milliseconds since 1970 of a time of the router's clock, for logs; absent: by the host's clock. */
   wall?: (clock: number) => number;
+  /** Jitter, identifiers, source ports; absent: the host's generator. */
+  random?: RandomSource;
 }
 
 export class Control {
@@ -72,6 +84,8 @@ export class Control {
   private readonly natState: NatState;
   /** Told by a protocol, and not yet by all heard. */
   private told: Told[] = [];
+  /** Ports whose MAC somebody else has too. */
+  private readonly disabled6 = new Set<number>();
   config: Config;
   /** Labels and places of filter rules and NAT rules by number, for explain and show. */
   ruleLabels: string[] = [];
@@ -95,12 +109,13 @@ export class Control {
     this.natState = new NatState(tables);
     this.learned = new LearnedRoutes({
       has: (family, words, length) => this.routes.get(family, words, length) !== 0,
-      add: (family, words, length, spec) => this.installRoute(family, words, length, spec),
+      add: (family, words, length, specs) => this.installRoute(family, words, length, ...specs),
       remove: (family, words, length) => this.withdrawRoute(family, words, length),
     });
     const wall = options.wall ?? ((clock: number) => Date.now() - ((tables.now() - clock) | 0));
     this.blockLog = new BlockLog(tables.natSubscribers, config.nat.log, wall, (text) => options.log('warn', text));
     this.configure(config);
+    if (!options.quiet) this.protocols.push(...createServices(this, config, options.random ?? strongRandom()));
   }
 
   // --- configuration -----------------------------------------------------------------------------------------------
@@ -110,7 +125,7 @@ export class Control {
     for (const port of config.ports)
       for (const prefix of port.addresses)
         this.addAddress(port.number, prefix.family, prefix.words, prefix.prefixLength);
-    for (const port of config.ports) if (port.addresses.some((prefix) => prefix.family === 6)) this.addLinkLocal(port);
+    for (const port of config.ports) if (speaksIpv6(port)) this.addLinkLocal(port);
     for (const route of config.routes) {
       const spec = specOf(route);
       if (spec !== null) this.addRoute(route.to.family, route.to.words, route.to.prefixLength, spec);
@@ -358,9 +373,18 @@ export class Control {
     return true;
   }
 
-  private installRoute(family: Family, words: ArrayLike<number>, prefixLength: number, spec: NextHopSpec): boolean {
+  /** Several specs make a group, whose members share the load. */
+  private installRoute(
+    family: Family,
+    words: ArrayLike<number>,
+    prefixLength: number,
+    ...specs: readonly NextHopSpec[]
+  ): boolean {
     const before = this.routes.get(family, words, prefixLength);
-    const n = this.nexthops.acquire(spec);
+    const members = specs.slice(0, MAX_MEMBERS).map((spec) => this.nexthops.acquire(spec));
+    // The group holds its members; what was acquired to make it is given back.
+    const n = members.length > 1 ? this.nexthops.acquire({ kind: NH_GROUP, members }) : members[0];
+    if (members.length > 1) for (const member of members) this.nexthops.release(member);
     const refused =
       n === 0 ? 'the table of next hops is full' : this.routes.add(family, words, prefixLength, n)?.message;
     if (refused !== undefined) {
@@ -434,6 +458,7 @@ export class Control {
     Atomics.add(w, r + IF.IF_LINK_GEN, 1);
     this.nexthops.setPort(port, up);
     this.tables.flush(EPOCH_LINK);
+    if (up && this.disabled6.has(port)) this.returnToIpv6(this.config.ports[port]);
     this.handle({ kind: 'link', port, up });
     // VLAN ports share the fate of the port under them.
     for (const child of this.config.ports) if (child.parent === port) this.setLink(child.number, up && child.up);
@@ -487,12 +512,41 @@ export class Control {
           this.learned.perform(action);
           break;
         case 'event':
+          if (action.name === 'nd.duplicate' && action.data.disables === true)
+            this.leaveIpv6(action.data.port as number);
           this.told.push(action);
           break;
         default:
           this.options.log(action.level, action.message);
       }
     }
+  }
+
+  /**
+   * A duplicate address that was made of the MAC: IPv6 ends on this port until its link has been down (RFC 4862 §5.4.5).
+   * Nothing enters, and no address is left that anything could leave by.
+   */
+  private leaveIpv6(port: number): void {
+    const w = this.tables.interfaces.words;
+    const at = port * IF.IF_WORDS + IF.IF_FILTER;
+    Atomics.store(w, at, w[at] & ~IF.ALLOW_IPV6);
+    for (const own of [...this.addresses.ofPort(port)])
+      if (own.family === 6 && own.state !== 'duplicate') this.removeAddress(port, 6, own.words, own.prefixLength);
+    this.disabled6.add(port);
+    const name = this.config.ports[port]?.name ?? port;
+    this.options.log('warn', `ports.${name}: IPv6 is off: the MAC of this port is on its link twice`);
+  }
+
+  /** The link has come back, perhaps another one: IPv6 is tried again. */
+  private returnToIpv6(port: PortConfig): void {
+    this.disabled6.delete(port.number);
+    const w = this.tables.interfaces.words;
+    w[port.number * IF.IF_WORDS + IF.IF_FILTER] = port.ethertypes;
+    for (const own of [...this.addresses.ofPort(port.number)])
+      if (own.family === 6) this.addresses.remove(port.number, 6, own.words);
+    for (const { family, words, prefixLength } of port.addresses)
+      if (family === 6) this.addAddress(port.number, family, words, prefixLength);
+    this.addLinkLocal(port);
   }
 
   private performAddress(action: Extract<Action, { kind: 'address' }>): void {

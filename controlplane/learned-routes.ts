@@ -5,7 +5,9 @@
  * then the latest. A route that the configuration, or an address, has to the same prefix stays in force; the learned
  * ones wait behind it. Only the installed route is in the table, so that taking it away brings back the next.
  *
- * Not here: equal-cost groups, and lifetimes (whoever adds a route takes it away).
+ * Routers that advertise themselves and are equally good share a prefix: they become a group of next hops.
+ *
+ * Not here: lifetimes (whoever adds a route takes it away).
  */
 import { type NextHopSpec, NH_CONNECTED, NH_UNREACHABLE, NH_VIA } from '../dataplane/nexthops.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
@@ -21,14 +23,14 @@ interface Prefix {
   prefixLength: number;
   /** Best last. */
   known: RouteAction[];
-  /** What of `known` is in the table; null: nothing, something else has the prefix. */
-  installed: RouteAction | null;
+  /** What of `known` is in the table; empty: nothing, something else has the prefix. */
+  installed: RouteAction[];
 }
 
 /** The routing table, as far as it is needed here (controlplane/control.ts). */
 export interface Table {
   has(family: Family, words: Words, prefixLength: number): boolean;
-  add(family: Family, words: Words, prefixLength: number, spec: NextHopSpec): boolean;
+  add(family: Family, words: Words, prefixLength: number, specs: readonly NextHopSpec[]): boolean;
   remove(family: Family, words: Words, prefixLength: number): boolean;
 }
 
@@ -46,7 +48,7 @@ export class LearnedRoutes {
     let prefix = this.prefixes.get(key);
     if (prefix === undefined) {
       if (action.op === 'remove') return;
-      prefix = { family, words, prefixLength, known: [], installed: null };
+      prefix = { family, words, prefixLength, known: [], installed: [] };
       this.prefixes.set(key, prefix);
     }
     const { known } = prefix;
@@ -64,30 +66,38 @@ export class LearnedRoutes {
   vacated(family: Family, words: ArrayLike<number>, prefixLength: number): void {
     const prefix = this.prefixes.get([family, ...Array.from(words), prefixLength].join());
     if (prefix === undefined) return;
-    prefix.installed = null;
+    prefix.installed = [];
     this.install(prefix);
   }
 
   /** A route of the configuration or of an address has taken the place of a learned one. */
   displaced(family: Family, words: ArrayLike<number>, prefixLength: number): void {
     const prefix = this.prefixes.get([family, ...Array.from(words), prefixLength].join());
-    if (prefix !== undefined) prefix.installed = null;
+    if (prefix !== undefined) prefix.installed = [];
   }
 
   /** Who told the route that is in the table; undefined: no protocol. */
   sourceOf(family: Family, words: ArrayLike<number>, prefixLength: number): RouteSource | undefined {
-    return this.prefixes.get([family, ...Array.from(words), prefixLength].join())?.installed?.source;
+    return this.prefixes.get([family, ...Array.from(words), prefixLength].join())?.installed[0]?.source;
   }
 
   private install(prefix: Prefix): void {
     const { family, words, prefixLength, installed } = prefix;
-    const best = prefix.known.at(-1) ?? null;
-    if (best === installed) return;
-    if (installed === null && this.table.has(family, words, prefixLength)) return;
-    prefix.installed = null;
-    if (best === null) this.table.remove(family, words, prefixLength);
-    else if (this.table.add(family, words, prefixLength, specOf(best))) prefix.installed = best;
+    const best = bestOf(prefix.known);
+    if (best.length === installed.length && best.every((route, n) => route === installed[n])) return;
+    if (installed.length === 0 && this.table.has(family, words, prefixLength)) return;
+    prefix.installed = [];
+    if (best.length === 0) this.table.remove(family, words, prefixLength);
+    else if (this.table.add(family, words, prefixLength, best.map(specOf))) prefix.installed = best;
   }
+}
+
+/** The routes to use: the latest of the best source; of router advertisements all, as they are equals (RFC 4311). */
+function bestOf(known: readonly RouteAction[]): RouteAction[] {
+  const last = known.at(-1);
+  if (last === undefined) return [];
+  if (last.source !== 'ra' || last.via === undefined) return [last];
+  return known.filter((route) => route.source === 'ra' && route.via !== undefined);
 }
 
 /** True when both say the same: one told twice is one route. */

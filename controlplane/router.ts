@@ -19,6 +19,7 @@ import { type Explanation, explainFlow, explainFrames } from './explain/explain.
 import { parseFlow } from './explain/flow.ts';
 import { engineOptions, type Mismatch, OffloadApi } from './offload.ts';
 import type { Event } from './protocol.ts';
+import { seededRandom } from './random.ts';
 import { type Counters, readCounters } from './show/counters.ts';
 import { expectLines } from './show/expect.ts';
 
@@ -103,7 +104,7 @@ export class Router {
       config,
       { send: (port, frame) => this.send(port, frame), output: (packet, scope) => this.output(packet, scope) },
       // Virtual time begins in 1970, so that a log is the same each time.
-      { quiet: !options.unasked, log: options.log ?? (() => {}), wall: (clock) => clock },
+      { quiet: !options.unasked, log: options.log ?? (() => {}), wall: (clock) => clock, random: seededRandom(seed) },
     );
   }
 

@@ -5,6 +5,7 @@ import { ALLOW_ALL, ALLOW_ARP, ALLOW_IPV4, ALLOW_IPV6 } from '../../dataplane/in
 import { MSS_OFF, MSS_PMTU } from '../../dataplane/mss.ts';
 import { formatMac } from '../../dataplane/wire/address.ts';
 import { DEFAULTS, MAX_CONFIGURED_PORTS } from './defaults.ts';
+import { normalizeAcceptRa, normalizeRa } from './discovery.ts';
 import { isTreeMap, type TreeMap } from './document.ts';
 import { didYouMean } from './errors.ts';
 import type { Reader } from './reader.ts';
@@ -83,6 +84,8 @@ function normalizePort(reader: Reader, name: string, number: number, value: unkn
     const hint = 'IPv6 needs that (RFC 8200); "ethertypes: [ipv4, arp]" keeps it off the port';
     reader.report([...path, 'mtu'], `a number from ${MIN_MTU6} to 65535`, given.mtu, hint);
   }
+  const mac = given.mac ?? (kind === 'packet' || kind === 'host' || isVlan ? null : macOf(name, number));
+  const macText = mac?.text ?? name;
   return {
     name,
     number,
@@ -90,7 +93,7 @@ function normalizePort(reader: Reader, name: string, number: number, value: unkn
     ifname,
     zone: -1,
     zoneName: given.zone ?? '',
-    mac: given.mac ?? (kind === 'packet' || kind === 'host' || isVlan ? null : macOf(name, number)),
+    mac,
     addresses,
     mtu: given.mtu ?? DEFAULTS['ports.NAME.mtu'],
     mssClamp: given['mss-clamp'] === 'pmtu' ? MSS_PMTU : (given['mss-clamp'] ?? MSS_OFF),
@@ -106,6 +109,8 @@ function normalizePort(reader: Reader, name: string, number: number, value: unkn
     offloads: given.offloads ?? DEFAULTS['ports.NAME.offloads'],
     queues: given.queues ?? (kind === 'tap' || kind === 'packet' || kind === 'memory' ? workers : 1),
     conntrackZone: 0,
+    ra: normalizeRa(reader, given.ra, [...path, 'ra']),
+    acceptRa: normalizeAcceptRa(reader, given['accept-ra'], [...path, 'accept-ra'], name, macText),
     where: reader.where(path),
   };
 }

@@ -11,6 +11,7 @@ import { MAX_WORKERS } from '../../conntrack/table.ts';
 import { TIMEOUT_NAMES } from '../../conntrack/timeouts.ts';
 import { MAX_SOURCES } from '../../dataplane/interfaces.ts';
 import { MAX_CONNECTIONS, MAX_FLOW_ENTRIES } from './defaults.ts';
+import { acceptRaSchema, raSchema } from './discovery.ts';
 import {
   address,
   boolean,
@@ -25,6 +26,7 @@ import {
   listenAddress,
   mac,
   macs,
+  map,
   name,
   oneOf,
   portAddresses,
@@ -44,14 +46,6 @@ import {
   text,
   text32,
 } from './values.ts';
-
-/** A map with these keys and no others. */
-function map<S extends z.ZodRawShape>(shape: S) {
-  const keys = Object.keys(shape).join(', ');
-  return z.strictObject(shape, {
-    error: (issue) => (issue.code === 'invalid_type' ? `a map with ${keys}` : undefined),
-  });
-}
 
 export const ALG_NAMES = ['ftp', 'pptp', 'tftp', 'sip', 'rtsp', 'h323', 'irc', 'dns'] as const;
 const VERDICTS = ['accept', 'drop', 'reject'] as const;
@@ -109,6 +103,8 @@ export const portSchema = map({
   out: fileName.optional(),
   offloads: boolean.optional(),
   queues: integer(1, MAX_WORKERS).optional(),
+  'accept-ra': acceptRaSchema.optional(),
+  ra: raSchema.optional(),
 });
 
 export const routeSchema = map({

@@ -6,6 +6,8 @@
  * so that a trace or an explanation can name the line that made the decision.
  */
 import type { Family, Words } from '../../dataplane/wire/address.ts';
+import type { RaReceiverConfig } from '../ra/receiver.ts';
+import type { RaSenderConfig } from '../ra/sender.ts';
 
 /** Where something stands: line and column from 1; both 0 when the configuration was an object, not a text. */
 export interface Where {
@@ -100,6 +102,9 @@ export interface PortConfig {
   queues: number;
   /** Conntrack zone of packets that enter here. */
   conntrackZone: number;
+  /** What router advertisements the port sends, and what it takes from those it hears. Null: none, nothing. */
+  ra: RaSenderConfig | null;
+  acceptRa: RaReceiverConfig | null;
   where: Where;
 }
 

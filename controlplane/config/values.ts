@@ -7,15 +7,26 @@
 import { z } from 'zod';
 import {
   addressBits,
+  addressBytes,
   formatAddress,
   formatMac,
+  maskWords,
   networkWords,
   parseAddress,
   parseCidr,
   parseMac,
+  type Words,
 } from '../../dataplane/wire/address.ts';
 import { didYouMean } from './errors.ts';
 import type { AddressValue, ListenValue, MacValue, PortRange, PrefixValue } from './types.ts';
+
+/** A map with these keys and no others. */
+export function map<S extends z.ZodRawShape>(shape: S) {
+  const keys = Object.keys(shape).join(', ');
+  return z.strictObject(shape, {
+    error: (issue) => (issue.code === 'invalid_type' ? `a map with ${keys}` : undefined),
+  });
+}
 
 type Parse<T> = (input: unknown) => T | undefined;
 type Hint = (input: unknown) => string;
@@ -188,7 +199,7 @@ export const mac = leaf(MAC_RULE, toMac);
 /** As many as the interface table holds for a port. */
 export const macs = (max: number) => oneOrMore(MAC_RULE, toMac, max);
 
-function toAddress(input: unknown): AddressValue | undefined {
+export function toAddress(input: unknown): AddressValue | undefined {
   const address = typeof input === 'string' ? parseAddress(input) : null;
   if (address === null || !isUnicast(address.family, address.words)) return undefined;
   return { ...address, text: formatAddress(address.family, ...(address.words as Quad)) };
@@ -262,6 +273,44 @@ function prefixHint(input: unknown): string {
 /** A destination or a set of addresses: one address is a prefix of full length. */
 export const prefix = leaf(PREFIX_RULE, toPrefix, prefixHint);
 export const prefixes = oneOrMore(PREFIX_RULE, toPrefix, 1024, prefixHint);
+
+/** Addresses of IPv6 to give out: `FIRST-LAST`, or a prefix (all of it but its first address, the anycast one). */
+export const addressRanges = oneOrMore(
+  'a range such as 2001:db8:1::1000-2001:db8:1::1fff or a prefix of /64 to /127',
+  (input): { first: Words; last: Words } | undefined => {
+    if (typeof input !== 'string') return undefined;
+    const cidr = toPrefix(input);
+    if (cidr !== undefined && input.includes('/')) {
+      if (cidr.family !== 6 || cidr.prefixLength < 64 || cidr.prefixLength > 127) return undefined;
+      const [a, b, c, d] = cidr.words;
+      const mask = maskWords(6, cidr.prefixLength);
+      // RFC 4291 §2.6.1: the lowest address of a subnet is that of all its routers.
+      return { first: [a, b, c, d | 0x01000000], last: [a | ~mask[0], b | ~mask[1], c | ~mask[2], d | ~mask[3]] };
+    }
+    const [first, last] = input.split('-').map((one) => toAddress(one.trim()));
+    if (first?.family !== 6 || last?.family !== 6 || input.split('-').length !== 2) return undefined;
+    if (first.words[0] !== last.words[0] || first.words[1] !== last.words[1]) return undefined;
+    return compare(first.words, last.words) > 0 ? undefined : { first: first.words, last: last.words };
+  },
+  16,
+);
+
+/** Numeric order of two addresses on the wire. */
+function compare(a: Words, b: Words): number {
+  const [x, y] = [addressBytes(6, a), addressBytes(6, b)];
+  for (let n = 0; n < 16; n++) if (x[n] !== y[n]) return x[n] - y[n];
+  return 0;
+}
+
+const NAME_LABEL = /^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$/;
+export const domainNames = oneOrMore(
+  'a domain name such as home.example',
+  (input) => {
+    if (typeof input !== 'string' || input.length > 253) return undefined;
+    return input.split('.').every((label) => NAME_LABEL.test(label)) ? input : undefined;
+  },
+  16,
+);
 
 // --- ports and protocols ---------------------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ const LONGEST = 2_000_000_000;
 
 interface Made {
   words: Words;
+  /** 64, or 128 when its prefix is not on the link. */
+  prefixLength: number;
   isTemporary: boolean;
   attempt: number;
   /** Ends on the router's clock; null: never. */
@@ -140,7 +142,7 @@ export class Slaac {
       const leftNow = remaining(now, lasting.valid);
       if (asked === null || remaining(now, asked) > TWO_HOURS || remaining(now, asked) > leftNow) lasting.valid = asked;
       else if (leftNow > TWO_HOURS) lasting.valid = (now + TWO_HOURS) | 0;
-      this.tell(now, prefix, lasting, out);
+      this.tell(now, lasting, out);
     }
     if (!this.config.temporary) return;
     const young = prefix.made.filter((made) => made.isTemporary);
@@ -149,13 +151,14 @@ export class Slaac {
       // RFC 8981 §3.4 2: never longer than its own lifetimes from its birth.
       made.preferred = earlier(prefix.preferred, (made.born + TEMP_PREFERRED_LIFETIME - this.desync) | 0, now);
       made.valid = earlier(prefix.valid, (made.born + TEMP_VALID_LIFETIME) | 0, now);
-      this.tell(now, prefix, made, out);
+      this.tell(now, made, out);
     }
   }
 
   private make(now: number, prefix: Prefix, isTemporary: boolean, attempt: number, out: Action[]): void {
     const made: Made = {
       words: compose(prefix.words, this.identifier(prefix.words, isTemporary, attempt)),
+      prefixLength: prefix.onLink ? 64 : 128,
       isTemporary,
       attempt,
       preferred: isTemporary
@@ -167,7 +170,7 @@ export class Slaac {
       deprecated: false,
     };
     prefix.made.push(made);
-    this.tell(now, prefix, made, out);
+    this.tell(now, made, out);
     const data = {
       port: this.config.name,
       address: formatIpv6(...made.words),
@@ -185,20 +188,20 @@ export class Slaac {
     return eui64(w[at + IF_MAC_LO], w[at + IF_MAC_HI]);
   }
 
-  /** Puts the address into the book, or refreshes what is there. A prefix that is not on the link gives a /128. */
-  private tell(now: number, prefix: Prefix, made: Made, out: Action[]): void {
+  /** Puts the address into the book, or refreshes what is there.  */
+  private tell(now: number, made: Made, out: Action[]): void {
     const preferred = remaining(now, made.preferred);
     const valid = remaining(now, made.valid);
     const times = { ...(preferred < LONGEST ? { preferred } : {}), ...(valid < LONGEST ? { valid } : {}) };
-    const prefixLength = prefix.onLink ? 64 : 128;
-    out.push({ kind: 'address', op: 'add', port: this.port, family: 6, words: made.words, prefixLength, ...times });
+    const { words, prefixLength } = made;
+    out.push({ kind: 'address', op: 'add', port: this.port, family: 6, words, prefixLength, ...times });
     made.deprecated = preferred <= 0;
-    if (made.deprecated) this.say('deprecate', prefix, made, out);
+    if (made.deprecated) this.say('deprecate', made, out);
   }
 
-  private say(op: 'deprecate' | 'remove', prefix: Prefix, made: Made, out: Action[]): void {
-    const prefixLength = prefix.onLink ? 64 : 128;
-    out.push({ kind: 'address', op, port: this.port, family: 6, words: made.words, prefixLength });
+  private say(op: 'deprecate' | 'remove', made: Made, out: Action[]): void {
+    const { words, prefixLength } = made;
+    out.push({ kind: 'address', op, port: this.port, family: 6, words, prefixLength });
   }
 
   /** Ends of lifetimes, duplicates, and temporary addresses whose successor is due. */
@@ -220,14 +223,14 @@ export class Slaac {
     const canRetry = (made.isTemporary || this.config.identifier === 'stable') && made.attempt < RETRIES;
     // An identifier that cannot become another one stays in the book as a duplicate: no new attempt with every message.
     if (isOver || (own?.state === 'duplicate' && canRetry)) {
-      this.say('remove', prefix, made, out);
+      this.say('remove', made, out);
       prefix.made.splice(prefix.made.indexOf(made), 1);
       if (!isOver) this.make(now, prefix, made.isTemporary, made.attempt + 1, out);
       return;
     }
     if (!made.deprecated && remaining(now, made.preferred) <= 0) {
       made.deprecated = true;
-      this.say('deprecate', prefix, made, out);
+      this.say('deprecate', made, out);
     }
     if (made.isTemporary && !made.succeeded && remaining(now, made.preferred) <= REGEN_ADVANCE) {
       made.succeeded = true;
@@ -258,7 +261,7 @@ export class Slaac {
   forget(out: Action[]): void {
     for (const prefix of this.prefixes) {
       if (prefix.routeUntil !== undefined) this.route(prefix, 'remove', out);
-      for (const made of prefix.made) this.say('remove', prefix, made, out);
+      for (const made of prefix.made) this.say('remove', made, out);
     }
     this.prefixes.length = 0;
   }
