@@ -4,6 +4,7 @@
  * listens against scripted routers, and both against each other.
  */
 import { describe, expect, it } from 'vitest';
+import type { Event } from '../../controlplane/protocol.ts';
 import { createRouter, type Router, type RouterOptions } from '../../controlplane/router.ts';
 import { formatCidr, parseIpv6 } from '../../dataplane/wire/address.ts';
 import * as B from '../lib/build.ts';
@@ -390,6 +391,25 @@ describe('RFC 4861 §6.3 and RFC 4862 §5.5: advertisements received', () => {
     expect(gateways(r, '2001:db8:f::', 48)).toBe(0);
     r.inject('wan', advertisement({ ...second, lifetime: 0 }));
     expect(gateways(r, '::', 0)).toBe(1);
+  });
+
+  it('RFC 8106 §5.1: resolvers live as long as they say, and a lifetime of 0 takes them back', () => {
+    const { router: r } = router(wan());
+    const told: unknown[] = [];
+    const ear = {
+      name: 'ear',
+      next: () => -1,
+      step: (_now: number, event: Event) => {
+        if (event.kind === 'event' && event.name === 'ra.dns') told.push(event.data.servers);
+        return [];
+      },
+    };
+    r.control.protocols.push(ear);
+    settle(r);
+    r.inject('wan', advertisement({ options: [rdnssOption(60, '2001:db8::53'), rdnssOption(600, '2001:db8::54')] }));
+    r.advance(61_000);
+    r.inject('wan', advertisement({ options: [rdnssOption(0, '2001:db8::54')] }));
+    expect(told).toEqual([['2001:db8::53', '2001:db8::54'], ['2001:db8::54'], []]);
   });
 
   it('hostile advertisements: bounded, counted, and never believed when they are not valid', () => {
