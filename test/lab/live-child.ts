@@ -1,20 +1,42 @@
 /**
  * A live router as a process of its own, for the lab tests.
  *
- *   node live-child.js FILE       prints "running"
+ *   node live-child.js FILE [NEXT]      prints "running"
  *
- * SIGTERM ends it as `sluice run`. SIGUSR2 makes a worker throw, each in its turn. SIGWINCH ends the process without
- * any preparation, exit code 7.
+ * SIGTERM ends it as `sluice run`. SIGUSR2 makes a worker throw, each in its turn. SIGIO applies the configuration NEXT and
+ * prints "applied" and what has changed. SIGWINCH ends the process without any preparation, exit code 7.
  */
+
+import { ApiServer } from '../../controlplane/api/server.ts';
 import { loadConfig } from '../../controlplane/config/index.ts';
 import { Signals } from '../../controlplane/live/stop.ts';
 import { Supervisor } from '../../controlplane/live/supervisor.ts';
+import { liveSource } from '../../controlplane/show/source.ts';
 
 const signals = new Signals();
 const config = loadConfig(process.argv[2]);
+const api = config.control.socket === '' ? null : await ApiServer.listen(config.control.socket);
 const router = await Supervisor.start(config, { log: (_, message) => process.stderr.write(`${message}\n`) });
+api?.serve(liveSource(router));
 let victim = 0;
 process.on('SIGUSR2', () => router.failWorker(victim++ % router.workers));
 process.on('SIGWINCH', () => process.exit(7));
+process.on('SIGIO', async () => {
+  const { lines, refused } = await router.apply(loadConfig(process.argv[3]));
+  process.stdout.write(`applied ${JSON.stringify({ lines, refused })}\n`);
+});
 process.stdout.write('running\n');
-await signals.until({ stop: () => router.stop(), abandon: () => router.abandon() }, router.stopped);
+const stop = async (): Promise<void> => {
+  await api?.close();
+  await router.stop();
+};
+await signals.until(
+  {
+    stop,
+    abandon: () => {
+      api?.abandon();
+      router.abandon();
+    },
+  },
+  router.stopped,
+);
