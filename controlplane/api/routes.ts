@@ -8,6 +8,7 @@ import { searchConnections } from './connections.ts';
 import { EVENT_KINDS, type FeedKind } from './feed.ts';
 import { Refusal } from './http.ts';
 import { describe } from './openapi.ts';
+import { PAGE_ROUTES } from './pages.ts';
 import { REPLAY_ROUTE } from './replay.ts';
 import { type ApiContext, numberOf, type Route } from './route.ts';
 import { streamEvents } from './stream.ts';
@@ -182,4 +183,4 @@ const API_ROUTES: readonly Route[] = [
   },
 ];
 
-export const ROUTES: readonly Route[] = [...API_ROUTES];
+export const ROUTES: readonly Route[] = [...API_ROUTES, ...PAGE_ROUTES];
