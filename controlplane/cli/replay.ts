@@ -6,6 +6,7 @@
  */
 import { mkdirSync, realpathSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { FAULT_CHECKSUM, FAULT_MAC, FAULT_PROTO41 } from '../../dataplane/fastpath.ts';
 import type { CaptureError } from '../../dataplane/ports/capture-reader.ts';
 import { type Cidr, inPrefix, networkWords, parseAddress, parseCidr } from '../../dataplane/wire/address.ts';
 import { didYouMean, quote } from '../config/errors.ts';
@@ -33,6 +34,7 @@ writes DIR/PORT.pcap for every port with the frames that left it. Every port is 
   --out DIR               where the captures go; created when it is not there
   --offload on|off|verify instead of the configuration's offload.mode; verify compares every frame with the slow path
                           and writes what differs to DIR/mismatches.pcapng
+  --engine-fault FAULT    make the engine wrong on purpose, to see that verify notices: checksum, protocol-41 or stale-mac
   --seed N                seed of the hash, of chosen ports and of IP identifiers (1)
   --linger SECONDS        let the clock run on after the last frame (0)
   --json                  print one JSON object instead of text
@@ -40,6 +42,13 @@ writes DIR/PORT.pcap for every port with the frames that left it. Every port is 
 Exit codes: 0 done, 1 a capture is broken (what precedes the fault is played) or the engine disagreed, 2 usage or
 configuration.
 `;
+
+/** Ways in which the engine can be made wrong, by their names on the command line. */
+const FAULTS: Readonly<Record<string, number>> = {
+  checksum: FAULT_CHECKSUM,
+  'protocol-41': FAULT_PROTO41,
+  'stale-mac': FAULT_MAC,
+};
 
 /** How often a terminal is told how far it is, milliseconds. */
 const PROGRESS = 500;
@@ -51,6 +60,7 @@ interface Plan {
   inside: Cidr[] | null;
   keepChecksums: boolean;
   out: string;
+  engineFault: number;
   seed: number;
   linger: number;
   json: boolean;
@@ -62,6 +72,7 @@ export function replayCommand(argv: string[]): number {
     in: { kind: 'list', expected: 'PORT=CAPTURE' },
     out: { kind: 'value', expected: 'a directory' },
     offload: { kind: 'value', expected: 'on, off or verify' },
+    'engine-fault': { kind: 'value', expected: 'checksum, protocol-41 or stale-mac' },
     seed: { kind: 'value', expected: 'a whole number' },
     linger: { kind: 'value', expected: 'seconds' },
     capture: { kind: 'value', expected: 'a capture file' },
@@ -93,6 +104,10 @@ export function replayCommand(argv: string[]): number {
   if (mode !== undefined && mode !== 'on' && mode !== 'off' && mode !== 'verify')
     throw new UsageError(NAME, `--offload: expected on, off or verify, got ${quote(mode)}`);
 
+  const fault = values.get('engine-fault');
+  if (fault !== undefined && !Object.hasOwn(FAULTS, fault))
+    throw new UsageError(NAME, `--engine-fault: expected checksum, protocol-41 or stale-mac, got ${quote(fault)}`);
+
   const config = loadConfig(file);
   for (const warning of config.warnings) process.stderr.write(`${warning}\n`);
   if (mode !== undefined) config.offload.mode = mode;
@@ -104,6 +119,7 @@ export function replayCommand(argv: string[]): number {
     inside: capture === undefined ? null : cidrs,
     keepChecksums: flags.has('keep-checksums'),
     out,
+    engineFault: fault === undefined ? 0 : FAULTS[fault],
     seed,
     linger,
     json: flags.has('json'),
@@ -187,6 +203,7 @@ function play(plan: Plan): number {
   const session = new ReplaySession(config, {
     mismatch: mismatches.write,
     seed: plan.seed,
+    engineFault: plan.engineFault,
     target: (port) => join(plan.out, `${port}.pcap`),
     // Microseconds when every capture has them: some readers know nothing finer.
     resolution: inputs.some((input) => input.nano) ? 'nano' : 'micro',

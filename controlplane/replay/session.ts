@@ -20,6 +20,8 @@ export type FrameLeft = (port: number, u8: Uint8Array, offset: number, length: n
 
 export interface SessionOptions {
   seed: number;
+  /** Makes the engine wrong on purpose (FAULT_* of dataplane/fastpath.ts). */
+  engineFault?: number;
   /** Path of the capture that gets the frames which leave a port; null: into memory (tests). */
   target: (port: string) => string | null;
   /** Resolution of the time stamps written. */
@@ -111,6 +113,7 @@ export class ReplaySession {
       this.writers[port.number] = new CaptureWriter(options.target(port.name), { resolution: options.resolution });
     this.router = new Router(config, {
       seed: options.seed,
+      engineFault: options.engineFault,
       log: options.log,
       mismatch: options.mismatch,
       port: (_, number, inner) => {

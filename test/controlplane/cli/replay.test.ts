@@ -84,6 +84,28 @@ describe('two captures', () => {
     expect([...wan[0].frame.slice(0, 6)]).toEqual([2, 0, 0, 0, 0, 0xfe]);
   });
 
+  test.each(['checksum', 'stale-mac'])('an engine with the fault %s: verify notices, exit code 1', async (fault) => {
+    const frames = conversation();
+    // Enough of it that the engine has something to forward.
+    for (let n = 1; n <= 10; n++) {
+      const [lan, wan] = [frames.lan[2], frames.wan[1]];
+      frames.lan.push({ ...lan, time: lan.time + n * 100_000 });
+      frames.wan.push({ ...wan, time: wan.time + n * 100_000 });
+    }
+    const right = await replay(...files(frames), '--offload', 'verify');
+    expect(right).toMatchObject({ code: 0, json: { offload: { mismatches: 0 } } });
+    expect(right.json.offload.hits).toBeGreaterThan(0);
+    const wrong = await replay(...files(frames), '--offload', 'verify', '--engine-fault', fault);
+    expect(wrong.code).toBe(1);
+    expect(wrong.json.offload.mismatches).toBe(wrong.json.offload.hits);
+    expect(wrong.stderr).toMatch(
+      /expected the engine to forward as the slow path does, got \d+ mismatches; see .*mismatches\.pcapng/,
+    );
+    expect(existsSync(join(wrong.out, 'mismatches.pcapng'))).toBe(true);
+    // What left is the slow path's.
+    for (const port of ['lan', 'wan']) expect(wrong.frames(port)).toEqual(right.frames(port));
+  });
+
   test('a frame has the virtual time at which it left: that of the frame that caused it, to the microsecond', async () => {
     const { frames } = await replay(...files(conversation()));
     expect(frames('wan').map(({ time }) => time - START)).toEqual([0, 20_001, 20_500]);
