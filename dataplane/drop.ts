@@ -58,7 +58,7 @@ export const FORWARDED = 1;
 export const DELIVERED = 2;
 /** Waits for a neighbour or for the other fragments of its datagram; the slot is not the caller's any more. */
 export const HELD = 3;
-/** Taken apart or copied: other frames went on in its place (fragments, replicas); the slot is free again. */
+/** Taken apart or copied: other frames went on in its place (fragments, replicas, another worker's copy); the slot is free again. */
 export const CONSUMED = 4;
 export const DROP = 16;
 

@@ -13,6 +13,7 @@ import { DELIVERED, DROP, FORWARDED, HELD } from './drop.ts';
 import { FastPath, type FastPathOptions } from './fastpath.ts';
 import { Fragmenter } from './fragment.ts';
 import { type Frames, META_LEN, META_WORDS, SMALL_ROOM } from './frames.ts';
+import type { Handover } from './handover.ts';
 import { Hold } from './hold.ts';
 import { buildError, ErrorLimiter, mayAnswer } from './icmp-errors.ts';
 import * as IF from './interfaces.ts';
@@ -67,6 +68,8 @@ export abstract class PathBase {
   /** The offload engine's stages; null when it is off. */
   readonly fast: FastPath | null = null;
   readonly hold = new Hold();
+  /** Other workers, for fragments; null: there are none. Set by who starts more than one. */
+  handover: Handover | null = null;
   readonly fragments: Reassembly;
   protected readonly fragmenter: Fragmenter;
   readonly limiter = new ErrorLimiter();

@@ -49,6 +49,7 @@ import { DROP, GO_ON, HELD } from './drop.ts';
 import type { FastPath } from './fastpath.ts';
 import { ACCEPT, REJECT } from './filter.ts';
 import { META_CSUM, META_FLAGS, META_GSO, META_LEN, META_OFF, META_PORT, META_WORDS } from './frames.ts';
+import { type Handover, LOST, NOTHING } from './handover.ts';
 import { FORGOTTEN } from './hold.ts';
 import * as IF from './interfaces.ts';
 import { ALG_PASS, ALG_SEGMENT } from './mangle.ts';
@@ -68,7 +69,7 @@ import {
 } from './path-base.ts';
 import { PathLocal } from './path-local.ts';
 import { segment } from './ports/segment.ts';
-import { ENDED, KEPT, NOTHING_DUE, WHOLE } from './reassembly.ts';
+import { ENDED, fragmentOwner, KEPT, NOTHING_DUE, WHOLE } from './reassembly.ts';
 import * as T from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 
@@ -307,6 +308,8 @@ export class Path extends PathLocal {
     p.stage = D.STAGE_REASSEMBLY;
     if (p.gsoType !== 0) return this.drop(p, D.GSO_MALFORMED);
     if (p.isFragment !== 0) {
+      if (this.handover !== null && fragmentOwner(p, this.handover.workers) !== this.tables.worker)
+        return this.handOver(p, this.handover);
       const zone = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_CT_ZONE];
       const result = this.fragments.gather(p, zone, this.now);
       if (result === KEPT) return HELD;
@@ -319,6 +322,43 @@ export class Path extends PathLocal {
     if (p.isFragment !== 0 || p.fragHeader !== 0) return this.drop(p, D.IPV6_CHAIN);
     if (p.proto === ICMPV6 && isNeighbourDiscovery(this.frames.u8[p.l4])) return this.drop(p, D.FRAG_ND);
     return GO_ON;
+  }
+
+  /** The fragment's datagram is put together by another worker. */
+  protected handOver(p: Packet, handover: Handover): number {
+    if (!handover.give(fragmentOwner(p, handover.workers), this.frames, p.slot)) return this.drop(p, D.NO_BUFFER);
+    this.frames.free(p.slot);
+    return D.CONSUMED;
+  }
+
+  /** Walks what other workers have given, at most `limit` frames. Returns how many there were. */
+  takeOver(limit: number): number {
+    const { handover, counters, frames } = this;
+    if (handover === null) return 0;
+    this.now = this.tables.now();
+    this.epoch = this.tables.control[T.EPOCH];
+    this.fast?.begin();
+    let taken = 0;
+    while (taken < limit) {
+      const slot = handover.take(frames);
+      if (slot === NOTHING) break;
+      taken++;
+      if (slot === LOST) {
+        counters[T.C_DROPS + D.NO_BUFFER]++;
+        continue;
+      }
+      // Who received it has counted it.
+      const row = T.C_PORTS + frames.meta[slot * META_WORDS + META_PORT] * 8;
+      const received = counters[T.C_RECEIVED];
+      const packets = counters[row + T.CP_RX_PACKETS];
+      const bytes = counters[row + T.CP_RX_BYTES];
+      this.receive(slot);
+      counters[T.C_RECEIVED] = received;
+      counters[row + T.CP_RX_PACKETS] = packets;
+      counters[row + T.CP_RX_BYTES] = bytes;
+    }
+    if (taken > 0) this.tables.conntrack.quiet();
+    return taken;
   }
 
   protected refuseFragment(p: Packet, reason: number): number {

@@ -21,7 +21,7 @@
  * time is up, so that fragments which come later cannot start a new datagram with it (RFC 5722 §4).
  *
  * Not here: cutting (fragment.ts), parsing what was put together (the path calls parseIp again), handing fragments to the
- * worker that `fragmentOwner` names.
+ * worker that `fragmentOwner` names (handover.ts).
  */
 import {
   FRAG_DUP,

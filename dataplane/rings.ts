@@ -18,7 +18,7 @@
  *
  * Publication: payload and words by plain stores, then one Atomics.store of WRITE. A writer that dies in between has
  * published nothing. Who sleeps is woken by others: the main thread by the bell of LiveBlock, a worker by its eventfd.
- * Not for the fast path: frames between workers need whole super-frames and their metadata.
+ * Fragments between workers take the same rings (handover.ts). Super-frames do not fit: nobody hands one over.
  */
 import { type Frames, META_LEN, META_OFF, META_WORDS } from './frames.ts';
 

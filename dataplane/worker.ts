@@ -5,7 +5,8 @@
  * answers by starting the task again. Everything that must outlive it is in shared memory or in descriptors that the
  * main thread opened and closes.
  *
- *   circle:  clock → frames from the control plane → path.turn (receive, walk, send) → bell, if something was punted
+ *   circle:  clock → fragments from other workers → frames from the control plane → path.turn (receive, walk, send)
+ *            → bell, if something was punted; eventfds, if others were given fragments
  *   sleep:   offline in the connection table, ppoll over all queues and the eventfd, then the next circle
  *
  * Not here: opening devices, deciding anything. The path is the same one that runs inline.
@@ -23,6 +24,7 @@ import {
   META_PORT,
   META_WORDS,
 } from './frames.ts';
+import { Handover, type HandoverRings } from './handover.ts';
 import * as IF from './interfaces.ts';
 import {
   BELL,
@@ -49,7 +51,7 @@ import { CaptureClock, CaptureWriter } from './ports/capture-writer.ts';
 import { type FaultOptions, FaultPort } from './ports/fault.ts';
 import { MirrorPort } from './ports/mirror.ts';
 import { PacketPort, type PacketRing } from './ports/packet.ts';
-import { MAX_SLEEP_MS, Poller } from './ports/poller.ts';
+import { MAX_SLEEP_MS, Poller, wake } from './ports/poller.ts';
 import { newPortCounters, type Port } from './ports/port.ts';
 import { completeChecksum, MAX_SEGMENTS, segment } from './ports/segment.ts';
 import { type IoBackend, openGroup, tapPort } from './ports/uring.ts';
@@ -91,6 +93,8 @@ export interface WorkerTask {
   inject: SharedArrayBuffer;
   /** Eventfd that ends this worker's sleep. */
   waker: number;
+  /** How to reach the other workers: rings for fragments, and everybody's eventfd; null: there are none. */
+  peers: { rings: HandoverRings; wakers: number[] } | null;
   ports: PortTask[];
   /** Frame slots, and the address where they are: the same for every start of this worker. */
   arena: { small: number; large: number; base: number };
@@ -113,6 +117,8 @@ export function monotonic(): () => number {
 const REPORT_CIRCLES = 4096;
 /** Frames taken from the inject ring in one circle. */
 const INJECT_BURST = 64;
+/** Fragments taken from other workers in one circle. */
+const HANDOVER_BURST = 256;
 /** Neighbours whose use or absence was reported a moment ago: entries, and that moment in milliseconds. */
 const RECENT = 64;
 const RECENT_MS = 20;
@@ -298,6 +304,9 @@ export default async function run(task: WorkerTask): Promise<void> {
     // A predecessor's held packets died with it.
     tables.counters[C_HELD] = 0;
     const one = new Int32Array(1);
+    const { peers } = task;
+    const handover = peers === null ? null : new Handover(peers.rings, worker);
+    path.handover = handover;
     // A fault wrapper counts in circles how long it holds a frame: it must not sleep meanwhile.
     const nap = task.ports.some((port) => port.fault !== null) ? FAULT_SLEEP_MS : MAX_SLEEP_MS;
     Atomics.store(live, mine + LW_STATE, WORKER_RUNNING);
@@ -312,7 +321,9 @@ export default async function run(task: WorkerTask): Promise<void> {
         Atomics.store(live, FAULT, 0);
         throw new Error(`worker ${worker}: fault injected by a test`);
       }
-      const work = drain(inject, path, tables, one) + path.turn();
+      const given = handover === null ? 0 : path.takeOver(HANDOVER_BURST);
+      const work = given + drain(inject, path, tables, one) + path.turn();
+      if (handover !== null && peers !== null) rouse(handover, peers.wakers, live);
       if (punt.written !== 0) {
         punt.written = 0;
         Atomics.add(live, BELL, 1);
@@ -324,6 +335,11 @@ export default async function run(task: WorkerTask): Promise<void> {
       live[mine + LW_SLEEPS] = poller.sleeps;
       live[mine + LW_TIMEOUTS] = poller.timeouts;
       Atomics.store(live, mine + LW_STATE, WORKER_ASLEEP);
+      // Who gives us something from here on sees that we sleep and wakes us; what was given before is seen here.
+      if (handover?.waits) {
+        Atomics.store(live, mine + LW_STATE, WORKER_RUNNING);
+        continue;
+      }
       tables.conntrack.offline();
       poller.wait(nap);
       tables.conntrack.quiet();
@@ -342,6 +358,12 @@ export default async function run(task: WorkerTask): Promise<void> {
     }
     group?.close();
   }
+}
+
+/** Wakes the workers that were given fragments and sleep. */
+function rouse(handover: Handover, wakers: readonly number[], live: Int32Array): void {
+  for (let to = 0; to < handover.workers; to++)
+    if (handover.hasNews(to) && Atomics.load(live, workerAt(to) + LW_STATE) === WORKER_ASLEEP) wake(wakers[to]);
 }
 
 /** What the devices counted, for `show link`; and which of them are gone, for the supervisor. */

@@ -17,6 +17,7 @@ import { CT_HELPER, CT_WORDS } from '../../conntrack/record.ts';
 import { MAX_WORKERS } from '../../conntrack/table.ts';
 import { NO_BUFFER } from '../../dataplane/drop.ts';
 import { Frames, META_LEN, META_OFF, META_WORDS } from '../../dataplane/frames.ts';
+import { createHandover } from '../../dataplane/handover.ts';
 import {
   BELL,
   createLive,
@@ -212,6 +213,8 @@ export class Supervisor {
     const live = createLive();
     this.live = new Int32Array(live);
     this.startedAt = this.clock();
+    const wakers = Array.from({ length: workers }, () => openWaker());
+    const peers = workers > 1 ? { rings: createHandover(workers), wakers } : null;
     this.hostFrames = devices.some((device) => device.host !== null) ? new Frames(512, 4) : null;
     for (let worker = 0; worker < workers; worker++) {
       const ports = [...devices.map((device) => device.tasks[worker]), ...(hostPort ? [hostPort.tasks[worker]] : [])];
@@ -222,7 +225,8 @@ export class Supervisor {
         live,
         punt: createRing(),
         inject: createRing(),
-        waker: openWaker(),
+        waker: wakers[worker],
+        peers,
         ports,
         arena: { ...ARENA, base: mapArena(ARENA.small, ARENA.large) },
         seed: seed ^ Math.imul(worker + 1, 0x9e3779b1),

@@ -78,6 +78,7 @@ class Bench {
       punt: createRing(),
       inject: createRing(),
       waker: this.waker,
+      peers: null,
       ports: [port('lan', 0), port('wan', 1)],
       arena: { small: 64, large: 4, base: -1 },
       seed: 1,
