@@ -332,7 +332,7 @@ export class Path extends PathLocal {
   }
 
   /** Walks what other workers have given, at most `limit` frames. Returns how many there were. */
-  takeOver(limit: number): number {
+  takeGiven(limit: number): number {
     const { handover, counters, frames } = this;
     if (handover === null) return 0;
     this.now = this.tables.now();

@@ -321,7 +321,7 @@ export default async function run(task: WorkerTask): Promise<void> {
         Atomics.store(live, FAULT, 0);
         throw new Error(`worker ${worker}: fault injected by a test`);
       }
-      const given = handover === null ? 0 : path.takeOver(HANDOVER_BURST);
+      const given = handover === null ? 0 : path.takeGiven(HANDOVER_BURST);
       const work = given + drain(inject, path, tables, one) + path.turn();
       if (handover !== null && peers !== null) rouse(handover, peers.wakers, live);
       if (punt.written !== 0) {

@@ -101,7 +101,7 @@ class TwoQueues {
   turn(): void {
     for (let n = 0; n < 3; n++)
       for (const path of this.paths) {
-        path.takeOver(64);
+        path.takeGiven(64);
         path.turn();
       }
   }
