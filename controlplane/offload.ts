@@ -61,6 +61,7 @@ export class OffloadApi {
     const bit = level === 'engine' ? 1 : 2;
     if (on) Atomics.and(this.tables.control, T.ENGINES, ~bit);
     else Atomics.or(this.tables.control, T.ENGINES, bit);
+    this.tables.flushed();
   }
 
   enabled(level: EngineLevel): boolean {

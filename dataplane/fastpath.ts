@@ -68,15 +68,13 @@ import {
   IFF_HOST,
   IFF_UP,
 } from './interfaces.ts';
-import { NEIGH_GEN, NUD_DELAY, NUD_PERMANENT, NUD_PROBE, NUD_REACHABLE } from './neighbours.ts';
+import { NEIGH_GEN, NUD_QUIET } from './neighbours.ts';
 import { ESP, IPV6_IN_IP, TCP, UDP } from './parse.ts';
 import { Replicator } from './replicate.ts';
 import * as T from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 import { delta, fold, halves, sumRange } from './wire/sum.ts';
 
-/** A neighbour in one of these states may be used without telling the control plane. */
-const NUD_QUIET = NUD_REACHABLE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
 const BURST = 256;
 /** Mark of an IPv6 flow's home. */
 const HOME6 = 0x40000000;

@@ -36,6 +36,9 @@ export const NUD_PERMANENT = 0x80;
 /** States in which the MAC may be used. */
 export const NUD_VALID = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
 
+/** A neighbour in one of these states may be used without telling the control plane. */
+export const NUD_QUIET = NUD_REACHABLE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
+
 export const NTF_ROUTER = 0x80;
 
 const TOMBSTONE = -1;
@@ -45,6 +48,8 @@ const HEAD = 4;
 export class NeighbourTable {
   readonly words: Int32Array;
   readonly capacity: number;
+  /** Called behind every change of a record by this thread: an engine outside of this memory follows them. */
+  changed: (n: number) => void = () => {};
   private readonly mask: number;
 
   constructor(buffer: SharedArrayBuffer) {
@@ -149,6 +154,7 @@ export class NeighbourTable {
     if (state & (NUD_REACHABLE | NUD_PERMANENT)) w[r + NEIGH_CONFIRMED] = now;
     Atomics.store(w, r, state);
     Atomics.add(w, 1, 1);
+    this.changed(n);
   }
 
   /** Forgets the entry. Control plane only. */
@@ -162,6 +168,7 @@ export class NeighbourTable {
     Atomics.store(w, r, w[next] === 0 ? 0 : TOMBSTONE);
     w[0]--;
     Atomics.add(w, 1, 1);
+    this.changed(n);
   }
 
   /** True when record `n` holds an entry. */

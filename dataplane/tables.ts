@@ -186,6 +186,8 @@ export class Tables {
   /** The engine's multicast entries. */
   readonly multicast: MulticastTable;
   readonly services: Uint8Array;
+  /** Called behind every flush by this thread, and when levels are switched: an engine outside of this memory follows. */
+  flushed: () => void = () => {};
 
   /** @param worker 0 … workers − 1 for packet workers; `workers` is the main thread's own row */
   constructor(buffers: TableBuffers, worker: number) {
@@ -238,6 +240,7 @@ export class Tables {
       if (Atomics.compareExchange(this.control, EPOCH, old, next) !== old) continue;
       // Once more for entries that a walk has made between the two, of the epoch that is over.
       if (byte === 255) this.sweep(cause);
+      this.flushed();
       return;
     }
   }

@@ -153,6 +153,7 @@ export class OffloadAging {
 
   /** Takes an entry out to make room; its connection goes on by the slow path. */
   evict(family: number, place: number): void {
+    this.flows.withdraw(family, place);
     const index = this.harvest(family, place);
     if (index < 0) this.remove(family, place);
     else this.leave(family, place, index);
@@ -184,6 +185,7 @@ export class OffloadAging {
     const dir = link & 1;
     const c = index * CT_WORDS;
     if (!this.lives(c, aux[a + AUX_CONN_GEN])) return -1;
+    const beyond = flows.collect(family, place);
     const packets = w[e + (four ? F4_PACKETS : F6_PACKETS)];
     const bytes = w[e + (four ? F4_BYTES : F6_BYTES)];
     // Exchanged, so that two workers that look at the same moment add every packet once.
@@ -193,7 +195,7 @@ export class OffloadAging {
       if (this.counts) {
         const f = index * CT_F64 + CT_F64_PACKETS + dir;
         table.doubles[f] += newPackets;
-        table.doubles[f + 2] += newPackets > 0 ? newBytes >>> 0 : newBytes | 0;
+        table.doubles[f + 2] += (newPackets > 0 ? newBytes >>> 0 : newBytes | 0) + beyond;
       }
       Atomics.or(table.words, c + CT_FLOWS, FLOWS_CARRIED);
       this.extend(index, c, w[e + (four ? F4_LAST : F6_LAST)]);
@@ -260,6 +262,7 @@ export class OffloadAging {
     const place = this.placeOf(index, dir);
     if (place >= 0) {
       const family = (w[c + CT_KEY] >> 8) & 15;
+      this.flows.withdraw(family, place);
       this.harvest(family, place);
       this.remove(family, place);
     }

@@ -1,13 +1,16 @@
 /**
  * Engine: the small interface behind which flow engines stand, and the words that all of them use.
  *
- * The path and the policy know an engine only by this: it takes entries, gives them up, says what they have counted, and
- * reports. The emulated engine (table.ts, looked up by dataplane/fastpath.ts) is one; kernel eBPF programs are another.
+ * The flow table (table.ts) is what policy, aging and `show` work on, and by itself it is the emulated engine, looked up by
+ * dataplane/fastpath.ts. An engine that really takes the load off stands behind it as an `Engine`: it is told of every
+ * entry, by its place in the table, and gives back what it has counted. The kernel's eBPF programs are one
+ * (dataplane/ports/kernel-engine.ts). All calls are made with the table's lock held.
  */
 import type { FlowSpec } from './table.ts';
 
 export interface EngineCounters {
   packets: number;
+  /** Bytes of IP. */
   bytes: number;
   /** Clock ms of the last hit. */
   last: number;
@@ -15,15 +18,19 @@ export interface EngineCounters {
 
 export interface Engine {
   readonly name: string;
-  /** Entries that it can hold, and holds. */
+  /** Entries that it can hold. */
   readonly capacity: number;
-  readonly count: number;
-  /** Installs or updates an entry; false when the engine refuses (full, unsupported). */
-  program(flow: FlowSpec, now: number): boolean;
-  /** Takes the entry with this key out. False when there was none. */
-  invalidate(flow: FlowSpec): boolean;
-  /** Counters of the entry with this key since it was installed; false when there is none. */
-  read(flow: FlowSpec, into: EngineCounters): boolean;
+  /** A place is about to get another entry: counting for it begins now. */
+  begin(family: number, place: number): void;
+  /**
+   * Installs or updates the entry at a place; `changed` false: it is there as described and was only used. Returns
+   * false when the engine does not take it (full, a port that is not the engine's): the table alone has it then.
+   */
+  program(flow: FlowSpec, place: number, now: number, changed: boolean): boolean;
+  /** Takes the entry at a place out; its last counts can still be read. False when there was none. */
+  invalidate(family: number, place: number): boolean;
+  /** What the entry at a place has counted since the last look; false: nothing. */
+  read(family: number, place: number, into: EngineCounters): boolean;
 }
 
 /** Why a packet on a port with an engine was not forwarded by it: counters C_ENGINE + EX_*. */
@@ -41,6 +48,8 @@ export const EX_MAC = 10;
 export const EX_MISMATCH = 11;
 export const EX_CACHE_HITS = 12;
 export const EX_MULTICAST = 13;
+/** Of the hits, those of the engine behind the table. */
+export const EX_KERNEL = 14;
 export const EX_TEXT = [
   'hits',
   'miss',
@@ -56,6 +65,7 @@ export const EX_TEXT = [
   'mismatches',
   'flow-cache-hits',
   'multicast-hits',
+  'kernel-hits',
 ] as const;
 
 /** Why a connection is not in the engine (bits 24–31 of its CT_PORTS_IO word). */

@@ -23,8 +23,12 @@
  * Writers (the workers that program, and the control plane) take one lock; readers take none. An entry is taken out by
  * one store to KEY and its place is only used again after `grace`, so that a reader never sees half of another flow.
  *
- * This file imports nothing: the engine knows packets only as words.
+ * Behind the table may stand an engine that does the work in its stead (engine.ts): it learns of every entry under the
+ * lock, and its counts are added to the entry's by `collect`.
+ *
+ * This file imports nothing but that interface: the engine knows packets only as words.
  */
+import type { Engine, EngineCounters } from './engine.ts';
 
 export const FLOW4_WORDS = 16;
 export const F4_SRC = 0;
@@ -199,6 +203,9 @@ export class FlowTable {
   readonly control: Int32Array;
   readonly mask: number;
   readonly seed: number;
+  /** The engine that this table's entries are also in; null: the table is the engine. */
+  behind: Engine | null = null;
+  private readonly taken: EngineCounters = { packets: 0, bytes: 0, last: 0 };
 
   constructor(buffers: FlowBuffers, seed: number) {
     this.buffers = buffers;
@@ -413,6 +420,8 @@ export class FlowTable {
     const w = four ? this.words4 : this.words6;
     const e = four ? place << 4 : place << 5;
     const macHi = (f.macHi & 0xffff) | (f.outPort << 16) | (f.flags << 24);
+    const { behind } = this;
+    const changed = behind !== null && (fresh || this.differs(f, w, e, macHi));
     if (four) {
       w[e + F4_NSRC] = f.newSrc;
       w[e + F4_NDST] = f.newDst;
@@ -433,6 +442,7 @@ export class FlowTable {
     if (!fresh) {
       if (f.priority > aux[a + AUX_PRIORITY]) aux[a + AUX_PRIORITY] = f.priority;
       this.control[STAT_UPDATES]++;
+      behind?.program(f, place, now, changed);
       return;
     }
     aux[a + AUX_PRIORITY] = f.priority;
@@ -461,6 +471,62 @@ export class FlowTable {
     this.control[COUNT]++;
     this.control[STAT_INSTALLS]++;
     Atomics.store(w, e + (four ? F4_KEY : F6_KEY), key);
+    if (behind !== null) {
+      behind.begin(f.family, place);
+      behind.program(f, place, now, true);
+    }
+  }
+
+  /** True when an entry does something else than `f` says. */
+  private differs(f: FlowSpec, w: Int32Array, e: number, macHi: number): boolean {
+    if (f.family !== 4)
+      return (
+        w[e + F6_DMAC_LO] !== f.macLo ||
+        w[e + F6_DMAC_HI] !== macHi ||
+        w[e + F6_NEIGH] !== f.neighbour ||
+        w[e + F6_EPOCH] !== f.epoch
+      );
+    return (
+      w[e + F4_EPOCH] !== f.epoch ||
+      w[e + F4_NEIGH] !== f.neighbour ||
+      w[e + F4_DMAC_LO] !== f.macLo ||
+      w[e + F4_DMAC_HI] !== macHi ||
+      w[e + F4_NSRC] !== f.newSrc ||
+      w[e + F4_NDST] !== f.newDst ||
+      w[e + F4_NPORTS] !== f.newPorts
+    );
+  }
+
+  /**
+   * Adds what the engine behind the table has counted to an entry. Returns the bytes that its 32-bit count has no place
+   * for, a multiple of 2^32.
+   */
+  collect(family: number, place: number): number {
+    const { behind, taken } = this;
+    if (behind === null) return 0;
+    this.lock();
+    let beyond = 0;
+    if (behind.read(family, place, taken)) {
+      const four = family === 4;
+      const w = four ? this.words4 : this.words6;
+      const e = four ? place << 4 : place << 5;
+      // Workers that count hits of their own do so without a lock.
+      Atomics.add(w, e + (four ? F4_PACKETS : F6_PACKETS), taken.packets | 0);
+      Atomics.add(w, e + (four ? F4_BYTES : F6_BYTES), taken.bytes | 0);
+      const last = e + (four ? F4_LAST : F6_LAST);
+      if (((taken.last - w[last]) | 0) > 0) w[last] = taken.last;
+      beyond = Math.floor(taken.bytes / 0x100000000) * 0x100000000;
+    }
+    this.unlock();
+    return beyond;
+  }
+
+  /** Takes an entry out of the engine behind the table, so that its counts are final; it stays here until `remove`. */
+  withdraw(family: number, place: number): void {
+    if (this.behind === null) return;
+    this.lock();
+    if (this.isLive(family, place)) this.behind.invalidate(family, place);
+    this.unlock();
   }
 
   /** Takes an entry out; its place rests until `grace` has grown by two. Its counters must have been harvested. */
@@ -472,6 +538,7 @@ export class FlowTable {
     const k = four ? F4_KEY : F6_KEY;
     const old = w[(place << shift) + k];
     if (old !== 0 && old !== DEAD) {
+      this.behind?.invalidate(family, place);
       const aux = four ? this.aux4 : this.aux6;
       // A place whose successor is empty ends every search anyway: no tombstone needed, there or before it.
       const next = (place + 1) & this.mask;

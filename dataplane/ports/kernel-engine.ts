@@ -1,0 +1,323 @@
+/**
+ * The kernel engine: flow entries that the kernel's own eBPF programs forward by, behind the emulated engine's table.
+ *
+ *   main thread   KernelEngine: makes maps and programs, attaches them, and keeps the block (layout.ts) in step with
+ *                 the tables: the epoch, ports, neighbours. A flush is one store of 8 bytes here.
+ *   workers       KernelFlows: the Engine behind FlowTable: every entry that both of its ports allow is also in the
+ *                 kernel's map; counters come back from mapped memory, place by place, when aging visits an entry.
+ *
+ * The flow table stays what policy, aging and `show offload` work on, and packets that come up to the router although
+ * they have an entry are forwarded by it, as ever. Ports that are not attached (TAP devices, ports with a fault or mirror
+ * wrapper) only have the emulated engine.
+ */
+import * as EX from '../../offload/engine.ts';
+import * as L from '../../offload/kernel/layout.ts';
+import { engineProgram } from '../../offload/kernel/program.ts';
+import {
+  F4_DMAC_HI,
+  F4_KEY,
+  F6_DMAC_HI,
+  F6_KEY,
+  type FlowSpec,
+  FlowTable,
+  KEY_VALID,
+} from '../../offload/table.ts';
+import {
+  IF_CHILDREN,
+  IF_FLAGS,
+  IF_MAC_HI,
+  IF_MAC_LO,
+  IF_MTU,
+  IF_PARENT,
+  IF_SOURCES,
+  IF_VLAN,
+  IF_WORDS,
+  IFF_HOST,
+  IFF_UP,
+  MAX_PORTS,
+} from '../interfaces.ts';
+import { NEIGH_GEN, NUD_QUIET } from '../neighbours.ts';
+import * as T from '../tables.ts';
+import { attachIngress, closeDescriptor, createMap, deleteFromMap, loadProgram, updateMap } from './bpf.ts';
+import { mapDescriptor, mapMemory, viewMemory } from './ffi.ts';
+
+/** Maps of more entries than this take their memory entry by entry. */
+const EAGER_ENTRIES = 65536;
+/** Bytes of link header that a packet's own length does not have. */
+const LINK_HEADER = 14;
+/** What KernelFlows remembers of a place beside the counters: packets and bytes at the last look. */
+const SEEN_WORDS = 2;
+
+/** What a worker needs; descriptors and addresses mean the same in every thread. */
+export interface KernelTask {
+  flows4: number;
+  flows6: number;
+  /** Address and size of the mapped counters, and of the block. */
+  counters: number;
+  counterBytes: number;
+  block: number;
+  blockBytes: number;
+  seen: SharedArrayBuffer;
+}
+
+/** A port whose device has the program. */
+export interface KernelPort {
+  number: number;
+  ifname: string;
+  ifindex: number;
+  /** The device's other end is in another namespace. */
+  peer: boolean;
+}
+
+export interface KernelEngineOptions {
+  /** Entries of the engine, both families together. */
+  entries: number;
+  /** Size of the neighbour table. */
+  neighbours: number;
+  /** An entry without a hit for this long is not used, ms. */
+  idle: number;
+  /** Ports to have a program. */
+  ports: readonly KernelPort[];
+}
+
+export class KernelEngine {
+  readonly task: KernelTask;
+  readonly ports: readonly KernelPort[];
+  /** Program by port number. */
+  readonly programs = new Map<number, number>();
+  private readonly descriptors: number[] = [];
+  private readonly block: Int32Array;
+  private readonly epoch: BigInt64Array;
+  private readonly taps = new Int32Array(MAX_PORTS);
+
+  /** Makes maps and programs; attaches nothing. Errors: IoError, and then nothing is left open. */
+  constructor(options: KernelEngineOptions) {
+    this.ports = options.ports;
+    try {
+      const lazy = options.entries > EAGER_ENTRIES;
+      const flows = { kind: 'hash', valueBytes: L.ACTION_WORDS * 4, entries: options.entries, lazy } as const;
+      const flows4 = this.keep(createMap({ ...flows, name: 'sluice_flows4', keyBytes: L.KEY4_WORDS * 4 }));
+      const flows6 = this.keep(createMap({ ...flows, name: 'sluice_flows6', keyBytes: L.KEY6_WORDS * 4 }));
+      const array = { kind: 'array', keyBytes: 4, mapped: true } as const;
+      const places = FlowTable.places(options.entries) * 2;
+      const valueBytes = L.COUNTER_WORDS * 4;
+      const counters = this.keep(createMap({ ...array, name: 'sluice_counters', valueBytes, entries: places }));
+      const blockBytes = L.blockBytes(options.neighbours);
+      const block = this.keep(createMap({ ...array, name: 'sluice_block', valueBytes: blockBytes, entries: 1 }));
+      const maps = { flows4, flows6, counters, block };
+      for (const { number } of options.ports) {
+        const code = engineProgram({ port: number, neighbours: options.neighbours, idle: options.idle });
+        this.programs.set(number, this.keep(loadProgram(`sluice_port${number}`, code.assemble(maps))));
+      }
+      const counterBytes = places * valueBytes;
+      const mapped = mapDescriptor(counters, counterBytes, 0, false, 'kernel engine');
+      const memory = mapDescriptor(block, blockBytes, 0, false, 'kernel engine');
+      this.block = new Int32Array(memory.buffer);
+      this.epoch = new BigInt64Array(memory.buffer, L.B_EPOCH * 4, 1);
+      const seen = new SharedArrayBuffer(places * SEEN_WORDS * 8);
+      this.task = { flows4, flows6, counters: mapped.base, counterBytes, block: memory.base, blockBytes, seen };
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** Attaches every port's program. Until `setTap` no frame of these ports gets anywhere. Errors: IoError. */
+  attach(): void {
+    try {
+      for (const port of this.ports)
+        this.keep(attachIngress(this.programs.get(port.number) as number, port.ifindex, port.ifname));
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** Says to which device (by its index) the frames of a port go that the program leaves to the router. */
+  setTap(port: number, ifindex: number): void {
+    this.taps[port] = ifindex;
+    this.block[L.B_PORTS + port * L.PORT_WORDS + L.BP_TAP] = ifindex;
+  }
+
+  /** Keeps the block in step with the tables from now on. Control plane's thread: the only writer of what is read here. */
+  follow(tables: T.Tables): void {
+    const { neighbours } = tables;
+    const note = (n: number): void => {
+      const at = neighbours.at(n);
+      const quiet = (neighbours.words[at] & NUD_QUIET) !== 0 && neighbours.used(n);
+      const word = (neighbours.words[at + NEIGH_GEN] & 0xffff) | (quiet ? L.NEIGH_QUIET : 0);
+      Atomics.store(this.block, L.B_NEIGHBOURS + n, word);
+    };
+    neighbours.changed = note;
+    for (let n = 0; n < neighbours.capacity; n++) note(n);
+    tables.flushed = () => this.sync(tables);
+    this.sync(tables);
+  }
+
+  /** Copies what ports may do, then the epoch: the store that a flush is. */
+  private sync(tables: T.Tables): void {
+    const w = tables.interfaces.words;
+    const on = (tables.control[T.ENGINES] & 1) === 0;
+    for (let port = 0; port < MAX_PORTS; port++) {
+      const r = port * IF_WORDS;
+      const b = L.B_PORTS + port * L.PORT_WORDS;
+      const parent = w[r + IF_PARENT] !== 0 ? w[r + IF_PARENT] - 1 : port;
+      const device = this.ports.find(({ number }) => number === parent);
+      const up = on && device !== undefined && (w[r + IF_FLAGS] & (IFF_UP | IFF_HOST)) === IFF_UP;
+      const ingress = up && parent === port && w[r + IF_CHILDREN] === 0 && w[r + IF_SOURCES] === 0;
+      // A tag is put on before the frame leaves: that is the device's own way out, not its peer's way in.
+      const peer = device?.peer === true && w[r + IF_VLAN] === 0;
+      this.block[b + L.BP_IFINDEX] = device?.ifindex ?? 0;
+      this.block[b + L.BP_MTU] = w[r + IF_MTU];
+      this.block[b + L.BP_VLAN] = w[r + IF_VLAN];
+      this.block[b + L.BP_MAC_LO] = w[r + IF_MAC_LO];
+      this.block[b + L.BP_MAC_HI] = w[r + IF_MAC_HI] & 0xffff;
+      this.block[b + L.BP_TAP] = this.taps[port];
+      const flags = (up ? L.BP_EGRESS : 0) | (ingress ? L.BP_INGRESS : 0) | (peer ? L.BP_PEER : 0);
+      Atomics.store(this.block, b + L.BP_FLAGS, flags);
+    }
+    const sweeps = tables.flows?.sweeps ?? 0;
+    const epoch = (BigInt(sweeps) << 32n) | BigInt(tables.control[T.EPOCH] >>> 0);
+    Atomics.store(this.epoch, 0, BigInt.asIntN(64, epoch));
+  }
+
+  /** Detaches and frees everything. */
+  close(): void {
+    for (const fd of this.descriptors.splice(0).reverse()) closeDescriptor(fd);
+  }
+
+  private keep(fd: number): number {
+    this.descriptors.push(fd);
+    return fd;
+  }
+}
+
+/** The kernel's entries as a worker (or a test) programs them. */
+export class KernelFlows implements EX.Engine {
+  readonly name = 'kernel';
+  readonly capacity: number;
+  private readonly task: KernelTask;
+  private readonly tables: T.Tables;
+  private readonly flows: FlowTable;
+  private readonly counters: Uint32Array;
+  private readonly block: Int32Array;
+  private readonly seen: Float64Array;
+  private readonly startedAt: number;
+  private readonly key: Int32Array;
+  private readonly action: Int32Array;
+  private readonly keyAt: number;
+  private readonly actionAt: number;
+  private readonly places: number;
+
+  /** @param startedAt monotonic milliseconds at which the router's clock was 0 */
+  constructor(task: KernelTask, tables: T.Tables, flows: FlowTable, startedAt: number) {
+    this.task = task;
+    this.tables = tables;
+    this.flows = flows;
+    this.capacity = flows.capacity;
+    this.places = flows.mask + 1;
+    this.startedAt = startedAt;
+    this.counters = new Uint32Array(viewMemory(task.counters, task.counterBytes).buffer);
+    this.block = new Int32Array(viewMemory(task.block, task.blockBytes).buffer);
+    this.seen = new Float64Array(task.seen);
+    const memory = mapMemory(4096);
+    this.key = new Int32Array(memory.buffer, 0, L.KEY6_WORDS);
+    this.action = new Int32Array(memory.buffer, 64, L.ACTION_WORDS);
+    this.keyAt = memory.base;
+    this.actionAt = memory.base + 64;
+  }
+
+  program(flow: FlowSpec, place: number, now: number, changed: boolean): boolean {
+    const index = this.indexOf(flow.family, place);
+    const { counters } = this;
+    const at = index * L.COUNTER_WORDS;
+    // The packet that led here was as good as a hit: an entry that had gone idle is not idle any more.
+    const last = (this.startedAt + now) * 1e6;
+    counters[at + L.N_LAST] = last >>> 0;
+    counters[at + L.N_LAST + 1] = Math.floor(last / 0x100000000);
+    if (!changed) return true;
+    // Both ways must be the program's: what comes in by a port without it never gets to the map.
+    const { block } = this;
+    const into = block[L.B_PORTS + flow.inPort * L.PORT_WORDS + L.BP_IFINDEX];
+    const out = block[L.B_PORTS + flow.outPort * L.PORT_WORDS + L.BP_IFINDEX];
+    if (into === 0 || out === 0) {
+      this.invalidate(flow.family, place);
+      return false;
+    }
+    L.writeKey(flow, this.key);
+    L.writeAction(flow, index, this.action);
+    return updateMap(flow.family === 4 ? this.task.flows4 : this.task.flows6, this.keyAt, this.actionAt);
+  }
+
+  begin(family: number, place: number): void {
+    const index = this.indexOf(family, place);
+    this.seen[index * SEEN_WORDS] = this.count(index, L.N_PACKETS);
+    this.seen[index * SEEN_WORDS + 1] = this.count(index, L.N_BYTES);
+  }
+
+  invalidate(family: number, place: number): boolean {
+    const four = family === 4;
+    const w = four ? this.flows.words4 : this.flows.words6;
+    const e = place << (four ? 4 : 5);
+    const words = four ? 2 : 8;
+    for (let n = 0; n <= words; n++) this.key[n] = w[e + n];
+    this.key[words + 1] = w[e + (four ? F4_KEY : F6_KEY)] & ~KEY_VALID;
+    return deleteFromMap(four ? this.task.flows4 : this.task.flows6, this.keyAt);
+  }
+
+  read(family: number, place: number, into: EX.EngineCounters): boolean {
+    const index = this.indexOf(family, place);
+    const { seen } = this;
+    const s = index * SEEN_WORDS;
+    const packets = this.count(index, L.N_PACKETS);
+    into.packets = packets - seen[s];
+    if (into.packets === 0) return false;
+    const bytes = this.count(index, L.N_BYTES);
+    into.bytes = bytes - seen[s + 1];
+    into.last = (this.count(index, L.N_LAST) / 1e6 - this.startedAt) | 0;
+    seen[s] = packets;
+    seen[s + 1] = bytes;
+    this.account(family, place, into.packets, into.bytes);
+    return true;
+  }
+
+  /** What the kernel has forwarded counts as received, as a hit, and as sent, as if a worker had done it. */
+  private account(family: number, place: number, packets: number, bytes: number): void {
+    const four = family === 4;
+    const w = four ? this.flows.words4 : this.flows.words6;
+    const e = place << (four ? 4 : 5);
+    const from = T.C_PORTS + ((w[e + (four ? F4_KEY : F6_KEY)] >> 8) & 0xff) * 8;
+    const to = T.C_PORTS + ((w[e + (four ? F4_DMAC_HI : F6_DMAC_HI)] >> 16) & 0xff) * 8;
+    const { counters } = this.tables;
+    const frames = bytes + packets * LINK_HEADER;
+    counters[T.C_RECEIVED] += packets;
+    counters[T.C_FORWARDED] += packets;
+    counters[T.C_ENGINE + EX.EX_HITS] += packets;
+    counters[T.C_ENGINE + EX.EX_KERNEL] += packets;
+    counters[from + T.CP_RX_PACKETS] += packets;
+    counters[from + T.CP_RX_BYTES] += frames;
+    counters[to + T.CP_TX_PACKETS] += packets;
+    counters[to + T.CP_TX_BYTES] += frames;
+  }
+
+  private indexOf(family: number, place: number): number {
+    return family === 4 ? place : this.places + place;
+  }
+
+  /** A counter of 64 bits: exact to 2^53. Its high half is read twice, as the low one may wrap in between. */
+  private count(index: number, word: number): number {
+    const at = index * L.COUNTER_WORDS + word;
+    const { counters } = this;
+    for (;;) {
+      const high = counters[at + 1];
+      const low = Atomics.load(counters, at);
+      if (Atomics.load(counters, at + 1) === high) return high * 0x100000000 + low;
+    }
+  }
+}
+
+/** Puts the kernel's entries behind a worker's flow table. */
+export function attachKernelFlows(task: KernelTask, tables: T.Tables, startedAt: number): void {
+  if (tables.flows !== null) tables.flows.behind = new KernelFlows(task, tables, tables.flows, startedAt);
+}
+
