@@ -1,9 +1,9 @@
 /**
- * How the tests run: two projects, one after the other.
+ * How the tests run: three projects, one after the other.
  *
  * `unit` is everything that needs no privilege and no device; its files run side by side. `lab` is what makes network
  * namespaces and devices: test/lab (real programs through a router) and the ports, one file at a time, because device
- * names and the machine's few cores are shared. The JSON result that .ci/run counts is asked for on its command line.
+ * names and the machine's few cores are shared. `kernel` is the engine's suite once more, with the kernel engine. The JSON result that .ci/run counts is asked for on its command line.
  */
 import { defineConfig } from 'vitest/config';
 
@@ -38,6 +38,18 @@ export default defineConfig({
           include: lab,
           fileParallelism: false,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'kernel',
+          include: ['test/offload/*.test.ts', 'test/property/offload.test.ts'],
+          // Every public capture takes a minute; `SLUICE_ENGINE=kernel npx vitest run test/offload/captures.test.ts` does it.
+          exclude: ['test/offload/captures.test.ts', 'test/offload/kernel-engine.test.ts'],
+          env: { SLUICE_ENGINE: 'kernel' },
+          maxWorkers: '100%',
+          sequence: { groupOrder: 2 },
         },
       },
     ],

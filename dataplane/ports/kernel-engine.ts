@@ -202,14 +202,14 @@ export class KernelFlows implements EX.Engine {
   private readonly counters: Uint32Array;
   private readonly block: Int32Array;
   private readonly seen: Float64Array;
-  private readonly startedAt: number;
+  /** Monotonic milliseconds at which the router's clock was 0; a virtual clock moves it. */
+  startedAt: number;
   private readonly key: Int32Array;
   private readonly action: Int32Array;
   private readonly keyAt: number;
   private readonly actionAt: number;
   private readonly places: number;
 
-  /** @param startedAt monotonic milliseconds at which the router's clock was 0 */
   constructor(task: KernelTask, tables: T.Tables, flows: FlowTable, startedAt: number) {
     this.task = task;
     this.tables = tables;

@@ -1,6 +1,7 @@
 /**
  * World of the engine tests: the same router three times, with the engine off, on and in verify mode, fed the same
- * frames at the same times. Whatever leaves must be the same bytes on the same ports in the same order.
+ * frames at the same times. Whatever leaves must be the same bytes on the same ports in the same order. With SLUICE_ENGINE=kernel
+ * in the environment (vitest project `kernel`), the one that is on has the kernel engine behind it.
  *
  *   hosts .10 .11 .20 --- lan 192.168.1.1 | wan 203.0.113.1 --- gateway .254 (and the Internet behind it)
  *                                         | alt 198.18.0.1  --- gateway .254 (another way to the same Internet)
@@ -11,6 +12,7 @@ import type { FrameMeta, MemoryFrame } from '../../dataplane/ports/memory.ts';
 import * as T from '../../dataplane/tables.ts';
 import { EX_TEXT } from '../../offload/engine.ts';
 import { ethernet, ip, mac } from '../lib/build.ts';
+import { KernelBench } from './kernel-port.ts';
 
 export const PORTS = ['lan', 'wan', 'alt', 'dmz'] as const;
 export type PortName = (typeof PORTS)[number];
@@ -118,17 +120,24 @@ export class World {
   /** Frames that left so far (of the router whose engine is off). */
   left = 0;
   entered = 0;
+  /** The kernel engine of the router that is on; null: the emulated one. */
+  readonly kernel: KernelBench | null;
 
   constructor(extra: Record<string, unknown> = {}, engine: Record<string, unknown> = {}, options: RouterOptions = {}) {
-    const make = (mode: string) =>
+    const make = (mode: string, ports: RouterOptions = {}) =>
       createRouter(worldConfig({ ...extra, offload: { mode, entries: 1024, ...engine } }), {
         slots: { small: 512, large: 16 },
         ...options,
+        ...ports,
         mismatch: ({ what, engine: fast, slow }) =>
           this.mismatches.push(`${what}\n engine ${hexOf(fast)}\n slow   ${slow === null ? '-' : hexOf(slow)}`),
       });
     this.off = make('off');
-    this.on = make('on');
+    // Faults are built into the emulated engine only; a test with ports of its own has no place for the kernel's.
+    const emulated = process.env.SLUICE_ENGINE !== 'kernel' || options.engineFault !== undefined || options.port;
+    this.kernel = emulated ? null : new KernelBench();
+    this.on = make('on', this.kernel?.options());
+    this.kernel?.attach(this.on);
     this.verify = make('verify');
     this.routers = [this.off, this.on, this.verify];
   }

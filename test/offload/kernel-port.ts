@@ -1,0 +1,139 @@
+/**
+ * The kernel engine without devices: memory ports whose frames first meet the port's eBPF program in the kernel
+ * (BPF_PROG_TEST_RUN). What it forwards leaves by the port that it names; everything else goes up to the router, as with
+ * real devices. So every test of the engine runs with this one as well.
+ *
+ * What a test run cannot do: partial checksums (the lab has them) and verifying transport checksums, which is the one
+ * thing that the program leaves to the receiver; such frames go up here, and kernel-engine.test.ts looks at them.
+ */
+import type { Router, RouterOptions } from '../../controlplane/router.ts';
+import { type Frames, META_FLAGS, META_GSO, META_LEN, META_OFF, META_WORDS } from '../../dataplane/frames.ts';
+import { testProgram } from '../../dataplane/ports/bpf.ts';
+import { KernelEngine, KernelFlows } from '../../dataplane/ports/kernel-engine.ts';
+import type { MemoryPort } from '../../dataplane/ports/memory.ts';
+import type { Port } from '../../dataplane/ports/port.ts';
+import type { EngineCounters } from '../../offload/engine.ts';
+import { VERDICT_HIT } from '../../offload/kernel/program.ts';
+import { ENGINE_IDLE } from '../../offload/policy.ts';
+import { verify } from '../lib/build.ts';
+
+/** Empty when this machine can run the engine's programs, else why it cannot. */
+export function kernelRefusal(): string {
+  try {
+    const ports = [{ number: 0, ifname: 'none', ifindex: 1, peer: false }];
+    new KernelEngine({ entries: 8, neighbours: 8, idle: ENGINE_IDLE, ports }).close();
+    return '';
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+/** The kernel's clock moves in steps of milliseconds; here every hit is counted at its own instant. */
+class InstantFlows extends KernelFlows {
+  now: () => number = () => 0;
+
+  override read(family: number, place: number, into: EngineCounters): boolean {
+    const any = super.read(family, place, into);
+    into.last = this.now();
+    return any;
+  }
+}
+
+export class KernelBench {
+  /** Frames that the kernel has forwarded. */
+  forwarded = 0;
+  private engine: KernelEngine | null = null;
+  private kernel: InstantFlows | null = null;
+  private router: Router | null = null;
+  private readonly inner: MemoryPort[] = [];
+
+  /** To be given to createRouter. */
+  options(): RouterOptions {
+    return {
+      port: (_name, number, inner) => {
+        this.inner[number] = inner;
+        return this.wrap(inner);
+      },
+    };
+  }
+
+  /** Takes the router that was made with `options`. */
+  attach(router: Router): void {
+    const { tables } = router;
+    if (tables.flows === null) return;
+    this.router = router;
+    const ports = this.inner.map((_, number) => ({ number, ifname: `test${number}`, ifindex: 1, peer: false }));
+    this.engine = new KernelEngine({
+      entries: tables.flows.capacity,
+      neighbours: tables.neighbours.capacity,
+      idle: ENGINE_IDLE,
+      ports,
+    });
+    this.engine.follow(tables);
+    this.kernel = new InstantFlows(this.engine.task, tables, tables.flows, 0);
+    this.kernel.now = () => tables.now();
+    this.align();
+    tables.flows.behind = this.kernel;
+  }
+
+  close(): void {
+    this.engine?.close();
+    this.engine = null;
+  }
+
+  /** The kernel's clock is real, the router's is virtual: now is now. */
+  private align(): void {
+    if (this.kernel !== null && this.router !== null)
+      this.kernel.startedAt = Number(process.hrtime.bigint() / 1000n) / 1000 - this.router.tables.now();
+  }
+
+  /** Runs the port's program on the frame in a slot; true when the kernel has forwarded it (the slot is gone then). */
+  private offer(port: number, frames: Frames, slot: number): boolean {
+    const { meta } = frames;
+    const m = slot * META_WORDS;
+    const at = meta[m + META_OFF];
+    const frame = frames.u8.slice(at, at + meta[m + META_LEN]);
+    const program = this.engine?.programs.get(port);
+    if (program === undefined || this.router === null || frame.length < 14) return false;
+    if (meta[m + META_FLAGS] !== 0 || meta[m + META_GSO] !== 0) return false;
+    if (verify(frame).some((text) => /\b(tcp|udp)\b/.test(text))) return false;
+    this.align();
+    const run = testProgram(program, frame);
+    if ((run.verdict & VERDICT_HIT) === 0) return false;
+    this.forwarded++;
+    frames.u8.set(run.frame, at);
+    meta[m + META_LEN] = run.frame.length;
+    this.inner[run.verdict & 0xff].txBurst(frames, Int32Array.of(slot), 1);
+    // At once: the next frame's moment is another one.
+    this.router.path.fast?.harvestAll(this.router.tables.now());
+    return true;
+  }
+
+  private wrap(inner: MemoryPort): Port {
+    const offer = this.offer.bind(this);
+    return {
+      name: inner.name,
+      number: inner.number,
+      get linkUp() {
+        return inner.linkUp;
+      },
+      set linkUp(up) {
+        inner.linkUp = up;
+      },
+      counters: inner.counters,
+      pollFd: -1,
+      // What goes up is walked at once, so that frames leave in the order in which they came, whoever forwards them.
+      rxBurst: (frames: Frames, slots: Int32Array): number => {
+        while (inner.rxBurst(frames, slots, 1) === 1) {
+          if (offer(inner.number, frames, slots[0])) continue;
+          if (this.router === null) return 1;
+          this.router.path.burst(slots, 1);
+          this.router.path.flush();
+        }
+        return 0;
+      },
+      txBurst: (frames: Frames, slots: Int32Array, n: number) => inner.txBurst(frames, slots, n),
+      close: () => inner.close(),
+    };
+  }
+}
