@@ -12,6 +12,7 @@
  * Not here: opening devices, deciding anything. The path is the same one that runs inline.
  */
 
+import { AGING_PERIOD, AGING_SLICE } from '../offload/aging.ts';
 import { NO_BUFFER } from './drop.ts';
 import type { FastPathOptions } from './fastpath.ts';
 import {
@@ -49,6 +50,8 @@ import { Path, type Punt } from './path.ts';
 import { liveArena } from './ports/arena.ts';
 import { CaptureClock, CaptureWriter } from './ports/capture-writer.ts';
 import { type FaultOptions, FaultPort } from './ports/fault.ts';
+import { attachKernelFlows, type KernelTask } from './ports/kernel-engine.ts';
+import { KernelPort } from './ports/kernel-port.ts';
 import { MirrorPort } from './ports/mirror.ts';
 import { PacketPort, type PacketRing } from './ports/packet.ts';
 import { MAX_SLEEP_MS, Poller, wake } from './ports/poller.ts';
@@ -70,14 +73,19 @@ import { C_DROPS, C_HELD, C_TURNS, CLOCK, STOP, type TableBuffers, Tables } from
 
 /** One port as a worker sees it. Descriptors are the main thread's; they are numbers that mean the same in every thread. */
 export interface PortTask {
-  /** `ring`: the device is on the main thread (kind host), frames go through the rings. */
-  kind: 'tap' | 'packet' | 'ring';
+  /**
+   * `kernel`: the device has the kernel engine's program. `ring`: the device is on the main thread (kind host), frames
+   * go through the rings.
+   */
+  kind: 'tap' | 'packet' | 'kernel' | 'ring';
   name: string;
   number: number;
   fd: number;
   /** TUN_F_* bits that the device takes. */
   offloads: number;
   ring: PacketRing | null;
+  /** Kind `kernel`: this worker's queue of the TAP device that the program redirects to. */
+  tap?: { fd: number; offloads: number };
   fault: FaultOptions | null;
   /** pcapng file that gets a copy of every frame; '' none. */
   mirror: string;
@@ -105,6 +113,8 @@ export interface WorkerTask {
   io: IoBackend;
   /** The offload engine; null: off. */
   offload: FastPathOptions | null;
+  /** The kernel's maps, when it forwards too. */
+  kernel?: KernelTask | null;
 }
 
 /** Monotonic milliseconds, the same in every thread (performance.now counts from each thread's own start). */
@@ -263,7 +273,7 @@ export default async function run(task: WorkerTask): Promise<void> {
   const frames = liveArena(task.arena.small, task.arena.large, task.arena.base);
   const punt = new RingWriter(task.punt);
   const inject = new RingReader(task.inject);
-  const group = task.ports.some((port) => port.kind === 'tap') ? openGroup(task.io) : null;
+  const group = task.ports.some((port) => port.kind === 'tap' || port.tap !== undefined) ? openGroup(task.io) : null;
   const ports: (Port | null)[] = [];
   const mirrors: MirrorPort[] = [];
   try {
@@ -275,15 +285,12 @@ export default async function run(task: WorkerTask): Promise<void> {
           { name: port.name, number: port.number, fd: port.fd, vnetHeader: true, offloads: port.offloads },
           group,
         );
-      else if (port.kind === 'packet' && port.ring !== null)
-        built = new PacketPort({
-          name: port.name,
-          number: port.number,
-          fd: port.fd,
-          offloads: port.offloads,
-          ring: port.ring,
-        });
-      else built = new RingPort(port.name, port.number, punt);
+      else if (port.kind === 'packet' || port.kind === 'kernel') {
+        const { name, number, fd, offloads, ring } = port;
+        const packet = new PacketPort({ name, number, fd, offloads, ring });
+        const tap = port.tap === undefined ? null : tapPort({ name, number, vnetHeader: true, ...port.tap }, group);
+        built = tap === null ? packet : new KernelPort(tap, packet);
+      } else built = new RingPort(port.name, port.number, punt);
       if (port.fault !== null) built = new FaultPort(built, port.fault);
       if (port.mirror !== '') {
         const mirror = new MirrorPort(built, new CaptureWriter(port.mirror, { format: 'pcapng' }), {
@@ -301,6 +308,7 @@ export default async function run(task: WorkerTask): Promise<void> {
       shared: task.workers > 1,
       offload: task.offload,
     });
+    if (task.kernel) attachKernelFlows(task.kernel, tables, task.startedAt);
     // A predecessor's held packets died with it.
     tables.counters[C_HELD] = 0;
     const one = new Int32Array(1);
@@ -341,7 +349,7 @@ export default async function run(task: WorkerTask): Promise<void> {
         continue;
       }
       tables.conntrack.offline();
-      poller.wait(nap);
+      poller.wait(!task.kernel ? nap : Math.min(nap, agingNap(tables)));
       tables.conntrack.quiet();
       Atomics.store(live, mine + LW_STATE, WORKER_RUNNING);
     }
@@ -364,6 +372,12 @@ export default async function run(task: WorkerTask): Promise<void> {
 function rouse(handover: Handover, wakers: readonly number[], live: Int32Array): void {
   for (let to = 0; to < handover.workers; to++)
     if (handover.hasNews(to) && Atomics.load(live, workerAt(to) + LW_STATE) === WORKER_ASLEEP) wake(wakers[to]);
+}
+
+/** While the kernel forwards and no frame comes up, every entry is still to be visited in its time: a slice a circle. */
+function agingNap({ flows }: Tables): number {
+  const live = flows === null ? 0 : flows.liveCount(4) + flows.liveCount(6);
+  return live <= AGING_SLICE ? MAX_SLEEP_MS : Math.max(1, (AGING_PERIOD * AGING_SLICE) / live);
 }
 
 /** What the devices counted, for `show link`; and which of them are gone, for the supervisor. */

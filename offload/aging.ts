@@ -2,7 +2,7 @@
  * Aging: what the engine has counted goes to the connections, and idle entries go (row O7).
  *
  * While a connection is in the engine (IPS_OFFLOAD), conntrack's collector does not see it: this file alone extends its
- * timeout, from the entries' last hits, and ends its stay. Every entry is visited about every PERIOD, a slice per turn. An
+ * timeout, from the entries' last hits, and ends its stay. Every entry is visited about every AGING_PERIOD, a slice per turn. An
  * entry without a hit for `idle` leaves; when the last entry of a connection has left, the connection's deadline is
  * its last hit plus its own timeout, and conntrack ages it again. What the tracker knows and the engine does not (data
  * that waits for its ACK, a closed window) shortens no timeout here, as in the kernel's flow table.
@@ -57,10 +57,11 @@ import {
 } from './table.ts';
 
 /** Every entry is visited in this time, ms: short enough that 32-bit byte counts do not wrap at 10 Gbit/s. */
-const PERIOD = 2000;
-const MAX_SLICE = 1024;
+export const AGING_PERIOD = 2000;
+/** Entries visited in one turn at most. */
+export const AGING_SLICE = 1024;
 /**
- * A visit costs a handful of cache misses. With more than 100,000 entries the round takes longer than PERIOD, which leaves
+ * A visit costs a handful of cache misses. With more than 100,000 entries the round takes longer than AGING_PERIOD, which leaves
  * at least nine tenths of a core to packets; a single flow's 32-bit byte count then needs a correspondingly lower rate.
  */
 const MAX_VISITS_PER_MS = 50;
@@ -102,8 +103,8 @@ export class OffloadAging {
       this.debt = 0;
       return 0;
     }
-    this.debt += Math.min((elapsed * live) / PERIOD, elapsed * MAX_VISITS_PER_MS);
-    let visits = Math.min(Math.ceil(this.debt), live, MAX_SLICE);
+    this.debt += Math.min((elapsed * live) / AGING_PERIOD, elapsed * MAX_VISITS_PER_MS);
+    let visits = Math.min(Math.ceil(this.debt), live, AGING_SLICE);
     this.debt = Math.min(Math.max(0, this.debt - visits), live);
     const total = visits;
     const six = Math.ceil((visits * this.flows.liveCount(6)) / live);

@@ -8,15 +8,21 @@
 import type { FaultOptions } from '../../dataplane/ports/fault.ts';
 import { close } from '../../dataplane/ports/ffi.ts';
 import type { HostPort } from '../../dataplane/ports/host.ts';
-import { linkState, NO_LINK } from '../../dataplane/ports/links.ts';
+import type { KernelEngine, KernelPort as KernelPortDevice } from '../../dataplane/ports/kernel-engine.ts';
+import { linkDetails, linkState, NO_LINK } from '../../dataplane/ports/links.ts';
 import { openPacket } from '../../dataplane/ports/packet.ts';
-import { openTap, TUN_F_ALL } from '../../dataplane/ports/tap.ts';
+import { type OpenedTap, openTap, type TapOptions, TUN_F_ALL } from '../../dataplane/ports/tap.ts';
 import { parseMac } from '../../dataplane/wire/address.ts';
 import type { PortTask } from '../../dataplane/worker.ts';
 import type { Config, FaultConfig, PortConfig } from '../config/index.ts';
 
 /** Frames that the kernel keeps for the router while it is busy, per queue: 4 ms of 1500-byte frames at 3 Gbit/s. */
 const QUEUE_LENGTH = 1000;
+
+/** The TAP device of a port with the kernel's program: its name, its MTU (nothing is too long for it), its queue. */
+const REDIRECT_DEVICE = 'sluice-up%d';
+const REDIRECT_MTU = 65521;
+const REDIRECT_QUEUE = 4096;
 
 export interface Device {
   name: string;
@@ -48,11 +54,18 @@ export function checkKinds(config: Config): void {
     }
 }
 
-/** Opens all devices, or none: an error closes those already open. Errors: IoError. */
-export async function openDevices(config: Config, workers: number): Promise<Device[]> {
+/**
+ * Opens all devices, or none: an error closes those already open. Ports of `kernel` get the TAP device that its programs
+ * redirect to. Errors: IoError.
+ */
+export async function openDevices(
+  config: Config,
+  workers: number,
+  kernel: KernelEngine | null = null,
+): Promise<Device[]> {
   const devices: Device[] = [];
   try {
-    for (const port of config.ports) if (port.parent < 0) devices.push(await openDevice(port, workers));
+    for (const port of config.ports) if (port.parent < 0) devices.push(await openDevice(port, workers, kernel));
     return devices;
   } catch (error) {
     for (const device of devices) closeDevice(device);
@@ -67,7 +80,7 @@ export function closeDevice(device: Device): void {
   device.fds = [];
 }
 
-async function openDevice(port: PortConfig, workers: number): Promise<Device> {
+async function openDevice(port: PortConfig, workers: number, kernel: KernelEngine | null): Promise<Device> {
   const { name, number, ifname } = port;
   const device: Device = { name, number, kind: 'tap', ifname, fds: [], host: null, tasks: [] };
   const task = (worker: number, more: Partial<PortTask>): PortTask => ({
@@ -107,18 +120,31 @@ async function openDevice(port: PortConfig, workers: number): Promise<Device> {
   const foreignMac = port.mac !== null && port.mac.text.toLowerCase() !== link.mac;
   if (port.kind === 'packet') {
     device.kind = 'packet';
+    const inKernel = kernel?.ports.some((one) => one.number === number) === true;
     const packet = openPacket({
       device: ifname,
       queues: workers,
       mode: 'latency',
       superFrames: port.offloads,
       promiscuous: foreignMac,
+      ringBytes: inKernel ? 0 : undefined,
     });
     device.fds = packet.fds;
+    const { offloads, ring } = packet;
+    if (kernel !== null && inKernel) {
+      const wanted = port.offloads ? TUN_F_ALL : 0;
+      const options = { name: REDIRECT_DEVICE, queues: workers, vnetHeader: true, offloads: wanted, mute: true };
+      const tap = openTapOr(device, { ...options, mtu: REDIRECT_MTU, queueLength: REDIRECT_QUEUE });
+      device.fds = [...packet.fds, ...tap.fds];
+      kernel.setTap(number, tap.ifindex);
+      for (let worker = 0; worker < workers; worker++) {
+        const queue = { fd: tap.fds[worker], offloads: tap.offloads };
+        device.tasks.push(task(worker, { kind: 'kernel', fd: packet.fds[worker], offloads, tap: queue }));
+      }
+      return device;
+    }
     for (let worker = 0; worker < workers; worker++)
-      device.tasks.push(
-        task(worker, { kind: 'packet', fd: packet.fds[worker], offloads: packet.offloads, ring: packet.ring }),
-      );
+      device.tasks.push(task(worker, { kind: 'packet', fd: packet.fds[worker], offloads, ring }));
     return device;
   }
   device.kind = 'host';
@@ -127,6 +153,27 @@ async function openDevice(port: PortConfig, workers: number): Promise<Device> {
   device.host = new HostPort({ name, number, device: ifname, send: 'inject' });
   for (let worker = 0; worker < workers; worker++) device.tasks.push(task(worker, { kind: 'ring' }));
   return device;
+}
+
+/** Opens a TAP device that belongs to a device; when that fails, the device is closed. */
+function openTapOr(device: Device, options: TapOptions): OpenedTap {
+  try {
+    return openTap(options);
+  } catch (error) {
+    closeDevice(device);
+    throw error;
+  }
+}
+
+/** Ports that the kernel engine can have a program on: their frames must all be seen by it, and by nobody's wrapper. */
+export function kernelPorts(config: Config): KernelPortDevice[] {
+  const ports: KernelPortDevice[] = [];
+  for (const { number, kind, ifname, parent, fault, mirror } of config.ports) {
+    if (kind !== 'packet' || parent >= 0 || fault !== null || mirror !== '') continue;
+    const { ifindex, peerElsewhere } = linkDetails(ifname);
+    if (ifindex > 0) ports.push({ number, ifname, ifindex, peer: peerElsewhere });
+  }
+  return ports;
 }
 
 function faultOptions(fault: FaultConfig): FaultOptions {

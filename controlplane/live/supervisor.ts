@@ -29,6 +29,7 @@ import {
   workerAt,
 } from '../../dataplane/live.ts';
 import { mapArena } from '../../dataplane/ports/arena.ts';
+import { KernelEngine } from '../../dataplane/ports/kernel-engine.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import { type IoBackend, openGroup } from '../../dataplane/ports/uring.ts';
 import {
@@ -45,13 +46,14 @@ import {
 } from '../../dataplane/rings.ts';
 import { C_DROPS, CLOCK, createTables, DEFAULT_SIZES, STOP, Tables } from '../../dataplane/tables.ts';
 import { monotonic, type WorkerTask } from '../../dataplane/worker.ts';
+import { ENGINE_IDLE } from '../../offload/policy.ts';
 import { type Applied, applyConfig } from '../apply/index.ts';
 import { natSizes } from '../compile-nat.ts';
 import type { Config } from '../config/index.ts';
 import { Control, type Mark } from '../control.ts';
 import { engineOptions } from '../offload.ts';
 import type { Event } from '../protocol.ts';
-import { checkKinds, closeDevice, type Device, openDevices } from './devices.ts';
+import { checkKinds, closeDevice, type Device, kernelPorts, openDevices } from './devices.ts';
 import {
   announceHostPort,
   closeHostPort,
@@ -130,6 +132,8 @@ export class Supervisor {
   readonly stopped: Promise<void>;
   private readonly log: Log;
   private readonly devices: Device[];
+  /** The kernel engine, when it forwards. */
+  readonly kernel: KernelEngine | null;
   private hostPort: HostPort | null;
   private readonly ends: WorkerEnd[] = [];
   private readonly pool: Piscina;
@@ -155,7 +159,14 @@ export class Supervisor {
     const log = options.log ?? (() => {});
     // The main thread has a row of its own in the tables.
     const workers = Math.min(config.workers, MAX_WORKERS - 1);
-    const devices = await openDevices(config, workers);
+    const kernel = openKernel(config, log);
+    let devices: Device[];
+    try {
+      devices = await openDevices(config, workers, kernel);
+    } catch (error) {
+      kernel?.close();
+      throw error;
+    }
     let hostPort: HostPort | null = null;
     if (options.hostPort ?? process.getuid?.() === 0)
       try {
@@ -172,10 +183,11 @@ export class Supervisor {
     try {
       // An io_uring that is demanded and cannot be had is said here, not by every worker.
       openGroup(options.io ?? 'auto')?.close();
-      const supervisor = new Supervisor(config, workers, devices, hostPort, options);
+      const supervisor = new Supervisor(config, workers, devices, hostPort, kernel, options);
       supervisor.begin();
       return supervisor;
     } catch (error) {
+      kernel?.close();
       for (const device of devices) closeDevice(device);
       if (hostPort !== null) closeHostPort(hostPort);
       throw error;
@@ -187,8 +199,10 @@ export class Supervisor {
     workers: number,
     devices: Device[],
     hostPort: HostPort | null,
+    kernel: KernelEngine | null,
     options: SupervisorOptions,
   ) {
+    this.kernel = kernel;
     this.workers = workers;
     this.devices = devices;
     this.hostPort = hostPort;
@@ -233,6 +247,7 @@ export class Supervisor {
         startedAt: this.startedAt,
         io: options.io ?? 'auto',
         offload: engineOptions(offload),
+        kernel: kernel?.task ?? null,
       };
       this.ends.push({
         task,
@@ -253,6 +268,7 @@ export class Supervisor {
       },
       { quiet: false, log: this.log },
     );
+    kernel?.follow(this.tables);
     if (hostPort !== null) announceHostPort(this.tables, hostPort, Math.min(...config.ports.map((port) => port.mtu)));
     this.pool = new Piscina({
       filename: WORKER_FILE.href,
@@ -581,6 +597,7 @@ export class Supervisor {
     await Promise.allSettled(this.running);
     await this.pool.destroy();
     for (const watch of this.watches) watch.close();
+    this.kernel?.close();
     for (const device of this.devices) closeDevice(device);
     if (this.hostPort !== null) closeHostPort(this.hostPort);
     this.hostPort = null;
@@ -608,6 +625,30 @@ export class Supervisor {
     this.release();
     if (this.hostPort !== null) closeHostPort(this.hostPort);
     this.hostPort = null;
+  }
+}
+
+/** The kernel engine that the configuration asks for; null, with a warning, when the emulated one must do. */
+function openKernel(config: Config, log: Log): KernelEngine | null {
+  const { engine, mode, entries } = config.offload;
+  if (engine !== 'kernel' || mode === 'off' || entries === 0) return null;
+  const instead = 'the emulated engine is used';
+  if (mode === 'verify') {
+    log('warn', `offload.engine: expected mode on for the kernel engine, got verify; ${instead}`);
+    return null;
+  }
+  const ports = kernelPorts(config);
+  if (ports.length === 0) {
+    log('warn', `offload.engine: expected ports of kind packet for the kernel engine, got none; ${instead}`);
+    return null;
+  }
+  try {
+    const kernel = new KernelEngine({ entries, neighbours: DEFAULT_SIZES.neighbours, idle: ENGINE_IDLE, ports });
+    kernel.attach();
+    return kernel;
+  } catch (error) {
+    log('warn', `offload.engine: ${(error as Error).message}; ${instead}`);
+    return null;
   }
 }
 

@@ -13,15 +13,7 @@
 import * as EX from '../../offload/engine.ts';
 import * as L from '../../offload/kernel/layout.ts';
 import { engineProgram } from '../../offload/kernel/program.ts';
-import {
-  F4_DMAC_HI,
-  F4_KEY,
-  F6_DMAC_HI,
-  F6_KEY,
-  type FlowSpec,
-  FlowTable,
-  KEY_VALID,
-} from '../../offload/table.ts';
+import { F4_DMAC_HI, F4_KEY, F6_DMAC_HI, F6_KEY, type FlowSpec, FlowTable, KEY_VALID } from '../../offload/table.ts';
 import {
   IF_CHILDREN,
   IF_FLAGS,
@@ -320,4 +312,3 @@ export class KernelFlows implements EX.Engine {
 export function attachKernelFlows(task: KernelTask, tables: T.Tables, startedAt: number): void {
   if (tables.flows !== null) tables.flows.behind = new KernelFlows(task, tables, tables.flows, startedAt);
 }
-

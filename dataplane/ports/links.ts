@@ -65,6 +65,27 @@ export function deleteLink(device: string, netns = ''): void {
   runIp(netns, ['link', 'delete', 'dev', device]);
 }
 
+export interface LinkDetails {
+  /** 0: there is no such device. */
+  ifindex: number;
+  /** A veth whose other end is in another namespace. */
+  peerElsewhere: boolean;
+}
+
+/** What kind of device it is and where its other end is. */
+export function linkDetails(device: string): LinkDetails {
+  try {
+    const text = runIp('', ['-j', '-d', 'link', 'show', 'dev', device]);
+    const link = JSON.parse(text)[0] as { ifindex: number; link_netnsid?: number; linkinfo?: { info_kind?: string } };
+    return {
+      ifindex: link.ifindex,
+      peerElsewhere: link.linkinfo?.info_kind === 'veth' && link.link_netnsid !== undefined,
+    };
+  } catch {
+    return { ifindex: 0, peerElsewhere: false };
+  }
+}
+
 export interface LinkState {
   /** 0: there is no such device. */
   ifindex: number;

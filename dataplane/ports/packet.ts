@@ -7,7 +7,8 @@
  * The ring is mapped by the worker that reads it; frames are copied into arena slots, so that nothing downstream depends
  * on the ring. PACKET_VNET_HDR carries partial checksums and super-frames both ways, as with TAP: without it TCP does not
  * even connect over a veth. PACKET_RESERVE shifts frames so that they lie ≡ 2 (mod 4) like those in the arena, and a
- * short frame is copied by whole words. VLAN tags that the kernel has taken off are put back.
+ * short frame is copied by whole words. VLAN tags that the kernel has taken off are put back. A port without a ring only
+ * sends: its frames come in another way (kernel-port.ts).
  *
  * The host's own stack still sees every frame: a device used here should carry no addresses of the host. Source:
  * packet(7), Documentation/networking/packet_mmap.rst, linux/if_packet.h. Not done: TX ring (slower than sendmmsg), fan-out by
@@ -94,7 +95,7 @@ export interface PacketOptions {
   superFrames: boolean;
   /** Receive frames for any MAC: needed when the port's MAC is not the device's. */
   promiscuous: boolean;
-  /** Ring memory per queue, bytes; rounded up to 1 MiB. Default 16 MiB. */
+  /** Ring memory per queue, bytes; rounded up to 1 MiB. Default 16 MiB. 0: no ring, the port only sends. */
   ringBytes?: number;
   netns?: string;
 }
@@ -102,7 +103,8 @@ export interface PacketOptions {
 export interface OpenedPacket {
   fds: number[];
   offloads: number;
-  ring: PacketRing;
+  /** Null: sends only. */
+  ring: PacketRing | null;
 }
 
 /** The ring's geometry, for the worker that maps it. */
@@ -119,7 +121,7 @@ export function openPacket(options: PacketOptions): OpenedPacket {
   const version = options.mode === 'bulk' ? TPACKET_V3 : TPACKET_V2;
   const blocks = Math.ceil((options.ringBytes ?? 16 << 20) / BLOCK_BYTES);
   const slotBytes = version === TPACKET_V3 || options.superFrames ? SUPER_SLOT_BYTES : SMALL_SLOT_BYTES;
-  const ring = { version, blocks, slotBytes };
+  const ring = blocks === 0 ? null : { version, blocks, slotBytes };
   // Kernels before 6.2 refuse a UDP super-frame (VIRTIO_NET_HDR_GSO_UDP_L4).
   const [major, minor] = release().split('.').map(Number);
   const offloads = major > 6 || (major === 6 && minor >= 2) ? 0x6f : 0x0f;
@@ -140,7 +142,7 @@ export function openPacket(options: PacketOptions): OpenedPacket {
   });
 }
 
-function configure(where: string, fd: number, options: PacketOptions, ring: PacketRing): void {
+function configure(where: string, fd: number, options: PacketOptions, ring: PacketRing | null): void {
   const set = (name: number, words: readonly number[], what: string, advice = ''): void => {
     const value = new Uint8Array(new Int32Array(words).buffer);
     if (setsockopt(fd, SOL_PACKET, name, value, value.length) < 0) throw systemError(where, what, errno(), advice);
@@ -150,27 +152,31 @@ function configure(where: string, fd: number, options: PacketOptions, ring: Pack
   if (ioctlPointer(fd, SIOCGIFINDEX, request) < 0)
     throw systemError(where, `a device ${options.device}`, errno(), 'see "ip link" for the names of this machine');
   const ifindex = new DataView(request.buffer).getInt32(16, true);
-  set(PACKET_VERSION, [ring.version], `TPACKET version ${ring.version}`);
-  set(PACKET_RESERVE, [RESERVE], 'PACKET_RESERVE');
+  if (ring !== null) {
+    set(PACKET_VERSION, [ring.version], `TPACKET version ${ring.version}`);
+    set(PACKET_RESERVE, [RESERVE], 'PACKET_RESERVE');
+  }
   set(PACKET_VNET_HDR, [1], 'PACKET_VNET_HDR');
   set(PACKET_IGNORE_OUTGOING, [1], 'PACKET_IGNORE_OUTGOING', 'use Linux 4.20 or later');
-  const perBlock = Math.floor(BLOCK_BYTES / ring.slotBytes);
-  const geometry = [BLOCK_BYTES, ring.blocks, ring.slotBytes, perBlock * ring.blocks];
-  // V3: retire_blk_tov 1 ms, no private area, no features.
-  set(
-    PACKET_RX_RING,
-    ring.version === TPACKET_V3 ? [...geometry, 1, 0, 0] : geometry,
-    `a receive ring of ${ring.blocks} MiB`,
-    'lower ringBytes',
-  );
+  if (ring !== null) {
+    const perBlock = Math.floor(BLOCK_BYTES / ring.slotBytes);
+    const geometry = [BLOCK_BYTES, ring.blocks, ring.slotBytes, perBlock * ring.blocks];
+    // V3: retire_blk_tov 1 ms, no private area, no features.
+    set(
+      PACKET_RX_RING,
+      ring.version === TPACKET_V3 ? [...geometry, 1, 0, 0] : geometry,
+      `a receive ring of ${ring.blocks} MiB`,
+      'lower ringBytes',
+    );
+  }
   if (options.promiscuous) set(PACKET_ADD_MEMBERSHIP, [ifindex, 1, 0, 0], 'promiscuous mode'); // PACKET_MR_PROMISC
   const address = new Uint8Array(20); // struct sockaddr_ll
   const view = new DataView(address.buffer);
   view.setUint16(0, AF_PACKET, true);
-  view.setUint16(2, ETH_P_ALL); // network byte order
+  view.setUint16(2, ring === null ? 0 : ETH_P_ALL); // network byte order; 0: nothing is received
   view.setInt32(4, ifindex, true);
   if (bind(fd, address, address.length) < 0) throw systemError(where, 'to bind to the device', errno());
-  if (options.queues > 1) set(PACKET_FANOUT, [(process.pid * 31 + ifindex) & 0xffff], 'PACKET_FANOUT'); // type HASH
+  if (options.queues > 1 && ring !== null) set(PACKET_FANOUT, [(process.pid * 31 + ifindex) & 0xffff], 'PACKET_FANOUT'); // type HASH
 }
 
 export interface PacketPortOptions {
@@ -179,7 +185,7 @@ export interface PacketPortOptions {
   number: number;
   fd: number;
   offloads: number;
-  ring: PacketRing;
+  ring: PacketRing | null;
 }
 
 /** One socket on a device. Built in the worker that uses it. */
@@ -215,11 +221,15 @@ export class PacketPort implements Port {
     this.number = options.number;
     this.pollFd = options.fd;
     this.offloads = options.offloads;
-    this.version = options.ring.version;
-    this.slotBytes = options.ring.slotBytes;
+    const geometry = options.ring ?? { version: TPACKET_V2, blocks: 0, slotBytes: SMALL_SLOT_BYTES };
+    this.version = geometry.version;
+    this.slotBytes = geometry.slotBytes;
     this.perBlock = Math.floor(BLOCK_BYTES / this.slotBytes);
-    this.blocks = options.ring.blocks;
-    const ring = mapDescriptor(options.fd, this.blocks * BLOCK_BYTES, 0, true, `port ${options.name} (packet)`);
+    this.blocks = geometry.blocks;
+    const ring =
+      this.blocks === 0
+        ? { buffer: new ArrayBuffer(0), base: 0 }
+        : mapDescriptor(options.fd, this.blocks * BLOCK_BYTES, 0, true, `port ${options.name} (packet)`);
     this.ring = new Int32Array(ring.buffer);
     this.ring16 = new Uint16Array(ring.buffer);
     this.ringBase = ring.base;
@@ -235,6 +245,7 @@ export class PacketPort implements Port {
   rxBurst(frames: Frames, slots: Int32Array, max: number): number {
     if (frames !== this.arena) this.adopt(frames);
     if (!this.linkUp) this.clearError();
+    if (this.blocks === 0) return 0;
     const count =
       this.version === TPACKET_V2 ? this.readSlots(frames, slots, max) : this.readBlocks(frames, slots, max);
     // A device that went down and came back needs nothing from us: its frames say that it is back.

@@ -12,6 +12,7 @@
  * This back end makes one system call a frame; uring.ts does the same in batches. What TapPort does not do: create,
  * configure or delete the device. Source: linux/if_tun.h, drivers/net/tun.c, Documentation/networking/tuntap.rst.
  */
+import { writeFileSync } from 'node:fs';
 import {
   FRAME_NEEDS_CSUM,
   type Frames,
@@ -59,6 +60,7 @@ const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
 
+const SIOCGIFINDEX = 0x8933;
 const SIOCGIFFLAGS = 0x8913;
 const SIOCSIFFLAGS = 0x8914;
 const SIOCSIFMTU = 0x8922;
@@ -80,7 +82,7 @@ export const TUN_F_ALL = 0x6f;
 const OFFLOAD_MASKS = [0x6f, 0x0f, 0x07, 0x01];
 
 export interface TapOptions {
-  /** Device name, 1 to 15 bytes. */
+  /** Device name, 1 to 15 bytes; with `%d` the kernel puts in the first free number. */
   name: string;
   /** One descriptor is opened for each, 1 to 256. */
   queues: number;
@@ -94,9 +96,14 @@ export interface TapOptions {
   netns?: string;
   /** Frames that the kernel queues towards the router, per queue. */
   queueLength?: number;
+  /** The host shall not speak IPv6 on it by itself: its own end is nobody's. */
+  mute?: boolean;
 }
 
 export interface OpenedTap {
+  /** The device's name and index. */
+  name: string;
+  ifindex: number;
   /** One non-blocking descriptor a queue; a number is valid in every thread. Closing the last removes the device. */
   fds: number[];
   /** TUN_F_* bits that the kernel accepted. */
@@ -108,7 +115,8 @@ export interface OpenedTap {
  * the device, so every queue is opened with the same flags. Main thread. Errors: IoError.
  */
 export function openTap(options: TapOptions): OpenedTap {
-  const { name, queues, vnetHeader } = options;
+  const { queues, vnetHeader } = options;
+  let { name } = options;
   const where = `port ${name} (tap)`;
   if (!/^[^\s/:]{1,15}$/.test(name))
     throw new IoError(where, 'a device name of 1 to 15 characters', JSON.stringify(name), 'choose another ifname');
@@ -127,7 +135,8 @@ export function openTap(options: TapOptions): OpenedTap {
             'load the tun module and run as root (CAP_NET_ADMIN)',
           );
         fds.push(fd);
-        if (ioctlPointer(fd, TUNSETIFF, ifreq(name, flags)) < 0) {
+        const request = ifreq(name, flags);
+        if (ioctlPointer(fd, TUNSETIFF, request) < 0) {
           const reason = errno();
           throw systemError(
             where,
@@ -140,6 +149,7 @@ export function openTap(options: TapOptions): OpenedTap {
                 : '',
           );
         }
+        name = new TextDecoder().decode(request.subarray(0, request.indexOf(0)));
       }
       let offloads = 0;
       if (vnetHeader) {
@@ -153,8 +163,9 @@ export function openTap(options: TapOptions): OpenedTap {
           );
         offloads = setOffloads(fds[0], options.offloads);
       }
-      configure(where, options);
-      return { fds, offloads };
+      if (options.mute) silence(name);
+      const ifindex = configure(where, { ...options, name });
+      return { fds, offloads, name, ifindex };
     } catch (error) {
       for (const fd of fds) close(fd);
       throw error;
@@ -175,8 +186,17 @@ function setOffloads(fd: number, wanted: number): number {
   return 0;
 }
 
-/** MTU, MAC, queue length and UP, through the classic interface ioctls. */
-function configure(where: string, options: TapOptions): void {
+/** No IPv6 of the host's own on a device: neither addresses nor what is sent to get them. */
+function silence(name: string): void {
+  try {
+    writeFileSync(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, '1');
+  } catch {
+    // A kernel without IPv6, or a /proc that cannot be written to: a few solicitations then come, and are dropped.
+  }
+}
+
+/** MTU, MAC, queue length and UP, through the classic interface ioctls. Returns the device's index. */
+function configure(where: string, options: TapOptions): number {
   const fd = socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
   if (fd < 0) throw systemError(where, 'a socket to configure it with', errno());
   try {
@@ -196,6 +216,9 @@ function configure(where: string, options: TapOptions): void {
     set(SIOCGIFFLAGS, 'to tell its flags', request);
     request[16] |= 1; // IFF_UP
     set(SIOCSIFFLAGS, 'to come up', request);
+    const index = ifreq(options.name, 0);
+    set(SIOCGIFINDEX, 'to tell its index', index);
+    return new DataView(index.buffer).getInt32(16, true);
   } finally {
     close(fd);
   }

@@ -344,10 +344,7 @@ function forward(a: Assembler): void {
 
   a.label('leave');
   // Bytes behind the datagram (RFC 894's padding) stay here.
-  a.load(8, 'r2', 'r10', LENGTH_AT)
-    .add('r2', L3)
-    .load(4, 'r3', 'r6', SKB_LEN)
-    .when('r3', '<=', 'r2', 'trimmed');
+  a.load(8, 'r2', 'r10', LENGTH_AT).add('r2', L3).load(4, 'r3', 'r6', SKB_LEN).when('r3', '<=', 'r2', 'trimmed');
   a.mov('r1', 'r6').mov('r3', 0).call(CHANGE_TAIL);
   a.label('trimmed');
   // Frames to a port whose MAC is not its device's are marked as somebody else's; the next device would drop them.
@@ -357,10 +354,7 @@ function forward(a: Assembler): void {
   a.load(4, 'r3', 'r9', L.BP_VLAN * 4).when('r3', '==', 0, 'untagged');
   a.mov('r1', 'r6').mov('r2', VLAN).call(VLAN_PUSH);
   a.label('untagged');
-  a.load(4, 'r2', 'r10', action(L.A_DMAC_HI))
-    .rsh('r2', 16)
-    .or('r2', VERDICT_HIT)
-    .store(4, 'r6', SKB_CB, 'r2');
+  a.load(4, 'r2', 'r10', action(L.A_DMAC_HI)).rsh('r2', 16).or('r2', VERDICT_HIT).store(4, 'r6', SKB_CB, 'r2');
   a.load(4, 'r1', 'r9', L.BP_IFINDEX * 4).mov('r2', 0);
   a.load(4, 'r3', 'r9', L.BP_FLAGS * 4)
     .and('r3', L.BP_PEER)
