@@ -219,7 +219,7 @@ function clean(): Check<World> {
 function stops(): Check<World> {
   return {
     name: 'stop',
-    run: async ({ lab, client, router, server, process: child }) => {
+    run: async ({ lab, client, router, server, engine, process: child }) => {
       await child.stop('SIGTERM', 5000);
       const { code, signal } = await child.exited;
       if (code !== 0)
@@ -229,13 +229,39 @@ function stops(): Check<World> {
           `its last words: ${child.stderr().slice(-500)}`,
         );
       // An io_uring lets go of its files a moment after the process has ended.
+      // The lab's own veth pairs stay.
+      const devices = engine === 'kernel' ? /sluice/ : /sl-|sluice0/;
       await waitFor('the devices to be gone', () =>
-        [client, router, server].every((ns) => !/sl-|sluice0/.test(lab.runSync(ns, 'ip', ['-br', 'link']).stdout)),
+        [client, router, server].every((ns) => !devices.test(lab.runSync(ns, 'ip', ['-br', 'link']).stdout)),
       );
       return 'the router ended at SIGTERM with exit code 0, its devices are gone';
     },
   };
 }
+
+/** Packets that the kernel forwarded, of all that were. */
+const MOST = 0.9;
+
+/** What the process has not seen: the kernel's hits, which come back with aging's next look at the entries. */
+export const KERNEL_FORWARDS: Check<World> = {
+  name: 'the kernel forwards what is established',
+  run: async ({ show, process }) => {
+    let seen = '';
+    await waitFor(
+      'the counters of the kernel',
+      async () => {
+        const offload = (await show('offload')).json as { counters: Record<string, number> };
+        const stages = (await show('stages')).json as { received?: number };
+        const kernel = offload.counters['kernel-hits'] ?? 0;
+        const all = stages.received ?? 0;
+        seen = `${kernel} of ${all} packets never came to the process`;
+        return all > 0 && kernel > all * MOST;
+      },
+      { timeout: 8000, detail: () => `${seen}; the router said: ${process.stderr().trim()}` },
+    );
+    return seen;
+  },
+};
 
 /** In this order. */
 export const TRAFFIC: readonly Check<World>[] = [

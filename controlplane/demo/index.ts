@@ -2,7 +2,7 @@
  * `sluice demo`: a lab of three network namespaces on this machine, real programs talking through a router between them,
  * and what happened, checked. Where no lab can be (no root, no /dev/net/tun), a bundled capture is replayed instead.
  *
- *   sluice demo [--keep] [--replay] [--json]
+ *   sluice demo [--engine emulated|kernel] [--keep] [--replay] [--json]
  *
  * Everything is taken down at the end: also on Ctrl-C, SIGTERM or a failure. It reads no standard input (but --keep waits
  * for Enter where there is somebody to press it) and is bounded in time. Exit codes: 0 all checks passed, 1 not, 2 usage.
@@ -13,19 +13,20 @@ import { draw } from '../lab/draw.ts';
 import { startHttpServer } from '../lab/http.ts';
 import { requirements } from '../lab/namespace.ts';
 import { type Check, type CheckResult, formatResult, runCheck } from './check.ts';
-import { STOP, TRAFFIC } from './checks.ts';
+import { KERNEL_FORWARDS, STOP, TRAFFIC } from './checks.ts';
 import { keep } from './keep.ts';
 import { CAPTURE, type Played, playCapture, REPLAY } from './replay.ts';
 import { buildWorld, type World } from './world.ts';
 
 const NAME = 'sluice demo';
 
-const HELP = `Usage: sluice demo [--keep] [--replay] [--json]
+const HELP = `Usage: sluice demo [--engine emulated|kernel] [--keep] [--replay] [--json]
 
 Builds three network namespaces (client, router, server), routes ping, traceroute and HTTP through a router between
 them, over IPv4 with NAT and over IPv6, checks what happened and takes everything down again. Needs root and
 /dev/net/tun; without them it plays a bundled capture through the router instead.
 
+  --engine   kernel: the cables are veth pairs, and what is established is forwarded by eBPF programs (Linux 6.6)
   --keep     when the checks are done, keep everything running until Enter or Ctrl-C
   --replay   only play the bundled capture
   --json     print one JSON object at the end instead of text
@@ -67,11 +68,15 @@ function obstacles(): string[] {
 
 /** Runs the command with the arguments behind `demo`; resolves to the exit code. */
 export async function demoCommand(argv: string[]): Promise<number> {
-  const { flags, operands } = parseArguments(NAME, argv, {
+  const { flags, values, operands } = parseArguments(NAME, argv, {
     keep: { kind: 'flag' },
     replay: { kind: 'flag' },
     json: { kind: 'flag', alias: 'j' },
+    engine: { kind: 'value', expected: 'emulated or kernel' },
   });
+  const engine = values.get('engine') ?? 'emulated';
+  if (engine !== 'emulated' && engine !== 'kernel')
+    throw new UsageError(NAME, `--engine: expected emulated or kernel, got "${engine}"`);
   if (flags.has('help')) {
     process.stdout.write(HELP);
     return EXIT_OK;
@@ -92,7 +97,7 @@ export async function demoCommand(argv: string[]): Promise<number> {
   };
   for (const signal of SIGNALS) process.on(signal, onSignal);
   try {
-    if (reasons.length === 0 && !flags.has('replay')) await demoLab(summary, say, flags.has('keep'));
+    if (reasons.length === 0 && !flags.has('replay')) await demoLab(summary, say, flags.has('keep'), engine);
     else await demoReplay(summary, say);
   } finally {
     for (const signal of SIGNALS) process.off(signal, onSignal);
@@ -124,8 +129,15 @@ async function runAll<W>(checks: readonly Check<W>[], world: W, summary: Summary
 /** Why the demo is being ended from outside; '' while it is not. */
 const ended = { reason: '' };
 
+const CABLES = {
+  emulated: 'Both cables are TAP devices: the only way between the hosts is through the router, one Node.js process.\n',
+  kernel:
+    'Both cables are veth pairs with an eBPF program at the router: it forwards what the Node.js process has programmed, ' +
+    'and hands it the rest.\n',
+} as const;
+
 /** `passed` is set when all checks have run; whether they passed is for the caller. */
-async function demoLab(summary: Summary, say: Say, stay: boolean): Promise<void> {
+async function demoLab(summary: Summary, say: Say, stay: boolean, engine: 'emulated' | 'kernel'): Promise<void> {
   let world: World | null = null;
   const deadline = setTimeout(() => {
     ended.reason = `no end after ${DEADLINE_MS / 1000} s`;
@@ -133,11 +145,11 @@ async function demoLab(summary: Summary, say: Say, stay: boolean): Promise<void>
   }, DEADLINE_MS);
   try {
     say('Building the lab:');
-    world = await buildWorld({ say: (step) => say(`  ${step}`), cancelled: () => ended.reason !== '' });
+    world = await buildWorld({ engine, say: (step) => say(`  ${step}`), cancelled: () => ended.reason !== '' });
     say(`\n${draw(world.lab)}\n`);
-    say('Both cables are TAP devices: the only way between the hosts is through the router, one Node.js process.\n');
+    say(CABLES[engine]);
     await startServers(world);
-    await runAll(TRAFFIC, world, summary, say);
+    await runAll(engine === 'kernel' ? [...TRAFFIC, KERNEL_FORWARDS] : TRAFFIC, world, summary, say);
     if (ended.reason === '') await showAll(world, summary, say);
     if (summary.checks.some((check) => !check.passed)) tellLog(world, summary, say);
     if (stay && ended.reason === '') {

@@ -7,7 +7,8 @@
  *
  * The router makes both TAP devices in its own namespace and holds their descriptors; then their kernel ends are moved to
  * the hosts: a TAP stays attached to its descriptor wherever the device goes. So the only way from client to server is
- * through the router's process. Who frees what: the lab kills processes and deletes namespaces (also on a signal and at
+ * through the router's process. With the kernel engine the cables are veth pairs instead, whose near ends stay in the
+ * router's namespace: its programs sit on them. Who frees what: the lab kills processes and deletes namespaces (also on a signal and at
  * exit, see lab/namespace.ts); the folder with configuration and control socket is this file's.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -67,6 +68,7 @@ export interface World {
   readonly server: string;
   /** The router's process, `sluice run`. */
   readonly process: LabProcess;
+  readonly engine: 'emulated' | 'kernel';
   /** Its control socket. */
   readonly socket: string;
   /** A view of `sluice show`, as text and JSON. Errors: ApiError. */
@@ -76,8 +78,10 @@ export interface World {
 }
 
 export interface WorldOptions {
-  /** Configuration to run; its ports must be lan on sl-lan and wan on sl-wan. Default: examples/demo.yaml. */
+  /** Configuration to run; its ports must be lan on sl-lan and wan on sl-wan. Default: examples/demo.yaml or kernel.yaml. */
   config?: string;
+  /** `kernel`: veth pairs and ports of kind packet; else TAP devices. */
+  engine?: 'emulated' | 'kernel';
   /** What is being done, for people. */
   say?: (step: string) => void;
   /** True once nobody wants it any more: ends the waiting. */
@@ -87,7 +91,8 @@ export interface WorldOptions {
 /** Builds the lab and resolves once client and server can talk. Nothing is left behind when it fails. Errors: LabError. */
 export async function buildWorld(options: WorldOptions = {}): Promise<World> {
   const command = commandFile();
-  const source = options.config ?? join(packageRoot(), 'examples', 'demo.yaml');
+  const inKernel = options.engine === 'kernel';
+  const source = options.config ?? join(packageRoot(), 'examples', inKernel ? 'kernel.yaml' : 'demo.yaml');
   const say = options.say ?? (() => {});
   const { folder, sweep } = temporaryFolder();
   let lab: Lab;
@@ -110,6 +115,11 @@ export async function buildWorld(options: WorldOptions = {}): Promise<World> {
     const router = lab.namespace('router');
     const server = lab.namespace('server');
     sketchRouter(lab, router, file);
+    const ends = [
+      { ns: client, name: 'sl-lan', addresses: [`${CLIENT4}/24`, `${CLIENT6}/64`] },
+      { ns: server, name: 'sl-wan', addresses: [`${SERVER4}/24`, `${SERVER6}/64`] },
+    ];
+    if (inKernel) for (const end of ends) wire(lab, router, end);
     lab.apply();
     say('three network namespaces');
 
@@ -121,10 +131,11 @@ export async function buildWorld(options: WorldOptions = {}): Promise<World> {
     if (!running.running()) throw new LabError('router', 'it to run', 'its end', running.stderr().trim());
     say(`the router, process ${running.pid}`);
 
-    lab.linked(client, router);
-    lab.linked(router, server);
-    plug(lab, router, { ns: client, name: 'sl-lan', addresses: [`${CLIENT4}/24`, `${CLIENT6}/64`] });
-    plug(lab, router, { ns: server, name: 'sl-wan', addresses: [`${SERVER4}/24`, `${SERVER6}/64`] });
+    if (!inKernel) {
+      lab.linked(client, router);
+      lab.linked(router, server);
+      for (const end of ends) plug(lab, router, end);
+    }
     lab.route(client, 'default', ROUTER_LAN4);
     lab.route(client, 'default', ROUTER_LAN6);
     // The server could reach the client's private address if the router let it: that is what one check tries.
@@ -151,6 +162,7 @@ export async function buildWorld(options: WorldOptions = {}): Promise<World> {
       router,
       server,
       process: running,
+      engine: options.engine ?? 'emulated',
       socket,
       show: (what, filters = {}) => askShow(socket, what, filters),
       close,
@@ -159,6 +171,14 @@ export async function buildWorld(options: WorldOptions = {}): Promise<World> {
     close();
     throw error;
   }
+}
+
+/** A veth pair from a host to the router's namespace, where the host's own stack shall not speak on it. */
+function wire(lab: Lab, router: string, end: { ns: string; name: string; addresses: readonly string[] }): void {
+  lab.sysctl(router, { [`net/ipv6/conf/${end.name}/disable_ipv6`]: 1 });
+  lab.veth(end, { ns: router, name: end.name });
+  // The drawing shows the router's ports, not the devices below them.
+  lab.sketch.nodes.get(router)?.devices.pop();
 }
 
 /** Moves the kernel's end of a TAP from the router's namespace to where the cable leads, and configures it there. */
