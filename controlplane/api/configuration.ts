@@ -4,22 +4,25 @@
  *
  * With `confirm`, a new configuration is on probation: unless it is confirmed in time, the one before comes back. So a
  * change that cuts off whoever made it mends itself. There is one probation at a time; another apply during it replaces
- * the configuration on probation, and what comes back is still the last confirmed one.
+ * the configuration on probation, and what comes back is still the last confirmed one. Changes happen one after the other.
  */
+import type { Applied, Change } from '../apply/index.ts';
 import { type Config, ConfigError, parseConfig } from '../config/index.ts';
-import { differences } from './difference.ts';
 import { Refusal } from './http.ts';
 
-/** Makes a configuration that has no fault the running one. Returns what changed, a line each; throws RangeError for what cannot change live. */
-export type Applier = (config: Config) => readonly string[];
+/** A router that can take another configuration: controlplane/apply. */
+export interface Reconfigurable {
+  compare(next: Config): Change;
+  apply(next: Config): Applied | Promise<Applied>;
+}
 
 export interface ApplyAnswer {
-  /** Lines of the configuration's text that differ, as `diff -u` writes them; empty: none. */
-  diff: string;
-  /** What the router changed; empty for a mere comparison. */
-  changes: readonly string[];
+  /** `- routes: …` and `+ routes: …`: what the two configurations say differently. */
+  lines: readonly string[];
   warnings: readonly string[];
   applied: boolean;
+  /** Connections that ended because of it. */
+  ended: number;
   /** Seconds until the configuration before comes back; null: it does not. */
   confirm: number | null;
 }
@@ -38,19 +41,20 @@ interface Version {
 
 export class Configuration {
   private current: Version;
-  private readonly applier: Applier | null;
+  private readonly target: Reconfigurable;
   private readonly log: (level: 'info' | 'warn', message: string) => void;
   private probation: { before: Version; timer: NodeJS.Timeout; until: number } | null = null;
+  private last: Promise<unknown> = Promise.resolve();
 
   /** @param text what `config` was read from */
   constructor(
     text: string,
     config: Config,
-    applier: Applier | null,
+    target: Reconfigurable,
     log: (level: 'info' | 'warn', message: string) => void = () => {},
   ) {
     this.current = { text, config };
-    this.applier = applier;
+    this.target = target;
     this.log = log;
   }
 
@@ -66,9 +70,9 @@ export class Configuration {
    * Compares and, unless `only`, applies.
    *
    * @param name what messages call the new text   @param confirm seconds until the return; 0: for good
-   * @throws Refusal 400 with every fault of the text, 409 for what cannot change while the router runs
+   * @throws Refusal 400 with every fault of the text, 409 with what cannot change while the router runs
    */
-  apply(text: string, name: string, options: { only: boolean; confirm: number }): ApplyAnswer {
+  async apply(text: string, name: string, options: { only: boolean; confirm: number }): Promise<ApplyAnswer> {
     let config: Config;
     try {
       config = parseConfig(text, name);
@@ -76,31 +80,36 @@ export class Configuration {
       if (error instanceof ConfigError) throw new Refusal(400, error.message);
       throw error;
     }
-    const diff = differences(this.current.text, text, this.current.config.file || 'running', name);
-    const answer = { diff, warnings: config.warnings };
-    if (options.only) return { ...answer, changes: [], applied: false, confirm: this.left() };
-    const before = this.probation?.before ?? this.current;
-    const changes = this.install({ text, config });
-    this.endProbation();
-    if (options.confirm > 0) {
-      const timer = setTimeout(() => this.comeBack(), options.confirm * 1000);
-      timer.unref();
-      this.probation = { before, timer, until: performance.now() + options.confirm * 1000 };
-    }
-    this.log('info', `configuration: ${name} applied, ${changes.length} changes`);
-    return { ...answer, changes, applied: true, confirm: this.left() };
+    return this.inTurn(async () => {
+      if (options.only) {
+        const { lines, refused } = this.target.compare(config);
+        if (refused.length > 0) throw new Refusal(409, refused.join('\n'));
+        return { lines, warnings: config.warnings, applied: false, ended: 0, confirm: this.left() };
+      }
+      const before = this.probation?.before ?? this.current;
+      const { lines, ended } = await this.install({ text, config });
+      this.endProbation();
+      if (options.confirm > 0) {
+        const timer = setTimeout(() => void this.comeBack(), options.confirm * 1000);
+        timer.unref();
+        this.probation = { before, timer, until: performance.now() + options.confirm * 1000 };
+      }
+      this.log('info', `configuration: ${name} applied, ${lines.length} lines differ, ${ended} connections ended`);
+      return { lines, warnings: config.warnings, applied: true, ended, confirm: this.left() };
+    });
   }
 
-  private install(next: Version): readonly string[] {
-    if (this.applier === null) throw new Refusal(501, 'apply: expected a router that can change while it runs');
-    try {
-      const changes = this.applier(next.config);
-      this.current = next;
-      return changes;
-    } catch (error) {
-      if (error instanceof RangeError) throw new Refusal(409, error.message);
-      throw error;
-    }
+  private inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.last.then(work);
+    this.last = done.catch(() => {});
+    return done;
+  }
+
+  private async install(next: Version): Promise<Applied> {
+    const applied = await this.target.apply(next.config);
+    if (applied.refused.length > 0) throw new Refusal(409, applied.refused.join('\n'));
+    this.current = next;
+    return applied;
   }
 
   /** Keeps what is on probation. @throws Refusal 409 when nothing is */
@@ -116,18 +125,20 @@ export class Configuration {
     this.probation = null;
   }
 
-  private comeBack(): void {
-    const { before } = this.probation!;
-    this.probation = null;
-    try {
-      this.install(before);
-      this.log('warn', 'configuration: not confirmed in time, the one before is back');
-    } catch (error) {
-      this.log(
-        'warn',
-        `configuration: not confirmed in time, and the one before is refused: ${(error as Error).message}`,
-      );
-    }
+  private comeBack(): Promise<void> {
+    const mine = this.probation;
+    return this.inTurn(async () => {
+      // Confirmed, or replaced, while this waited for its turn.
+      if (mine === null || this.probation !== mine) return;
+      this.probation = null;
+      try {
+        await this.install(mine.before);
+        this.log('warn', 'configuration: not confirmed in time, the one before is back');
+      } catch (error) {
+        const { message } = error as Error;
+        this.log('warn', `configuration: not confirmed in time, and the one before is refused: ${message}`);
+      }
+    });
   }
 
   /** Forgets the timer: the router stops. */

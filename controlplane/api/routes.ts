@@ -5,6 +5,7 @@ import { metricsText } from '../metrics/prometheus.ts';
 import { packageVersion } from '../package-root.ts';
 import { VIEWS } from '../show/index.ts';
 import { searchConnections } from './connections.ts';
+import { EXPLAIN_ROUTE } from './explain.ts';
 import { EVENT_KINDS, type FeedKind } from './feed.ts';
 import { Refusal } from './http.ts';
 import { describe } from './openapi.ts';
@@ -27,10 +28,10 @@ function configured(context: ApiContext): NonNullable<ApiContext['configuration'
 const APPLY_SCHEMA = {
   type: 'object',
   properties: {
-    diff: { type: 'string', description: 'as `diff -u` writes it' },
-    changes: { type: 'array', items: { type: 'string' } },
+    lines: { type: 'array', items: { type: 'string' }, description: '`- …` and `+ …`: what differs' },
     warnings: { type: 'array', items: { type: 'string' } },
     applied: { type: 'boolean' },
+    ended: { type: 'number', description: 'connections that ended because of it' },
     confirm: { type: ['number', 'null'], description: 'seconds until the configuration before comes back' },
   },
 };
@@ -139,7 +140,7 @@ const API_ROUTES: readonly Route[] = [
       description: 'The whole configuration, YAML or JSON',
     },
     answer: { type: 'application/json', description: 'What differs and what was changed', schema: APPLY_SCHEMA },
-    handle: (context, { query, body }) => {
+    handle: async (context, { query, body }) => {
       let text: string;
       try {
         text = new TextDecoder('utf-8', { fatal: true }).decode(body);
@@ -148,7 +149,8 @@ const API_ROUTES: readonly Route[] = [
       }
       const confirm = numberOf(query, 'confirm', 1, 86_400, 0);
       const name = (query.get('name') ?? 'configuration').slice(0, 200);
-      return { json: configured(context).apply(text, name, { only: query.get('diff') === '1', confirm }) };
+      const only = query.get('diff') === '1';
+      return { json: await configured(context).apply(text, name, { only, confirm }) };
     },
   },
   {
@@ -163,6 +165,7 @@ const API_ROUTES: readonly Route[] = [
       return { json: { confirm: null } };
     },
   },
+  EXPLAIN_ROUTE,
   REPLAY_ROUTE,
   {
     method: 'GET',

@@ -26,6 +26,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'play captures through the router and write what leaves it',
     load: async () => (await import('./replay.ts')).replayCommand,
   },
+  apply: {
+    summary: 'give a running router another configuration: sluice apply FILE [--diff] [--confirm 60s]',
+    load: async () => (await import('./apply.ts')).applyCommand,
+  },
+  confirm: {
+    summary: 'keep the configuration that apply --confirm has put on probation',
+    load: async () => (await import('./apply.ts')).confirmCommand,
+  },
   check: {
     summary: 'read a configuration, say what is wrong with it and what it will take',
     load: async () => (await import('./check.ts')).checkCommand,

@@ -10,9 +10,10 @@
 import { parseArgs } from 'node:util';
 import { IoError } from '../../dataplane/ports/ffi.ts';
 import type { IoBackend } from '../../dataplane/ports/uring.ts';
-import { Configuration } from '../api/configuration.ts';
+import { Configuration, type Reconfigurable } from '../api/configuration.ts';
 import { ApiServer } from '../api/server.ts';
 import { socketPath } from '../api/socket.ts';
+import { compareConfig } from '../apply/index.ts';
 import { type Config, ConfigError, parseConfig, readConfigText } from '../config/index.ts';
 import { checkKinds, LiveError } from '../live/devices.ts';
 import { Signals } from '../live/stop.ts';
@@ -68,6 +69,13 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
   return runRouter(text, config, io, quiet || config.logLevel === 'warn' || config.logLevel === 'error');
 }
 
+function reconfigurable(supervisor: Supervisor): Reconfigurable {
+  return {
+    compare: (next) => compareConfig(supervisor.control, next),
+    apply: (next) => supervisor.apply(next),
+  };
+}
+
 async function runRouter(text: string, config: Config, io: IoBackend, quiet: boolean): Promise<number> {
   const log = (level: 'info' | 'warn', message: string): void => {
     if (level === 'warn') process.stderr.write(`warning: ${message}\n`);
@@ -83,7 +91,7 @@ async function runRouter(text: string, config: Config, io: IoBackend, quiet: boo
     // The socket first: it also says that another router runs here already.
     api = await ApiServer.listen(socketPath(config.control.socket));
     supervisor = await Supervisor.start(config, { log, hostPort, io });
-    const configuration = new Configuration(text, config, null, log);
+    const configuration = new Configuration(text, config, reconfigurable(supervisor), log);
     api.serve(liveSource(supervisor), configuration);
     if (config.api !== null) page = await api.listenTcp(config.api);
   } catch (error) {

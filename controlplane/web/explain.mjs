@@ -13,43 +13,34 @@ const STAGES = [
 
 const STEP = 62;
 
-/** The row of stages. `input` and `output` are drawn where the packet's way has them. */
-function strip(stages, dropped) {
-  const passed = stages.map(({ stage }) => stage);
-  const all = [
-    ...STAGES.filter((stage) => stage !== 'tx' || !passed.includes('input')),
-    ...(passed.includes('input') ? ['input'] : []),
-  ];
-  if (passed.includes('output')) all.unshift('output');
-  const last = passed.at(-1);
-  const width = all.length * STEP;
+/** The row of stages; `input` and `output` only where the packet's way has them. */
+function strip(stages, packet) {
+  const passed = new Set(stages.map(({ stage }) => stage));
+  const all = [...(passed.has('output') ? ['output'] : []), ...STAGES, ...(passed.has('input') ? ['input'] : [])];
+  const last = packet.stage ?? [...passed].at(-1);
   const end = Math.max(0, all.indexOf(last));
   const x = (n) => n * STEP + STEP / 2;
+  const words = `Stages passed: ${[...passed].join(', ')}; ${packet.verdict} at ${last}`;
   return s(
     'svg',
-    {
-      class: 'strip',
-      viewBox: `0 0 ${width} 92`,
-      role: 'img',
-      'aria-label': `Stages passed: ${passed.join(', ')}${dropped ? `; dropped at ${last}` : ''}`,
-    },
+    { class: 'strip', viewBox: `0 0 ${all.length * STEP + 30} 96`, role: 'img', 'aria-label': words },
     s('line', { class: 'rail', x1: x(0), x2: x(all.length - 1), y1: 16, y2: 16 }),
     s('line', { class: 'way', x1: x(0), x2: x(end), y1: 16, y2: 16 }),
     ...all.map((stage, n) => {
-      const name = dropped && stage === last ? 'end' : passed.includes(stage) ? 'seen' : '';
+      const ends = packet.verdict === 'dropped' && stage === last;
       return s(
         'g',
-        { class: name },
-        s('circle', { cx: x(n), cy: 16, r: name === 'end' ? 8 : 6 }),
-        s('text', { x: x(n), y: 36, transform: `rotate(38 ${x(n)} 36)` }, stage),
+        { class: ends ? 'end' : passed.has(stage) ? 'seen' : '' },
+        s('circle', { cx: x(n), cy: 16, r: ends ? 8 : 6 }),
+        s('text', { x: x(n) - 4, y: 38, transform: `rotate(34 ${x(n) - 4} 38)` }, stage),
       );
     }),
   );
 }
 
-function stageItem({ stage, text, looked, looked_up, found, decided, where }, ends) {
+function stageItem({ stage, looked_up, found, decided, where }, ends) {
   const rows = [
-    ['looked up', looked ?? looked_up],
+    ['looked up', looked_up],
     ['found', found],
     ['decided', decided],
     ['because of', where],
@@ -58,7 +49,6 @@ function stageItem({ stage, text, looked, looked_up, found, decided, where }, en
     'li',
     { class: ends ? 'end' : null },
     h('h3', null, stage),
-    text ? h('p', { class: 'muted' }, text) : null,
     h(
       'dl',
       null,
@@ -67,27 +57,41 @@ function stageItem({ stage, text, looked, looked_up, found, decided, where }, en
   );
 }
 
-/** The picture of an answer of POST /v1/explain. */
-function picture(answer) {
-  const stages = answer.stages ?? [];
-  const verdict = String(answer.verdict ?? '');
-  const dropped = /^drop/i.test(verdict);
+/** One packet of an answer of POST /v1/explain. */
+function picture(packet) {
+  const { stages, verdict, answers, sent, asks, connection } = packet;
+  const dropped = verdict === 'dropped';
+  const list = (steps, ends) =>
+    h(
+      'ol',
+      { class: 'stages' },
+      steps.map((step) => stageItem(step, ends && step.stage === packet.stage)),
+    );
+  const beside = [
+    ...asks.map((ask) => `The router would ask: ${ask}`),
+    ...sent.map((frame) => `Leaves by ${frame.port}: ${frame.summary}`),
+    ...(connection === null ? [] : [`Connection: ${connection.line}`, `Engine: ${connection.engine.why}`]),
+  ];
   return h(
     'div',
     { class: 'card' },
     h(
       'p',
       { class: dropped ? 'verdict drop-verdict' : 'verdict' },
-      verdict,
-      answer.reason ? h('span', null, String(answer.reason)) : null,
+      dropped ? `dropped: ${packet.reason} at ${packet.stage}` : verdict,
     ),
-    answer.text ? h('p', { class: 'muted' }, String(answer.text)) : null,
-    stages.length === 0 ? null : strip(stages, dropped),
-    h(
-      'ol',
-      { class: 'stages' },
-      stages.map((stage, n) => stageItem(stage, dropped && n === stages.length - 1)),
-    ),
+    packet.why ? h('p', null, packet.why) : null,
+    h('p', { class: 'muted' }, `${packet.port} receives ${packet.bytes} bytes: ${packet.summary}`),
+    h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Stages' }, strip(stages, packet)),
+    beside.length === 0
+      ? null
+      : h(
+          'ul',
+          { class: 'muted' },
+          beside.map((line) => h('li', null, line)),
+        ),
+    list(stages, dropped),
+    answers.map((answer) => [h('h2', null, 'The router’s own answer'), list(answer.stages, false)]),
   );
 }
 
@@ -100,7 +104,8 @@ async function explain() {
   const frame = /^[0-9a-f]{28,}$/i.test(bare) && bare.length % 2 === 0;
   const body = { ...(port === '' ? {} : { port }), ...(frame ? { frame: bare } : { flow: input }) };
   try {
-    place.replaceChildren(picture(await post('/v1/explain', JSON.stringify(body))));
+    const { packets } = await post('/v1/explain', JSON.stringify(body));
+    place.replaceChildren(...packets.map(picture));
   } catch (error) {
     place.replaceChildren(h('p', { class: 'card bad', role: 'alert' }, error.message));
   }

@@ -9,13 +9,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ask, askEvents } from '../../../controlplane/api/client.ts';
+import type { ExplainAnswer } from '../../../controlplane/api/explain.ts';
 import { ROUTES } from '../../../controlplane/api/routes.ts';
 import { ApiServer } from '../../../controlplane/api/server.ts';
 import type { Summary } from '../../../controlplane/api/summary.ts';
 import type { ApiConfig } from '../../../controlplane/config/index.ts';
 import { VIEWS } from '../../../controlplane/show/index.ts';
-import { ipv4, ipv6, udp } from '../../lib/build.ts';
-import { HOST, HOST6, Home, SERVER, SERVER6 } from '../../lib/home.ts';
+import { ethernet, ipv4, ipv6, udp } from '../../lib/build.ts';
+import { GATE_MAC, HOST, HOST6, Home, SERVER, SERVER6, WAN_MAC } from '../../lib/home.ts';
 
 const TOKEN = 'a-token-of-twenty-or-so';
 const API: ApiConfig = {
@@ -211,6 +212,34 @@ describe('answers', () => {
     expect(await search('', '1')).toMatchObject({ total: 2, matched: 2, connections: [{ in: 'lan' }] });
     expect((await search('UDP dport=53 2001:db8')).connections.map(({ orig }) => orig.src)).toEqual([HOST6]);
     expect(await search('tcp')).toMatchObject({ total: 2, matched: 0, connections: [] });
+  });
+
+  it('explains a flow, and frames; refuses what is no question', async () => {
+    const explain = (question: unknown) =>
+      ask<ExplainAnswer>(path, '/v1/explain', { method: 'POST', body: JSON.stringify(question) });
+    const before = home.router.counters;
+    const flow = await explain({ flow: `udp ${HOST}:7777 > ${SERVER}:53` });
+    expect(flow.packets[0]).toMatchObject({ port: 'lan', verdict: 'forwarded', sent: [{ port: 'wan' }] });
+    expect(flow.text).toContain('verdict: forwarded');
+    const frame = Buffer.from(
+      ethernet({ src: GATE_MAC, dst: WAN_MAC }, ipv4({ src: SERVER, dst: HOST }, udp({ sport: 1, dport: 2 }, ''))),
+    ).toString('hex');
+    const two = await explain({ port: 'wan', frames: [frame, frame] });
+    expect(two.packets.map(({ verdict }) => verdict)).toEqual(['dropped', 'dropped']);
+    expect(home.router.counters).toEqual(before);
+    for (const [question, message] of [
+      [[], 'body: expected an object'],
+      [{}, 'expected one of flow, frame, frames'],
+      [{ flow: 'x', frame: 'y' }, 'expected one of flow, frame, frames'],
+      [{ flow: 'hello' }, 'flow: expected PROTO'],
+      [{ flow: 7 }, 'flow: expected a text'],
+      [{ frame }, 'port: expected the port'],
+      [{ port: 'wan', frame: 'zz' }, 'frame: expected an Ethernet frame in hexadecimal'],
+      [{ port: 'moon', frame }, 'port: expected one of lan, wan, got "moon"'],
+      [{ port: 'wan', frames: [] }, 'frames: expected 1 to 256'],
+      [{ prot: 'wan', frame }, 'got "prot"'],
+    ] as const)
+      await expect(explain(question)).rejects.toMatchObject({ status: 400, message: expect.stringContaining(message) });
   });
 
   it('the description names every route, and nothing else', async () => {

@@ -1,136 +1,153 @@
-/** Apply, compare, confirm, and the return of what was not confirmed. The differences are judged by patch(1)'s own rules. */
+/**
+ * Apply, compare, confirm, and the return of what was not confirmed, on a real router; the same through the command.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { Configuration } from '../../../controlplane/api/configuration.ts';
-import { differences } from '../../../controlplane/api/difference.ts';
+import { Configuration, type Reconfigurable } from '../../../controlplane/api/configuration.ts';
+import { ApiServer } from '../../../controlplane/api/server.ts';
+import { applyConfig, compareConfig } from '../../../controlplane/apply/index.ts';
+import { main } from '../../../controlplane/cli/main.ts';
 import { parseConfig } from '../../../controlplane/config/index.ts';
+import { createRouter, type Router } from '../../../controlplane/router.ts';
+import { VIEWS } from '../../../controlplane/show/index.ts';
 
-const text = (mtu: number): string => `ports:\n  lan: { kind: memory, mtu: ${mtu} }\n`;
+const PORTS = 'ports:\n  lan: { kind: memory, addresses: [192.168.1.1/24] }\n';
+/** A route's next hop is what the versions differ in. */
+const text = (hop: number): string => `${PORTS}routes: [{ to: 0.0.0.0/0, via: 192.168.1.${hop} }]\n`;
+
+function world(): { router: Router; configuration: Configuration; via: () => string | undefined } {
+  const router = createRouter(text(10));
+  const { control } = router;
+  const target: Reconfigurable = {
+    compare: (next) => compareConfig(control, next),
+    apply: (next) => applyConfig(control, next),
+  };
+  const via = (): string | undefined => /^default via (\S+)/m.exec(VIEWS.route(router, {}).text)?.[1];
+  return { router, configuration: new Configuration(text(10), parseConfig(text(10), 'a.yaml'), target), via };
+}
 
 describe('a configuration on probation', () => {
-  let applied: number[] = [];
-  let refuse = '';
   let configuration: Configuration;
+  let via: () => string | undefined;
 
   beforeEach(() => {
     vi.useFakeTimers();
-    applied = [];
-    refuse = '';
-    const apply = (config: { ports: { mtu: number }[] }): string[] => {
-      if (refuse !== '') throw new RangeError(refuse);
-      applied.push(config.ports[0].mtu);
-      return [`ports.lan.mtu ${config.ports[0].mtu}`];
-    };
-    configuration = new Configuration(text(1500), parseConfig(text(1500), 'a.yaml'), apply);
+    ({ configuration, via } = world());
   });
   afterEach(() => {
     vi.useRealTimers();
   });
 
-  it('is compared without being applied', () => {
-    const answer = configuration.apply(text(1400), 'b.yaml', { only: true, confirm: 0 });
-    expect(answer).toMatchObject({ applied: false, changes: [], confirm: null });
-    expect(answer.diff).toContain('-  lan: { kind: memory, mtu: 1500 }\n+  lan: { kind: memory, mtu: 1400 }');
-    expect(applied).toEqual([]);
-    expect(configuration.state().text).toBe(text(1500));
+  it('is compared without being applied', async () => {
+    const answer = await configuration.apply(text(11), 'b.yaml', { only: true, confirm: 0 });
+    expect(answer).toMatchObject({ applied: false, ended: 0, confirm: null });
+    expect(answer.lines.join('\n')).toMatch(/^- routes: .*192\.168\.1\.10.*\n\+ routes: .*192\.168\.1\.11/);
+    expect(via()).toBe('192.168.1.10');
+    expect(configuration.state().text).toBe(text(10));
   });
 
-  it('comes back to the last confirmed one when nobody confirms', () => {
-    configuration.apply(text(1400), 'b.yaml', { only: false, confirm: 60 });
-    vi.advanceTimersByTime(30_000);
-    expect(configuration.state()).toMatchObject({ confirm: 30, text: text(1400) });
-    configuration.apply(text(1300), 'c.yaml', { only: false, confirm: 60 });
-    vi.advanceTimersByTime(59_999);
-    expect(applied).toEqual([1400, 1300]);
-    vi.advanceTimersByTime(1);
-    expect(applied).toEqual([1400, 1300, 1500]);
-    expect(configuration.state()).toEqual({ file: 'a.yaml', text: text(1500), confirm: null });
+  it('comes back to the last confirmed one when nobody confirms', async () => {
+    await configuration.apply(text(11), 'b.yaml', { only: false, confirm: 60 });
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(configuration.state()).toMatchObject({ confirm: 30, text: text(11) });
+    expect(via()).toBe('192.168.1.11');
+    await configuration.apply(text(12), 'c.yaml', { only: false, confirm: 60 });
+    await vi.advanceTimersByTimeAsync(59_999);
+    expect(via()).toBe('192.168.1.12');
+    await vi.advanceTimersByTimeAsync(1);
+    expect(via()).toBe('192.168.1.10');
+    expect(configuration.state()).toEqual({ file: 'a.yaml', text: text(10), confirm: null });
     expect(() => configuration.confirm()).toThrow('confirm: expected a configuration that waits for it, got none');
   });
 
-  it('stays once it is confirmed', () => {
-    configuration.apply(text(1400), 'b.yaml', { only: false, confirm: 10 });
+  it('stays once it is confirmed', async () => {
+    await configuration.apply(text(11), 'b.yaml', { only: false, confirm: 10 });
     configuration.confirm();
-    vi.advanceTimersByTime(100_000);
-    expect(applied).toEqual([1400]);
-    expect(configuration.state()).toEqual({ file: 'b.yaml', text: text(1400), confirm: null });
+    await vi.advanceTimersByTimeAsync(100_000);
+    expect(via()).toBe('192.168.1.11');
+    expect(configuration.state()).toEqual({ file: 'b.yaml', text: text(11), confirm: null });
   });
 
-  it('a text with faults, or one that cannot be applied, changes nothing', () => {
-    expect(() => configuration.apply('ports: { lan: { mtu: big } }', 'b.yaml', { only: false, confirm: 5 })).toThrow(
-      'b.yaml:1:17 ports.lan.mtu: expected a number from 1280 to 65535, got "big"',
-    );
-    refuse = 'ports: expected the same ports, got others';
-    expect(() => configuration.apply(text(1400), 'b.yaml', { only: false, confirm: 5 })).toThrow(refuse);
-    expect(configuration.state()).toEqual({ file: 'a.yaml', text: text(1500), confirm: null });
+  it('a text with faults, or one that cannot be applied, changes nothing', async () => {
+    const wrong = configuration.apply(text(256), 'b.yaml', { only: false, confirm: 5 });
+    await expect(wrong).rejects.toThrow('b.yaml:3:27 routes[0].via: expected a unicast address');
+    const sized = `${text(11)}conntrack: { max: 77 }\n`;
+    const refused = configuration.apply(sized, 'b.yaml', { only: false, confirm: 5 });
+    await expect(refused).rejects.toMatchObject({
+      status: 409,
+      message: expect.stringContaining('conntrack.max: expected'),
+    });
+    await expect(configuration.apply(sized, 'b.yaml', { only: true, confirm: 0 })).rejects.toMatchObject({
+      status: 409,
+    });
+    expect(configuration.state()).toEqual({ file: 'a.yaml', text: text(10), confirm: null });
+    expect(via()).toBe('192.168.1.10');
     // One that is refused does not end another's probation.
-    refuse = '';
-    configuration.apply(text(1400), 'b.yaml', { only: false, confirm: 5 });
-    refuse = 'no';
-    expect(() => configuration.apply(text(1300), 'c.yaml', { only: false, confirm: 0 })).toThrow('no');
-    refuse = '';
-    vi.advanceTimersByTime(5000);
-    expect(applied.at(-1)).toBe(1500);
+    await configuration.apply(text(11), 'b.yaml', { only: false, confirm: 5 });
+    await expect(configuration.apply(sized, 'c.yaml', { only: false, confirm: 0 })).rejects.toThrow('conntrack.max');
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(via()).toBe('192.168.1.10');
   });
 });
 
-describe('differences', () => {
-  /** What a unified diff makes of `before`; checks every line and every count on the way. */
-  function patch(before: string, diff: string): string {
-    const lines = before.split('\n').slice(0, -1);
-    const out: string[] = [];
-    let at = 0;
-    const body = diff.split('\n').slice(2, -1);
-    for (let n = 0; n < body.length; ) {
-      const [, start, countA, , countB] = /^@@ -(\d+),(\d+) \+(\d+),(\d+) @@$/.exec(body[n++])!.map(Number);
-      const first = countA === 0 ? start : start - 1;
-      out.push(...lines.slice(at, first));
-      at = first;
-      let [a, b] = [countA, countB];
-      while (a > 0 || b > 0) {
-        const [edit, line] = [body[n][0], body[n++].slice(1)];
-        if (edit !== '+') {
-          expect(lines[at++]).toBe(line);
-          a--;
-        }
-        if (edit !== '-') {
-          out.push(line);
-          b--;
-        }
-      }
-    }
-    return [...out, ...lines.slice(at), ''].join('\n');
-  }
+describe('sluice apply and confirm', () => {
+  let folder = '';
+  let socket = '';
+  let server: ApiServer;
+  let said = '';
+  let via: () => string | undefined;
 
-  it('turn one text into the other, whatever the two are', () => {
-    let seed = 7;
-    const random = (below: number): number => {
-      seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fffffff;
-      return (seed >> 8) % below;
-    };
-    for (let run = 0; run < 300; run++) {
-      const make = (): string => Array.from({ length: random(30) }, () => `${random(5)}\n`).join('');
-      const [a, b] = [make(), make()];
-      const diff = differences(a, b, 'a', 'b');
-      if (a === b) expect(diff).toBe('');
-      else expect(patch(a, diff)).toBe(b);
-    }
+  beforeEach(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'sluice-apply-'));
+    socket = join(folder, 'control.sock');
+    server = await ApiServer.listen(socket);
+    const made = world();
+    via = made.via;
+    server.serve(made.router, made.configuration);
+    said = '';
+    for (const stream of [process.stdout, process.stderr])
+      vi.spyOn(stream, 'write').mockImplementation((words) => {
+        said += words;
+        return true;
+      });
+  });
+  afterEach(async () => {
+    vi.restoreAllMocks();
+    await server.close();
+    rmSync(folder, { recursive: true, force: true });
   });
 
-  it('keep three lines of context', () => {
-    const before = Array.from({ length: 20 }, (_, n) => `line ${n}\n`).join('');
-    const diff = differences(before, before.replace('line 10\n', ''), 'a', 'b');
-    expect(diff.split('\n')).toEqual([
-      '--- a',
-      '+++ b',
-      '@@ -8,7 +8,6 @@',
-      ' line 7',
-      ' line 8',
-      ' line 9',
-      '-line 10',
-      ' line 11',
-      ' line 12',
-      ' line 13',
-      '',
-    ]);
+  const run = async (words: string, content?: string): Promise<number> => {
+    const file = join(folder, 'next.yaml');
+    if (content !== undefined) writeFileSync(file, content);
+    said = '';
+    return main([...words.replace('FILE', file).split(' '), '--socket', socket]);
+  };
+
+  it('say what differs, apply, and keep', async () => {
+    expect(await run('apply FILE --diff', text(11))).toBe(0);
+    expect(said).toMatch(/^- routes: .*\n\+ routes: .*\n$/);
+    expect(via()).toBe('192.168.1.10');
+    expect(await run('apply FILE --confirm 5m')).toBe(0);
+    expect(said).toContain('comes back in 300 s unless you say: sluice confirm');
+    expect(via()).toBe('192.168.1.11');
+    expect(await run('confirm')).toBe(0);
+    expect(await run('confirm')).toBe(1);
+    expect(said).toContain('confirm: expected a configuration that waits for it, got none');
+    expect(await run('apply FILE')).toBe(0);
+    expect(said).toContain('nothing differs');
+  });
+
+  it('refuse what is wrong: 2 for the file or the words, 1 for what needs a restart', async () => {
+    expect(await run('apply FILE', 'ports: { lan: { mtu: big } }')).toBe(2);
+    expect(said).toContain('next.yaml:1:17 ports.lan.mtu: expected a number from 1280 to 65535, got "big"');
+    expect(await run('apply FILE', `${text(11)}workers: 3\n`)).toBe(1);
+    expect(said).toContain('workers: expected');
+    expect(await run('apply FILE --confirm soon')).toBe(2);
+    expect(await run('apply FILE --diff --confirm 5')).toBe(2);
+    expect(await run('apply nowhere.yaml')).toBe(2);
+    expect(await run('apply')).toBe(2);
   });
 });

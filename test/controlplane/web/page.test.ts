@@ -9,10 +9,12 @@ import { accessSync, constants, mkdtempSync, readFileSync, rmSync } from 'node:f
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Configuration } from '../../../controlplane/api/configuration.ts';
 import { ApiServer } from '../../../controlplane/api/server.ts';
+import { applyConfig, compareConfig } from '../../../controlplane/apply/index.ts';
 import { createRouter, type Router } from '../../../controlplane/router.ts';
 import { ethernet, ipv4, tcp, udp } from '../../lib/build.ts';
 
@@ -145,7 +147,12 @@ describe.runIf(program !== '')(
       const listen = { family: 4 as const, address: '127.0.0.1', port: 0, loopback: true };
       base = await server.listenTcp({ listen, token: TOKEN, hosts: [], where });
       traffic = new Traffic();
-      server.serve(traffic.router, new Configuration(TEXT, traffic.router.config, null));
+      const { control, config } = traffic.router;
+      const target = {
+        compare: (next: typeof config) => compareConfig(control, next),
+        apply: (next: typeof config) => applyConfig(control, next),
+      };
+      server.serve(traffic.router, new Configuration(TEXT, config, target));
       browser = await chromium.launch({
         executablePath: program,
         args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'],
@@ -240,6 +247,41 @@ describe.runIf(program !== '')(
       expect(await faults(page)).toEqual([]);
       await page.fill('#search', 'nobody has this');
       await page.waitForSelector('#none:not([hidden])');
+    });
+
+    it('explains a connection at a click, and a packet that is dropped', async () => {
+      const page = await visit('connections');
+      await page.fill('#search', 'udp sport=40003');
+      await until(page, "document.querySelectorAll('#table tbody tr').length === 1");
+      await page.click('#table tbody button');
+      await page.waitForSelector('#explained .stages li');
+      expect(await page.locator('#explained .verdict').textContent()).toBe('forwarded');
+      expect(await page.locator('#explained').textContent()).toContain('Leaves by wan');
+      await page.selectOption('#explain-port', 'wan');
+      await page.fill('#explain-input', 'tcp 198.51.100.66:6 > 203.0.113.1:23');
+      await page.keyboard.press('Enter');
+      await page.waitForSelector('.drop-verdict');
+      expect(await page.locator('#explained .verdict').textContent()).toBe('dropped: INPUT_DROP at input');
+      expect(await page.locator('#explained .stages li.end h3').textContent()).toBe('input');
+      expect(await faults(page)).toEqual([]);
+      // What is no question is answered with what was expected.
+      const before = complaints.length;
+      await page.fill('#explain-input', 'hello');
+      await page.keyboard.press('Enter');
+      await page.waitForSelector('#explained [role=alert]');
+      expect(await page.locator('#explained').textContent()).toContain('flow: expected PROTO SOURCE');
+      // Chromium itself writes each answer of 4xx to the console.
+      expect(complaints.splice(before)).toEqual([expect.stringContaining('400 (Bad Request)')]);
+    });
+
+    it('replays a capture that is dropped onto it', async () => {
+      const page = await visit('replay');
+      await page.setInputFiles('#capture', fileURLToPath(new URL('../../../examples/demo.pcap', import.meta.url)));
+      await page.fill('#inside', '192.168.1.0/24');
+      await page.click('#replay-form button');
+      await page.waitForSelector('#replayed .tile', { timeout: 60_000 });
+      expect(await page.locator('#replayed').textContent()).toMatch(/received[1-9]/);
+      expect(await faults(page)).toEqual([]);
     });
 
     it('fits a phone, in the dark', async () => {
