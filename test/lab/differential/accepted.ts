@@ -4,7 +4,7 @@
  * about; what differs beyond that stays a defect.
  */
 import { checksum, complete, get16, ipText, put16 } from '../../lib/build.ts';
-import { hasSurplus, KEPT } from './generator.ts';
+import { hasSurplus, isSip, KEPT } from './generator.ts';
 import { LAN4, LAN6, type Played, WAN6 } from './scenario.ts';
 
 type Frames = readonly Played[];
@@ -57,9 +57,69 @@ function withoutHops(frame: Uint8Array): Uint8Array {
   return out;
 }
 
-/** An error that quotes a segment of an FTP control connection (its ports stay right where the rest was damaged). */
-function quotesFtp(frame: Uint8Array): boolean {
-  return quoteOf(frame) === 42 && frame.length >= 66 && (get16(frame, 62) === 21 || get16(frame, 64) === 21);
+/**
+ * An error about FTP's control connection that leaves, or about SIP's in either direction (its ports stay right where the
+ * rest was damaged).
+ */
+function quotesEdited({ port, frame }: Played): boolean {
+  if (quoteOf(frame) !== 42 || frame.length < 66) return false;
+  const ports = [get16(frame, 62), get16(frame, 64)];
+  return ports.some(isSip) || (port === 'wan' && ports.includes(21));
+}
+
+/** A TCP checksum of all ones as the same number written as zeros. */
+function zeroAsZero(played: Played): Played {
+  const { frame } = played;
+  const at = get16(frame, 12) === 0x0800 ? 50 : 70;
+  if (frame[at === 50 ? 23 : 20] !== 6 || frame.length < at + 2 || get16(frame, at) !== 0xffff) return played;
+  const out = frame.slice();
+  put16(out, at, 0);
+  return { ...played, frame: out };
+}
+
+/** PPTP's message number in a segment of its control connection (RFC 2637 §2), 0 where there is none. */
+function pptpMessage(frame: Uint8Array): number {
+  if (get16(frame, 12) !== 0x0800 || frame[23] !== 6) return 0;
+  if (get16(frame, 34) !== 1723 && get16(frame, 36) !== 1723) return 0;
+  const data = 34 + (frame[46] >> 4) * 4;
+  return frame.length >= data + 20 && get16(frame, data + 4) === 0x1a2b ? get16(frame, data + 8) : 0;
+}
+
+/** GRE, or an error about it. */
+function isGre({ frame }: Played): boolean {
+  if (get16(frame, 12) !== 0x0800) return false;
+  return frame[23] === 47 || (quoteOf(frame) === 42 && frame[51] === 47);
+}
+
+/** The messages that make a call, in their order; what ends one: Stop, Clear, Disconnect. */
+const CALL = [1, 2, 7, 8];
+const CALL_ENDS = [3, 12, 13];
+
+/** GRE from the first packet on that belonged to no call: that Linux forwarded, and behind which no call stood. */
+function beforeStrayGre(kernel: Frames, sluice: Frames): [Frames, Frames] {
+  const stray = kernel.find((k) => isGre(k) && !sluice.some((s) => isGre(s) && s.after === k.after));
+  if (stray === undefined) return [kernel, sluice];
+  // How far each control connection has come, by the client's port.
+  const stages = new Map<number, number>();
+  const named = new Set<number>();
+  for (const { port, frame, after } of sluice) {
+    if (after > stray.after || get16(frame, 12) !== 0x0800 || frame[23] !== 6) continue;
+    if (get16(frame, 34) !== 1723 && get16(frame, 36) !== 1723) continue;
+    const client = get16(frame, port === 'wan' ? 34 : 36);
+    const stage = stages.get(client) ?? 0;
+    const message = pptpMessage(frame);
+    const data = 34 + (frame[46] >> 4) * 4;
+    const refused = message === 8 && frame[data + 16] !== 1;
+    if (message === 8) named.add(get16(frame, data + 12));
+    if (message === CALL[stage] && !refused) stages.set(client, stage + 1);
+    else if (CALL_ENDS.includes(message) || (frame[47] & 5) !== 0 || refused) stages.set(client, 0);
+    else stages.set(client, stage);
+  }
+  const calls = [...stages.values()];
+  const isNamed = stray.port !== 'wan' || named.has(get16(stray.frame, 40));
+  if (calls.length > 0 && isNamed && calls.every((stage) => stage === CALL.length)) return [kernel, sluice];
+  const rest = (frames: Frames) => frames.filter((p) => !(isGre(p) && p.after >= stray.after));
+  return [rest(kernel), rest(sluice)];
 }
 
 /** Port unreachable about a protocol that is none of TCP, UDP, ICMP. */
@@ -108,7 +168,7 @@ function beforeChoice(kernel: Frames, sluice: Frames): [Frames, Frames] {
 export const ACCEPTED: readonly Accepted[] = [
   each('errors-quote-what-was-received', (p) => ({ ...p, frame: withoutHops(p.frame) })),
   without('errors-that-quote-too-little', (p) => quoteOf(p.frame) >= 0 && quotedTransport(p.frame) < 8),
-  without('errors-about-edited-connections', (p) => p.port === 'wan' && quotesFtp(p.frame)),
+  without('errors-about-edited-connections', (p) => quotesEdited(p)),
   without('refusals-of-other-protocols', (p) => refusesOther(p.frame)),
   without('echo-requests-with-a-code', (p) => isCodedReply(p.frame)),
   without('udp-shorter-than-its-packet', (p) => hasSurplus(p.frame)),
@@ -116,4 +176,6 @@ export const ACCEPTED: readonly Accepted[] = [
   without('ftp-commands-in-pieces', (p) => endsInCommand(p.frame)),
   without('a-header-beyond-its-packet', (p) => chainBeyondEnd(p.frame)),
   { name: 'what-follows-a-chosen-port', views: beforeChoice },
+  { name: 'gre-without-a-call', views: beforeStrayGre },
+  each('two-ways-to-write-zero', zeroAsZero),
 ];

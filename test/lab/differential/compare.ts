@@ -10,7 +10,7 @@
  *                    router. The two choices are paired when they first appear, and must then be used alike. Neither
  *                    may be one of `kept`: who kept a port has not chosen.
  *   fragment-id      the identification of IPv6 fragments: Linux puts tracked datagrams together and cuts them anew,
- *                    with a number of its own. Paired like ports.
+ *                    with a number of its own. Paired like ports, also where an ICMP error quotes it.
  *   icmp-rate-limit  an ICMP error that one router sent and the other held back (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).
  */
 import { checksum, get16, get32, ip, put16, toHex, verify } from '../../lib/build.ts';
@@ -195,13 +195,24 @@ function isPair(chosen: Pairs, scope: string, x: number, y: number): boolean {
   return chosen.get(forth) === x && chosen.get(reverse) === y;
 }
 
-/** `y` with the identification of its fragment header (the first extension header) replaced by `x`'s, if they pair. */
+/** Where an IPv6 packet that begins at `l3` has its fragment header, when that is its first extension header; else -1. */
+function fragmentHeader(f: Uint8Array, l3: number): number {
+  return f.length >= l3 + 48 && f[l3] >> 4 === 6 && f[l3 + 6] === 44 ? l3 + 40 : -1;
+}
+
+/** `y` with the identification of its fragment header, or of the one that it quotes, replaced by `x`'s, if they pair. */
 function withPairedFragmentId(x: Uint8Array, y: Uint8Array, chosen: Pairs): Uint8Array {
-  const plain = (f: Uint8Array) => f.length >= 62 && get16(f, 12) === 0x86dd && f[20] === 44;
-  if (!plain(x) || !plain(y) || !isPair(chosen, `fragment ${toHex(y.subarray(22, 54))}`, get32(x, 58), get32(y, 58)))
-    return y;
+  if (get16(x, 12) !== 0x86dd || get16(y, 12) !== 0x86dd || x.length !== y.length) return y;
+  const quoted = isError(y);
+  const l3 = quoted ? 62 : 14;
+  const at = fragmentHeader(y, l3);
+  if (at < 0 || fragmentHeader(x, l3) !== at) return y;
+  const scope = `fragment ${toHex(y.subarray(l3 + 8, l3 + 40))}`;
+  if (!isPair(chosen, scope, get32(x, at + 4), get32(y, at + 4))) return y;
   const out = y.slice();
-  out.set(x.subarray(58, 62), 58);
+  out.set(x.subarray(at + 4, at + 8), at + 4);
+  // The error's own checksum covers the quote: where both are right, they differ by what was replaced.
+  if (quoted && verify(x).length === 0 && verify(y).length === 0) out.set(x.subarray(56, 58), 56);
   return out;
 }
 

@@ -23,6 +23,7 @@ import {
 } from '../../lib/build.ts';
 import { mend } from '../../property/corpus.ts';
 import { fromLan, fromWan, ipOf, packet } from './frames.ts';
+import { ALG_PORTS, pptpDialogue, sipDialogue } from './generator-alg.ts';
 import { type Ends, tcpConversation } from './generator-tcp.ts';
 import {
   far,
@@ -61,18 +62,35 @@ export const TOPOLOGIES: readonly { name: string; options: TopologyOptions }[] =
   { name: 'refusing firewall', options: { wanForward: 'reject' } },
   { name: 'liberal', options: { tcpLiberal: true } },
   { name: 'helpers', options: { alg: { ftp: {}, tftp: {} }, forwards: FORWARDS } },
+  { name: 'voice and tunnels', options: { alg: { pptp: {}, sip: {} } } },
 ];
 
 /** Source ports of hosts and servers: nobody who has to choose chooses one of them. */
 export const KEPT: ReadonlySet<number> = new Set([
-  20, 21, 53, 69, 80, 443, 4500, 8080, 33000, 40000, 40001, 40002, 50000, 50001, 50002, 42000, 42001, 43100, 43101,
-  60000, 60001, 60002,
+  20,
+  21,
+  53,
+  69,
+  80,
+  443,
+  4500,
+  8080,
+  33000,
+  40000,
+  40001,
+  40002,
+  50000,
+  50001,
+  50002,
+  42000,
+  42001,
+  43100,
+  43101,
+  60000,
+  60001,
+  60002,
+  ...ALG_PORTS,
 ]);
-
-export interface GeneratorOptions {
-  /** Datagrams in fragments, and packets too big for the WAN. */
-  fragments?: boolean;
-}
 
 /** The frame that left towards the Internet last and fits. */
 function lastOut(past: readonly Played[], fits: (frame: Uint8Array) => boolean): Uint8Array | undefined {
@@ -91,21 +109,21 @@ export function hasSurplus(frame: Uint8Array): boolean {
   return get16(frame, 12) === 0x86dd && frame[20] === 17 && get16(frame, 58) < get16(frame, 18);
 }
 
+/** A port that SIP is spoken on here. */
+export const isSip = (port: number) => port === 5060 || port === 5062 || port === 5080;
+
 class Generator {
   readonly random: Random;
   readonly options: TopologyOptions;
-  readonly fragments: boolean;
   readonly normalise = new Set<string>(['ip-id', 'chosen-port']);
   private readonly nat: boolean;
   /** Control connections of FTP so far: each has ports of its own (an expectation that is taken is an accepted difference). */
   private sessions = 0;
 
-  constructor(random: Random, options: TopologyOptions, fragments: boolean) {
+  constructor(random: Random, options: TopologyOptions) {
     this.random = random;
     this.options = options;
-    this.fragments = fragments;
     this.nat = options.masquerade !== false;
-    if (fragments) this.normalise.add('fragment-id');
   }
 
   /** Two ends of a conversation: mostly opened from inside, sometimes towards a forward, the DMZ or a rule. */
@@ -418,6 +436,7 @@ class Generator {
   /** Datagrams cut on the way to the router, in any order, some parts twice or missing. */
   private fragmented(): ScenarioFrame[] {
     const { random } = this;
+    this.normalise.add('fragment-id');
     const host = random.pick([A, B]);
     const six = random.chance(0.5);
     const peer = far(random.int(1, 2));
@@ -441,15 +460,22 @@ class Generator {
 
   private conversation(): ScenarioFrame[] {
     const kind = this.random.int(0, 99);
-    if (this.options.alg) {
+    const { alg } = this.options;
+    if (alg?.['ftp']) {
       if (kind < 45) return this.ftp();
       if (kind < 60) return this.tftp();
     }
-    if (this.fragments && kind >= 85) return this.fragmented();
-    if (kind < 62) return this.tcp();
-    if (kind < 78) return this.udp();
-    if (kind < 88) return this.echo();
-    if (kind < 93) return this.other();
+    if (alg?.['pptp'] && kind < 70) {
+      // The second of one kind is another host's, with ports of its own.
+      const count = this.sessions++;
+      const [dialogue, host] = [kind < 30 ? pptpDialogue : sipDialogue, count === 0 ? A : B];
+      return count < 2 ? dialogue(this.random, host, count === 1) : this.udp();
+    }
+    if (kind < 57) return this.tcp();
+    if (kind < 72) return this.udp();
+    if (kind < 81) return this.echo();
+    if (kind < 86) return this.other();
+    if (kind < 94) return this.fragmented();
     return this.dying();
   }
 
@@ -491,9 +517,11 @@ class Generator {
     const header = six ? random.pick([14, 15, 16, 17, 18, 19, 20]) : random.pick([14, 15, 16, 17, 18, 19, 23]);
     const l4 = six ? 54 : 34;
     if (out.length <= l4) return out;
-    // The words of FTP stay: what Linux does not understand there it drops (docs/differences-from-linux.md).
-    const ftp = out[six ? 20 : 23] === 6 && (get16(out, l4) === 21 || get16(out, l4 + 2) === 21);
-    const at = random.chance(0.2) ? header : random.int(l4, Math.min(out.length, l4 + (ftp ? 20 : 60)) - 1);
+    // The words of FTP and SIP stay: what Linux does not understand there it drops (docs/differences-from-linux.md).
+    const ports = [get16(out, l4), get16(out, l4 + 2)];
+    const proto = out[six ? 20 : 23];
+    const words = proto === 6 ? (ports.includes(21) ? 20 : 60) : proto === 17 && ports.some(isSip) ? 8 : 60;
+    const at = random.chance(0.2) ? header : random.int(l4, Math.min(out.length, l4 + words) - 1);
     if (at === (six ? 21 : 22)) return out;
     out[at] ^= 1 << random.int(0, 7);
     if (random.chance(0.7)) mend(out);
@@ -524,7 +552,7 @@ function contested(random: Random): ScenarioFrame[] {
 }
 
 /** The scenario of a seed: the same one every time. */
-export function generate(seed: number, options: GeneratorOptions = {}): Scenario {
+export function generate(seed: number): Scenario {
   const random = new Random(Math.imul(seed, 0x9e3779b1) ^ 0x51ed270b);
   const topology = TOPOLOGIES[((seed % TOPOLOGIES.length) + TOPOLOGIES.length) % TOPOLOGIES.length];
   const name = `seed ${seed}, ${topology.name}`;
@@ -536,7 +564,7 @@ export function generate(seed: number, options: GeneratorOptions = {}): Scenario
       normalise: ['ip-id', 'chosen-port'],
       frames: contested(random),
     };
-  const generator = new Generator(random, topology.options, options.fragments === true);
+  const generator = new Generator(random, topology.options);
   const frames = generator.frames();
   return { name, topology: topology.options, normalise: [...generator.normalise], frames };
 }

@@ -5,8 +5,8 @@
  *
  *   --scenarios N   how many (1000)          --tables K    compare the connection tables after every K-th (20; 0: never)
  *   --seed S        the first one (1)        --stop N      stop after N unexplained differences (20)
- *   --fragments     datagrams in fragments   --only T      only topologies whose name contains T
  *   --save DIR      where shrunk scenarios are written (default: none)
+ *   --only T        only topologies whose name contains T
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -27,7 +27,6 @@ const { values } = parseArgs({
     stop: { type: 'string', default: '20' },
     save: { type: 'string' },
     only: { type: 'string' },
-    fragments: { type: 'boolean', default: false },
   },
 });
 
@@ -84,7 +83,7 @@ try {
   for (let n = 0; n < count && differences < stop; n++) {
     const seed = first + n;
     if (values.only !== undefined && !TOPOLOGIES[seed % TOPOLOGIES.length].name.includes(values.only)) continue;
-    const scenario = generate(seed, { fragments: values.fragments });
+    const scenario = generate(seed);
     const withTables = tables > 0 && ((n / TOPOLOGIES.length) | 0) % tables === 0;
     const verdict = judge.judge(scenario, { tables: withTables });
     done++;
