@@ -8,6 +8,7 @@
 import { MAX_WORKERS } from '../../conntrack/table.ts';
 import { checkConfig, connectedPort, isLinkLocal, isOwnAddress } from './checks.ts';
 import { DEFAULTS } from './defaults.ts';
+import { normalizeDelegation, normalizeDhcp6 } from './dhcp6.ts';
 import { isTreeMap } from './document.ts';
 import type { Path } from './errors.ts';
 import { normalizeApi, normalizeSnmp } from './management.ts';
@@ -58,6 +59,12 @@ export function normalize(reader: Reader, machine: Machine): Config {
   const zones = normalizeZones(reader, top.zones, ports);
   const scopes = new Scopes(reader, ports, zones);
   const alg = normalizeAlgs(reader, top.alg);
+  const delegation = normalizeDelegation(reader, top.delegation);
+  for (const port of ports) {
+    const raw = isTreeMap(top.ports) ? top.ports[port.name] : undefined;
+    const value = isTreeMap(raw) ? raw.dhcp6 : undefined;
+    port.dhcp6 = normalizeDhcp6(reader, value, ['ports', port.name, 'dhcp6'], port.name, scopes, delegation);
+  }
   const config: Config = {
     file: reader.source.file,
     ports,
@@ -76,6 +83,7 @@ export function normalize(reader: Reader, machine: Machine): Config {
     },
     api: normalizeApi(reader, top.api),
     snmp: normalizeSnmp(reader, top.snmp),
+    delegation,
     warnings: reader.warnings,
   };
   checkConfig(reader, config, machine.memory);

@@ -111,6 +111,7 @@ function normalizePort(reader: Reader, name: string, number: number, value: unkn
     conntrackZone: 0,
     ra: normalizeRa(reader, given.ra, [...path, 'ra']),
     acceptRa: normalizeAcceptRa(reader, given['accept-ra'], [...path, 'accept-ra'], name, macText),
+    dhcp6: null,
     where: reader.where(path),
   };
 }

@@ -11,6 +11,7 @@ import { MAX_WORKERS } from '../../conntrack/table.ts';
 import { TIMEOUT_NAMES } from '../../conntrack/timeouts.ts';
 import { MAX_SOURCES } from '../../dataplane/interfaces.ts';
 import { MAX_CONNECTIONS, MAX_FLOW_ENTRIES } from './defaults.ts';
+import { delegationSchema, dhcp6Schema } from './dhcp6.ts';
 import { acceptRaSchema, raSchema } from './discovery.ts';
 import {
   address,
@@ -105,6 +106,7 @@ export const portSchema = map({
   queues: integer(1, MAX_WORKERS).optional(),
   'accept-ra': acceptRaSchema.optional(),
   ra: raSchema.optional(),
+  dhcp6: dhcp6Schema.optional(),
 });
 
 export const routeSchema = map({
@@ -296,6 +298,7 @@ export const topShallow = map({
   control: list,
   api: list,
   snmp: list,
+  delegation: list,
 });
 
 /** Everything, as one schema: for the documentation and its test. */
@@ -321,4 +324,5 @@ export const configSchema = topShallow.extend({
   control: controlSchema.optional(),
   api: apiSchema.optional(),
   snmp: snmpSchema.extend({ users: z.array(snmpUserSchema).optional() }).optional(),
+  delegation: delegationSchema.optional(),
 });

@@ -8,6 +8,20 @@
 import type { Family, Words } from '../../dataplane/wire/address.ts';
 import type { RaReceiverConfig } from '../ra/receiver.ts';
 import type { RaSenderConfig } from '../ra/sender.ts';
+import type { DelegationConfig, Dhcp6Config } from './dhcp6.ts';
+
+export type {
+  DelegationConfig,
+  Dhcp6ClientConfig,
+  Dhcp6Config,
+  Dhcp6LdraConfig,
+  Dhcp6RelayConfig,
+  Dhcp6ServerConfig,
+  DuidConfig,
+  KnownClientConfig,
+  PoolConfig,
+  RemoteIdConfig,
+} from './dhcp6.ts';
 
 /** Where something stands: line and column from 1; both 0 when the configuration was an object, not a text. */
 export interface Where {
@@ -105,6 +119,8 @@ export interface PortConfig {
   /** What router advertisements the port sends, and what it takes from those it hears. Null: none, nothing. */
   ra: RaSenderConfig | null;
   acceptRa: RaReceiverConfig | null;
+  /** Null: no DHCPv6 on the port. */
+  dhcp6: Dhcp6Config | null;
   where: Where;
 }
 
@@ -365,6 +381,8 @@ export interface Config {
   api: ApiConfig | null;
   /** Null: no agent. */
   snmp: SnmpConfig | null;
+  /** What is given to clients of DHCPv6. */
+  delegation: DelegationConfig;
   /** Sentences about what is legal but probably not meant; each starts with its place. */
   warnings: string[];
 }

@@ -48,8 +48,8 @@ describe('error lines', () => {
     expect(faults('ports:\n  lan:\n    adresses: [192.168.1.1/24]\n')).toEqual([
       'home.yaml:3:5 ports.lan.adresses: unknown key "adresses": did you mean "addresses"?',
     ]);
-    expect(faults('ports: { lan: {} }\nzzzzzzzz: 1\n')[0]).toBe(
-      'home.yaml:2:1 zzzzzzzz: unknown key "zzzzzzzz": expected one of ports, routes, neighbors, zones, rules, nat, alg, offload, conntrack, workers, log-level, control, api, snmp',
+    expect(faults('ports: { lan: {} }\nzzzzzzzz: 1\n')[0]).toMatch(
+      /^home\.yaml:2:1 zzzzzzzz: unknown key "zzzzzzzz": expected one of ports, routes, [a-z, -]+$/,
     );
     expect(faults(`${TWO}conntrack: { timeouts: { tcp_timeout_established: 5 } }\n`)).toEqual([
       'home.yaml:4:26 conntrack.timeouts.tcp_timeout_established: unknown key "tcp_timeout_established": did you mean "tcp-established"?',

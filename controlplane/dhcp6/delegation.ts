@@ -1,0 +1,163 @@
+/**
+ * Delegation: what all DHCPv6 servers of the router give from. Pools, known clients and their reservations, the leases,
+ * and the routes to prefixes that are delegated over a link of the router's own.
+ *
+ * A route to a delegated prefix goes by the client's link-local address on the port where it asked; it comes with the
+ * lease, and goes when the lease ends, is released or given to somebody else. After a restart the leases of the file
+ * bring their routes back.
+ */
+import { formatAddress, networkWords, type Words } from '../../dataplane/wire/address.ts';
+import type { DelegationConfig, Dhcp6ServerConfig, KnownClientConfig } from '../config/index.ts';
+import type { Action } from '../protocol.ts';
+import { sameWords, told } from './context.ts';
+import { hexText } from './duid.ts';
+import { DECLINED, type Lease, Leases, prefixText } from './leases.ts';
+import { type Item, Pool } from './pool.ts';
+
+export class Delegation {
+  readonly leases = new Leases();
+  private readonly pools = new Map<string, Pool>();
+  private readonly known = new Map<string, KnownClientConfig>();
+  /** Who reserved what, by prefix text. */
+  private readonly reserved = new Map<string, string>();
+  private readonly ports: ReadonlyMap<string, number>;
+
+  /** @param names of the ports, by number */
+  constructor(config: DelegationConfig, names: readonly string[]) {
+    this.ports = new Map(names.map((name, number) => [name, number]));
+    for (const { name, prefix, length } of config.pools)
+      this.pools.set(name, Pool.ofPrefix(name, prefix.words, prefix.prefixLength, length));
+    for (const client of config.clients) {
+      const name = clientName(client.duid, client.remoteId);
+      this.known.set(name, client);
+      for (const { words, prefixLength } of client.prefixes) this.reserved.set(prefixText(words, prefixLength), name);
+      if (client.address !== null) this.reserved.set(prefixText(client.address, 128), name);
+    }
+  }
+
+  knownClient(name: string): KnownClientConfig | undefined {
+    return this.known.get(name);
+  }
+
+  isFree(item: Item): boolean {
+    const text = prefixText(item.words, item.prefixLength);
+    return this.leases.get(item.words, item.prefixLength) === undefined && !this.reserved.has(text);
+  }
+
+  /** What the client may have, first choice first: reservations that no other IA of it has, a hint, then the pools. */
+  *candidates(client: string, kind: Lease['kind'], hints: readonly Item[], pools: readonly Pool[]): Iterable<Item> {
+    const mine = this.known.get(client);
+    const own: Item[] =
+      kind === 'pd' ? (mine?.prefixes ?? []) : mine?.address ? [{ words: mine.address, prefixLength: 128 }] : [];
+    for (const item of own) if (this.leases.get(item.words, item.prefixLength) === undefined) yield item;
+    for (const hint of hints)
+      if (pools.some((pool) => pool.contains(hint.words, hint.prefixLength)) && this.isFree(hint)) yield hint;
+    // A hint of ::/56 wishes a length (RFC 8415 §18.2.1): pools of that length first.
+    const wished = new Set(hints.map((hint) => hint.prefixLength));
+    const inOrder = [...pools].sort((a, b) => Number(wished.has(b.prefixLength)) - Number(wished.has(a.prefixLength)));
+    for (const pool of inOrder) {
+      const offered = new Set<string>();
+      for (;;) {
+        const item = pool.choose(
+          client,
+          (one) => this.isFree(one) && !offered.has(prefixText(one.words, one.prefixLength)),
+        );
+        if (item === null) break;
+        offered.add(prefixText(item.words, item.prefixLength));
+        yield item;
+      }
+    }
+  }
+
+  /** True when the client may still have it: reserved for it, or in one of these pools and not reserved for another. */
+  allows(client: string, item: Item, pools: readonly Pool[]): boolean {
+    const owner = this.reserved.get(prefixText(item.words, item.prefixLength));
+    if (owner !== undefined) return owner === client;
+    return pools.some((pool) => pool.contains(item.words, item.prefixLength));
+  }
+
+  /** The pools that a server cuts prefixes from. */
+  prefixPools(server: Dhcp6ServerConfig): Pool[] {
+    return server.delegate.flatMap((name) => this.pools.get(name) ?? []);
+  }
+
+  /** The ranges of addresses that are on the link of `link`; an unspecified one: all. */
+  static addressPools(server: Dhcp6ServerConfig): { pool: Pool; network: Words }[] {
+    return server.addresses.map(({ first, last }, n) => ({
+      pool: new Pool(`addresses ${n}`, first, last, 128),
+      network: networkWords(6, first, 64),
+    }));
+  }
+
+  /** Puts a lease in force and says what follows from it. Throws when it cannot be written. */
+  give(lease: Lease): Action[] {
+    const before = this.leases.get(lease.words, lease.prefixLength);
+    this.leases.put(lease);
+    const moved = before !== undefined && (before.port !== lease.port || !sameVia(before.via, lease.via));
+    return [...(moved ? this.withdraw(before) : []), ...this.announce(lease)];
+  }
+
+  end(lease: Lease): Action[] {
+    this.leases.end(lease);
+    return this.withdraw(lease);
+  }
+
+  decline(lease: Lease, now: number): Action[] {
+    this.leases.decline(lease, now);
+    return this.withdraw(lease);
+  }
+
+  /** Ends what has run out. */
+  expire(now: number): Action[] {
+    const actions: Action[] = [];
+    for (let lease = this.leases.expired(now); lease !== undefined; lease = this.leases.expired(now))
+      actions.push(...this.withdraw(lease));
+    return actions;
+  }
+
+  /** Everything that follows from the leases in force: after a restart. */
+  restore(): Action[] {
+    return [...this.leases].flatMap((lease) => this.announce(lease));
+  }
+
+  private announce(lease: Lease): Action[] {
+    const port = this.ports.get(lease.port);
+    if (port === undefined || lease.via === null || lease.client === DECLINED) return [];
+    const { words, prefixLength, via } = lease;
+    const actions: Action[] = [];
+    if (lease.kind === 'pd')
+      actions.push({ kind: 'route', op: 'add', family: 6, words, prefixLength, via, port, source: 'pd' });
+    return [...actions, told('dhcp6.delegated', this.dataOf(lease))];
+  }
+
+  private withdraw(lease: Lease): Action[] {
+    const port = this.ports.get(lease.port);
+    if (port === undefined || lease.via === null) return [];
+    const { words, prefixLength, via } = lease;
+    const actions: Action[] = [];
+    if (lease.kind === 'pd')
+      actions.push({ kind: 'route', op: 'remove', family: 6, words, prefixLength, via, port, source: 'pd' });
+    return [...actions, told('dhcp6.withdrawn', this.dataOf(lease))];
+  }
+
+  private dataOf(lease: Lease) {
+    const { client, port, via, valid } = lease;
+    return {
+      port,
+      prefix: prefixText(lease.words, lease.prefixLength),
+      via: via === null ? null : formatAddress(6, ...via),
+      client,
+      valid: valid === Number.POSITIVE_INFINITY ? null : valid,
+    };
+  }
+}
+
+function sameVia(a: Words | null, b: Words | null): boolean {
+  return a === null || b === null ? a === b : sameWords(a, b);
+}
+
+/** What leases are kept under; a remote-id goes before a DUID, which the client makes itself. */
+export function clientName(duid: Uint8Array | null, remoteId: Uint8Array | null): string {
+  if (remoteId !== null) return `remote-id:${hexText(remoteId)}`;
+  return `duid:${hexText(duid ?? new Uint8Array(0))}`;
+}

@@ -1,0 +1,170 @@
+/**
+ * Journal: the lease file. Records are appended, one line each, and never changed:
+ *
+ *   1c291ca3 {"client":"duid:00:03:...","prefix":"2001:db8:ff00:40::/60", ...}\n
+ *   └ CRC-32C of the JSON text in hexadecimal
+ *
+ * `append` hands the record to the kernel at once, so that it survives the death of this process; `sync` returns when it
+ * is on the disk, so that it survives the machine's. Whoever promises a lease calls both first. At start the records are
+ * read up to the last whole one. What is behind it, a record cut in the middle or garbage, is moved to FILE.damaged-N
+ * and kept; then the file is written anew with what is still in force, beside the old one, and renamed over it.
+ *
+ * Not here: what a record means (leases.ts), and two processes on one file: a lock file names the owner's process.
+ */
+import {
+  closeSync,
+  existsSync,
+  fdatasyncSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
+import { crc32c } from '../../dataplane/wire/crc32c.ts';
+
+export type JournalRecord = Record<string, unknown>;
+
+export interface Recovered {
+  records: JournalRecord[];
+  /** Bytes behind the last whole record, and the file that has them now; '' when there were none. */
+  damaged: number;
+  aside: string;
+}
+
+/** CRC-32C (RFC 3720 §B.4) of the bytes, eight hexadecimal digits. */
+function checksum(bytes: Uint8Array): string {
+  // The function stores the sum in the bytes: the four behind the text.
+  const copy = new Uint8Array(bytes.length + 4);
+  copy.set(bytes);
+  crc32c(copy, 0, copy.length, bytes.length);
+  return Buffer.from(copy.subarray(bytes.length)).toString('hex');
+}
+
+export function formatRecord(record: JournalRecord): string {
+  const text = JSON.stringify(record);
+  return `${checksum(Buffer.from(text))} ${text}\n`;
+}
+
+/** The records of a file's bytes, and how many of the bytes they take. */
+export function parseRecords(bytes: Buffer): { records: JournalRecord[]; length: number } {
+  const records: JournalRecord[] = [];
+  let at = 0;
+  for (;;) {
+    const end = bytes.indexOf(10, at);
+    if (end < 0) return { records, length: at };
+    const text = bytes.subarray(at + 9, end);
+    if (end - at < 11 || bytes[at + 8] !== 0x20) return { records, length: at };
+    if (bytes.toString('latin1', at, at + 8) !== checksum(text)) return { records, length: at };
+    try {
+      records.push(JSON.parse(text.toString('utf8')) as JournalRecord);
+    } catch {
+      return { records, length: at };
+    }
+    at = end + 1;
+  }
+}
+
+export class Journal {
+  readonly file: string;
+  private fd: number;
+  private dirty = false;
+  /** Records in the file. */
+  count = 0;
+
+  private constructor(file: string, fd: number) {
+    this.file = file;
+    this.fd = fd;
+  }
+
+  /**
+   * Opens the file, made when it is not there.
+   *
+   * @throws Error when it cannot be read or written, or another living process has it
+   */
+  static open(file: string): { journal: Journal; recovered: Recovered } {
+    lock(file);
+    const recovered: Recovered = { records: [], damaged: 0, aside: '' };
+    if (existsSync(file)) {
+      const bytes = readFileSync(file);
+      const { records, length } = parseRecords(bytes);
+      recovered.records = records;
+      recovered.damaged = bytes.length - length;
+      if (recovered.damaged > 0) {
+        let n = 1;
+        while (existsSync(`${file}.damaged-${n}`)) n++;
+        recovered.aside = `${file}.damaged-${n}`;
+        writeFileSync(recovered.aside, bytes.subarray(length), { flush: true, mode: 0o600 });
+      }
+    }
+    const journal = new Journal(file, -1);
+    journal.rewrite(recovered.records);
+    return { journal, recovered };
+  }
+
+  /** Hands a record to the kernel. Throws when the disk is full. */
+  append(record: JournalRecord): void {
+    const line = Buffer.from(formatRecord(record));
+    if (writeSync(this.fd, line) !== line.length) throw new Error(`${this.file}: expected room for a record, got none`);
+    this.dirty = true;
+    this.count++;
+  }
+
+  /** Returns when all that was appended is on the disk. */
+  sync(): void {
+    if (!this.dirty) return;
+    fdatasyncSync(this.fd);
+    this.dirty = false;
+  }
+
+  /** Replaces the file by one with these records: in one step, so that a crash leaves either the old or the new one. */
+  rewrite(records: readonly JournalRecord[]): void {
+    const next = `${this.file}.new`;
+    const fd = openSync(next, 'w', 0o600);
+    const text = Buffer.from(records.map(formatRecord).join(''));
+    for (let at = 0; at < text.length; ) at += writeSync(fd, text, at);
+    fsyncSync(fd);
+    renameSync(next, this.file);
+    const folder = openSync(dirname(this.file), 'r');
+    fsyncSync(folder);
+    closeSync(folder);
+    if (this.fd >= 0) closeSync(this.fd);
+    this.fd = fd;
+    this.count = records.length;
+    this.dirty = false;
+  }
+
+  close(): void {
+    this.sync();
+    closeSync(this.fd);
+    rmSync(`${this.file}.lock`, { force: true });
+  }
+}
+
+/** A file with the process's number: taken over when that process is dead. */
+function lock(file: string): void {
+  const name = `${file}.lock`;
+  const mine = String(process.pid);
+  try {
+    writeFileSync(name, mine, { flag: 'wx', mode: 0o600 });
+    return;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+  const owner = Number(readFileSync(name, 'utf8'));
+  if (owner > 0 && owner !== process.pid && isAlive(owner))
+    throw new Error(`${file}: expected a lease file of its own, got one that process ${owner} has; stop it first`);
+  writeFileSync(name, mine, { mode: 0o600 });
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
