@@ -19,6 +19,7 @@ import {
   NH_GROUP,
   NH_LOCAL,
 } from '../dataplane/nexthops.ts';
+import { UDP } from '../dataplane/parse.ts';
 import { RouteWriter } from '../dataplane/routes.ts';
 import { EPOCH_FILTER, EPOCH_LINK, EPOCH_NAT, EPOCH_ROUTE, type Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
@@ -27,6 +28,8 @@ import { BlockLog } from './carrier/log.ts';
 import { compileNat } from './compile-nat.ts';
 import { compileRules, tableZone } from './compile-rules.ts';
 import type { Config, PortConfig, PrefixValue, Where } from './config/index.ts';
+import { CLIENT_PORT, SERVER_PORT } from './dhcp6/constants.ts';
+import { Dhcp6 } from './dhcp6/index.ts';
 import { Echo } from './echo.ts';
 import { LearnedRoutes } from './learned-routes.ts';
 import { NatState } from './nat-state.ts';
@@ -81,6 +84,8 @@ export class Control {
   readonly blockLog: BlockLog;
   /** What protocols said about where prefixes are. */
   readonly learned: LearnedRoutes;
+  /** Null: no port has DHCPv6. */
+  readonly dhcp6: Dhcp6 | null = null;
   private readonly natState: NatState;
   /** Told by a protocol, and not yet by all heard. */
   private told: Told[] = [];
@@ -115,7 +120,15 @@ export class Control {
     const wall = options.wall ?? ((clock: number) => Date.now() - ((tables.now() - clock) | 0));
     this.blockLog = new BlockLog(tables.natSubscribers, config.nat.log, wall, (text) => options.log('warn', text));
     this.configure(config);
-    if (!options.quiet) this.protocols.push(...createServices(this, config, options.random ?? strongRandom()));
+    const random = options.random ?? strongRandom();
+    if (!options.quiet) this.protocols.push(...createServices(this, config, random));
+    if (Dhcp6.isWanted(config)) {
+      const { quiet, log } = options;
+      const now = tables.now();
+      this.dhcp6 = new Dhcp6(tables.interfaces, this.addresses, config, { quiet, now, wall, random, log });
+      this.protocols.push(this.dhcp6);
+      for (const port of [CLIENT_PORT, SERVER_PORT]) tables.setService(UDP, port, true);
+    }
   }
 
   // --- configuration -----------------------------------------------------------------------------------------------

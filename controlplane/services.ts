@@ -43,7 +43,8 @@ export function createServices(control: Control, config: Config, random: RandomS
 
 /** True when the port takes part in IPv6 without an address in its configuration: it needs a link-local one. */
 export function speaksIpv6(port: PortConfig): boolean {
-  return port.addresses.some(({ family }) => family === 6) || port.ra !== null || port.acceptRa !== null;
+  const { addresses, ra, acceptRa, dhcp6 } = port;
+  return addresses.some(({ family }) => family === 6) || ra !== null || acceptRa !== null || dhcp6 !== null;
 }
 
 /** What a choice gives for each port that has it, by port number. */

@@ -41,6 +41,8 @@ export const IFF_UP = 2;
 export const IFF_HOST = 4;
 /** Accept frames for any destination MAC (replay of one capture, bridges). */
 export const IFF_PROMISC = 8;
+/** A lightweight DHCPv6 relay agent gets what is sent to link-local addresses of its clients (RFC 6221). */
+export const IFF_LDRA = 16;
 
 export const ALLOW_IPV4 = 1;
 export const ALLOW_ARP = 2;

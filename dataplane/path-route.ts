@@ -6,10 +6,13 @@ import * as D from './drop.ts';
 import { GO_ON } from './drop.ts';
 import * as IF from './interfaces.ts';
 import * as NH from './nexthops.ts';
-import { TCP } from './parse.ts';
+import { TCP, UDP } from './parse.ts';
 import { flowHash, isGroup, isLinkLocal6, PathBase } from './path-base.ts';
 import { REASSEMBLED } from './reassembly.ts';
 import type { Packet } from './wire/packet.ts';
+
+/** Port 547, DHCPv6 servers and relays, as it stands in the high half of `ports`. */
+const RAW_547 = 0x2302;
 
 export abstract class PathRoute extends PathBase {
   protected route(p: Packet): number {
@@ -36,7 +39,11 @@ export abstract class PathRoute extends PathBase {
     if (p.own === 0) {
       const at = r + IF.IF_LINKLOCAL6;
       const ours = words[at] === p.d0 && words[at + 1] === p.d1 && words[at + 2] === p.d2 && words[at + 3] === p.d3;
-      return ours ? this.input(p) : this.drop(p, D.IP_SCOPE);
+      if (ours) return this.input(p);
+      // RFC 6221 §5.3.2: a Relay-reply to a client's address is for the agent that stands before it.
+      const isRelayReply = p.proto === UDP && p.ports >>> 16 === RAW_547;
+      if (isRelayReply && (words[r + IF.IF_FLAGS] & IF.IFF_LDRA) !== 0) return this.toControl(p);
+      return this.drop(p, D.IP_SCOPE);
     }
     p.outPort = p.port;
     p.mtu = words[r + IF.IF_MTU];
@@ -126,6 +133,7 @@ export abstract class PathRoute extends PathBase {
     return p.l4 - p.l3 + header + p.gsoSize;
   }
 
-  /** A packet for the router itself (path-local.ts). */
+  /** A packet for the router itself, and one for its control plane whatever its address (path-local.ts). */
   protected abstract input(p: Packet): number;
+  protected abstract toControl(p: Packet): number;
 }

@@ -15,6 +15,7 @@ import { formatAddress, networkWords } from '../../dataplane/wire/address.ts';
 import { natSizes } from '../compile-nat.ts';
 import type { Config, NeighborConfig, PortConfig, PrefixValue } from '../config/index.ts';
 import type { Control } from '../control.ts';
+import { speaksIpv6 } from '../services.ts';
 import { diffLines, type Line } from './lines.ts';
 
 export interface Change {
@@ -116,9 +117,8 @@ function changePort(control: Control, old: PortConfig, next: PortConfig): void {
     control.removeAddress(next.number, family, words, prefixLength);
   for (const { family, words, prefixLength } of addresses.come)
     control.addAddress(next.number, family, words, prefixLength);
-  const six = (port: PortConfig) => port.addresses.some(({ family }) => family === 6);
-  if (six(next) && !six(old)) control.addLinkLocal(next);
-  if (six(old) && !six(next)) control.removeLinkLocal(next.number);
+  if (speaksIpv6(next) && !speaksIpv6(old)) control.addLinkLocal(next);
+  if (speaksIpv6(old) && !speaksIpv6(next)) control.removeLinkLocal(next.number);
   control.addresses.arrange(next.number, next.addresses);
   // The first address of the configuration speaks for the port; without one, the first that a protocol has learned.
   const w = control.tables.interfaces.words;

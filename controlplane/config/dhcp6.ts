@@ -3,7 +3,7 @@
  * known clients, the lease file). Schema, what it becomes, and the checks of what keys mean together.
  */
 import { z } from 'zod';
-import { inPrefix, parseIpv6, type Words } from '../../dataplane/wire/address.ts';
+import { inPrefix, type Words } from '../../dataplane/wire/address.ts';
 import { duidEn, duidUuid, parseHex } from '../dhcp6/duid.ts';
 import { DEFAULTS } from './defaults.ts';
 import { didYouMean, type Path } from './errors.ts';
@@ -181,16 +181,7 @@ function octetsOf(input: string): Uint8Array | undefined {
   return bytes.length === 0 || bytes.length > 128 ? undefined : bytes;
 }
 
-const addresses6 = oneOrMore(
-  'an IPv6 address',
-  (input) => {
-    // Relays may be told a group too, such as ff05::1:3.
-    const words = typeof input === 'string' ? parseIpv6(input) : null;
-    return words === null || (words[0] | words[1] | words[2] | words[3]) === 0 ? undefined : words;
-  },
-  8,
-);
-const dnsServers = oneOrMore('an IPv6 address', (input) => {
+const addresses6 = oneOrMore('an IPv6 address', (input) => {
   const value = toAddress(input);
   return value?.family === 6 ? value.words : undefined;
 });
@@ -218,7 +209,7 @@ export const dhcp6Schema = map({
       (input) => (typeof input === 'string' ? input : undefined),
       16,
     ).optional(),
-    dns: dnsServers.optional(),
+    dns: addresses6.optional(),
     domains: domainNames.optional(),
     preferred: lifetime.optional(),
     valid: lifetime.optional(),

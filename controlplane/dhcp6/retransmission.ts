@@ -11,7 +11,7 @@ import type { Timing } from './constants.ts';
 
 export class Retransmission {
   /** When the first was sent: the base of the elapsed-time option. */
-  readonly started: number;
+  private started: number;
   /** How often it was sent. */
   count = 0;
   /** When the next is due, or the end when the last was sent. */
@@ -52,6 +52,7 @@ export class Retransmission {
   /** Call when the message goes out: sets `due`. */
   sent(now: number): void {
     const { irt, mrt } = this.timing;
+    if (this.count === 0) this.started = now;
     const rand = this.random() * 0.2 - 0.1;
     if (this.count === 0) this.timeout = irt + (this.positive ? Math.abs(rand) : rand) * irt;
     else {
@@ -62,8 +63,9 @@ export class Retransmission {
     this.due = Math.min(this.end, now + Math.max(1, Math.round(this.timeout)));
   }
 
-  /** Hundredths of a second since the first, as the elapsed-time option counts (§21.9). */
+  /** Hundredths of a second since the first, as the elapsed-time option counts (§21.9); 0 in the first. */
   elapsed(now: number): number {
+    if (this.count === 0) return 0;
     return Math.min(0xffff, Math.floor((now - this.started) / 10));
   }
 }

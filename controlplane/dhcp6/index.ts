@@ -1,0 +1,197 @@
+/**
+ * DHCPv6: one protocol of the control plane for all ports, with a client, a server, a relay or an LDRA on each.
+ *
+ * Datagrams to port 546 go to the client of the port that they came in by; those to 547 to the server, relay or LDRA of
+ * that port, and Relay-replies to whoever relayed: told by interface-id. Where leases are kept in a file, answers wait
+ * until the records behind them are on the disk: those of one burst wait together, so that one write serves them all.
+ */
+import type { InterfaceTable } from '../../dataplane/interfaces.ts';
+import { IF_FLAGS, IFF_LDRA } from '../../dataplane/interfaces.ts';
+import type { Config } from '../config/index.ts';
+import type { Addresses } from '../neighbour/addresses.ts';
+import type { Action, Event, Protocol } from '../protocol.ts';
+import type { RandomSource } from '../random.ts';
+import { Client } from './client.ts';
+import { CLIENT_PORT, RELAY_REPL, SERVER_PORT } from './constants.ts';
+import { Context } from './context.ts';
+import type { Counters } from './counters.ts';
+import { Clock } from './deadlines.ts';
+import { Delegation } from './delegation.ts';
+import { Ldra } from './ldra.ts';
+import { type Datagram, readDatagram } from './packet.ts';
+import { Relay } from './relay.ts';
+import { parseRelay } from './relay-message.ts';
+import { Server } from './server.ts';
+
+export interface Dhcp6Options {
+  /** Nothing is sent unasked, and no file is written: clients rest, leases are in memory (replay, embedding). */
+  quiet: boolean;
+  /** The router's clock now. */
+  now: number;
+  /** Milliseconds since 1970 of a time of the router's clock. */
+  wall: (clock: number) => number;
+  random: RandomSource;
+  log: (level: 'info' | 'warn', message: string) => void;
+}
+
+/** Answers that wait for the disk at most: a burst is no longer. */
+const MAX_WAITING = 256;
+
+export class Dhcp6 implements Protocol {
+  readonly name = 'dhcp6';
+  readonly clients: Client[] = [];
+  readonly servers: Server[] = [];
+  readonly relays: Relay[] = [];
+  readonly ldras: Ldra[] = [];
+  readonly delegation: Delegation;
+  private readonly context: Context;
+  private readonly clock: Clock;
+  private readonly options: Dhcp6Options;
+  /** Answers whose leases are written, but perhaps not on the disk yet. */
+  private waiting: Action[] = [];
+  /** What the first step says: clients begin, routes of recovered leases come back. */
+  private begun = false;
+
+  /** @throws Error when the lease file cannot be used */
+  constructor(interfaces: InterfaceTable, addresses: Addresses, config: Config, options: Dhcp6Options) {
+    this.options = options;
+    this.clock = new Clock(options.now);
+    const names = config.ports.map((port) => port.name);
+    this.context = new Context(interfaces, addresses, names, () => (options.random() >>> 0) / 0x100000000);
+    this.delegation = new Delegation(config.delegation, names);
+    for (const { number, dhcp6 } of config.ports) {
+      if (dhcp6 === null) continue;
+      const { client, server, relay, ldra } = dhcp6;
+      if (client !== null) this.clients.push(new Client(this.context, number, client));
+      if (server !== null) this.servers.push(new Server(this.context, number, server, this.delegation));
+      if (relay !== null) this.relays.push(new Relay(this.context, number, relay));
+      if (ldra !== null) {
+        this.ldras.push(new Ldra(this.context, number, ldra));
+        interfaces.words[interfaces.at(ldra.to) + IF_FLAGS] |= IFF_LDRA;
+      }
+    }
+    if (config.delegation.file !== '' && this.servers.length > 0 && !options.quiet)
+      for (const note of this.delegation.leases.open(config.delegation.file, options.wall(options.now)))
+        options.log('warn', note);
+    this.autostart = options.quiet
+      ? []
+      : this.clients.filter((client) => config.ports[client.port].dhcp6?.client?.start === 'always');
+  }
+
+  private readonly autostart: readonly Client[];
+
+  /** True when a port's configuration has any role. */
+  static isWanted(config: Config): boolean {
+    return config.ports.some((port) => port.dhcp6 !== null);
+  }
+
+  get counters(): Counters {
+    return this.context.counters;
+  }
+
+  step(now: number, event: Event): Action[] {
+    const time = this.clock.at(now);
+    const actions: Action[] = this.begun ? [] : this.begin(time);
+    switch (event.kind) {
+      case 'frame': {
+        const datagram = readDatagram(event);
+        if (datagram !== null) actions.push(...this.receive(now, time, datagram));
+        break;
+      }
+      case 'link':
+        for (const client of this.clients) if (client.port === event.port) actions.push(...client.link(time, event.up));
+        break;
+      case 'event':
+        for (const client of this.clients) actions.push(...client.hear(time, event));
+        break;
+      case 'tick':
+        actions.push(...this.flush());
+        break;
+    }
+    // Also after frames: neighbour discovery may have found one of the addresses to be somebody else's.
+    for (const client of this.clients) actions.push(...client.tick(time));
+    for (const relay of this.relays) if (relay.next() <= time) actions.push(...relay.expire(time));
+    const wall = this.options.wall(now);
+    if (this.delegation.leases.next() <= wall) actions.push(...this.delegation.expire(wall));
+    return actions;
+  }
+
+  next(now: number): number {
+    if (!this.begun || this.waiting.length > 0) return 0;
+    const time = this.clock.at(now);
+    let wait = this.delegation.leases.next() - this.options.wall(now);
+    for (const client of this.clients) wait = Math.min(wait, client.next() - time);
+    for (const relay of this.relays) wait = Math.min(wait, relay.next() - time);
+    // The router's clock wraps: a wait is never so long that its end could be mistaken.
+    return wait === Number.POSITIVE_INFINITY ? -1 : Math.max(0, Math.min(Math.ceil(wait), 0x3fffffff));
+  }
+
+  private begin(time: number): Action[] {
+    this.begun = true;
+    const actions = this.delegation.restore();
+    for (const client of this.autostart) actions.push(...client.start(time));
+    return actions;
+  }
+
+  private receive(now: number, time: number, datagram: Datagram): Action[] {
+    if (datagram.toPort === CLIENT_PORT) {
+      const client = this.clients.find((one) => one.port === datagram.port);
+      return client === undefined ? [] : client.receive(time, datagram);
+    }
+    if (datagram.toPort !== SERVER_PORT) return [];
+    if (datagram.payload[0] === RELAY_REPL) return this.relayed(time, datagram);
+    const server = this.servers.find((one) => one.port === datagram.port) ?? this.serverOfRelayed(datagram);
+    if (server !== undefined) return this.hold(server.receive(time, this.options.wall(now), datagram));
+    const relay = this.relays.find((one) => one.port === datagram.port);
+    if (relay !== undefined) return relay.receive(time, datagram);
+    return this.ldras.find((one) => one.port === datagram.port)?.receive(time, datagram) ?? [];
+  }
+
+  /** A relay may ask an address of another port than the one that its message comes in by. */
+  private serverOfRelayed(datagram: Datagram): Server | undefined {
+    const own = this.context.addresses.findAnywhere(datagram.port, 6, datagram.to);
+    return own === undefined ? undefined : this.servers.find((one) => one.port === own.port);
+  }
+
+  private relayed(time: number, datagram: Datagram): Action[] {
+    const { counters } = this.context;
+    counters.gotMessage(RELAY_REPL);
+    const reply = parseRelay(datagram.payload);
+    if (reply === null) {
+      counters.fault('malformed');
+      return [];
+    }
+    const ldra = this.ldras.find((one) => one.isMine(reply, datagram));
+    if (ldra !== undefined) return ldra.deliver(reply, datagram);
+    const relay = this.relays.find((one) => one.isMine(reply, datagram.from));
+    if (relay !== undefined) return relay.deliver(time, reply);
+    counters.fault('untrusted-relay');
+    return [];
+  }
+
+  private hold(actions: Action[]): Action[] {
+    if (!this.delegation.leases.stored) return actions;
+    this.waiting.push(...actions);
+    return this.waiting.length >= MAX_WAITING ? this.flush() : [];
+  }
+
+  /** What waits for the disk may go once all is there; when the disk fails, nobody is promised anything. */
+  private flush(): Action[] {
+    const { waiting } = this;
+    this.waiting = [];
+    if (waiting.length === 0) return [];
+    try {
+      this.delegation.leases.sync();
+      return waiting;
+    } catch (error) {
+      this.context.counters.fault('not-stored');
+      this.options.log('warn', `delegation.file: ${(error as Error).message}; no answer was given`);
+      return waiting.filter((action) => action.kind !== 'send' && action.kind !== 'output');
+    }
+  }
+
+  /** Closes the lease file. */
+  close(): void {
+    this.delegation.leases.close();
+  }
+}
