@@ -14,7 +14,8 @@
  *   18 SAVED_PORT raw, high half: the announcer's real port   19 CLASS                                 20 TIMEOUT s
  *   21 REPLY_PORTS of a GRE call, raw; 0 else                 22 WANTED: announced port before NAT     23–31 spare
  *
- * Few at a time, so one lock serves all writers; readers ask COUNT first, which is 0 in most networks most of the time.
+ * Few at a time, so one lock serves all writers (it holds its owner's number + 1, see `repair`); readers ask COUNT first,
+ * which is 0 in most networks most of the time.
  *
  * A record is live as long as its time and its master last, also while its master is being made (a request in a
  * connection's first packet); it counts for others once the master is confirmed. A record whose master ended without
@@ -84,8 +85,11 @@ export class ExpectTable {
   readonly words: Int32Array;
   readonly capacity: number;
   private readonly conntrack: ConntrackTable;
+  private readonly owner: number;
 
-  constructor(buffer: SharedArrayBuffer, conntrack: ConntrackTable) {
+  /** @param worker number of the calling thread, as the connection table has it */
+  constructor(buffer: SharedArrayBuffer, conntrack: ConntrackTable, worker = 0) {
+    this.owner = worker + 1;
     this.words = new Int32Array(buffer);
     this.capacity = Math.floor((this.words.length - FIRST) / EXP_WORDS);
     this.conntrack = conntrack;
@@ -359,7 +363,7 @@ export class ExpectTable {
 
   private lock(): void {
     let spins = 0;
-    while (Atomics.compareExchange(this.words, LOCK, 0, 1) !== 0)
+    while (Atomics.compareExchange(this.words, LOCK, 0, this.owner) !== 0)
       if (++spins > 1000) {
         Atomics.wait(this.words, 15, 0, 0.05);
         spins = 0;
@@ -368,5 +372,27 @@ export class ExpectTable {
 
   private unlock(): void {
     Atomics.store(this.words, LOCK, 0);
+  }
+
+  /**
+   * After the death of a worker: if it held the lock, the chains are made anew from the records, and the lock is broken.
+   * Readers may walk meanwhile: they see a record or not, as while it was being made. Returns how many locks were broken.
+   */
+  repair(deadWorker: number): number {
+    const w = this.words;
+    if (Atomics.load(w, LOCK) !== deadWorker + 1) return 0;
+    for (let bucket = HEADS; bucket < FIRST; bucket++) Atomics.store(w, bucket, 0);
+    let count = 0;
+    for (let n = 0; n < this.capacity; n++) {
+      const r = this.at(n);
+      if (w[r + EXP_STATE] !== 1) continue;
+      const bucket = this.bucket(w[r + EXP_KEY], w[r + EXP_DST], w[r + EXP_DST + 3], w[r + EXP_PORTS]);
+      w[r] = w[bucket];
+      Atomics.store(w, bucket, n + 1);
+      count++;
+    }
+    Atomics.store(w, COUNT, count);
+    this.unlock();
+    return 1;
   }
 }

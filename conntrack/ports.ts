@@ -33,8 +33,11 @@ export class PortPools {
   /** Bitmap words that the last search looked at. */
   probes = 0;
 
-  /** @param buffer PortPools.bytes(n) bytes, zeroed at first */
-  constructor(buffer: SharedArrayBuffer) {
+  private readonly owner: number;
+
+  /** @param buffer PortPools.bytes(n) bytes, zeroed at first   @param worker number of the calling thread */
+  constructor(buffer: SharedArrayBuffer, worker = 0) {
+    this.owner = worker + 1;
     this.capacity = Math.floor((buffer.byteLength / 4 - HEAD) / (POOL_WORDS + BITMAP_WORDS));
     this.head = new Int32Array(buffer, 0, HEAD);
     this.directory = new Int32Array(buffer, HEAD * 4, this.capacity * POOL_WORDS);
@@ -59,7 +62,7 @@ export class PortPools {
       if (d[at + 1] !== 0) continue;
       if (!make) return -1;
       // Pools are never taken out, so an empty place ends the search; another worker may fill it at this moment.
-      while (Atomics.compareExchange(this.head, LOCK, 0, 1) !== 0);
+      while (Atomics.compareExchange(this.head, LOCK, 0, this.owner) !== 0);
       if (d[at + 1] === 0) {
         d[at] = address;
         Atomics.store(d, at + 1, proto + 1);
@@ -69,6 +72,11 @@ export class PortPools {
       if (d[at + 1] === proto + 1 && d[at] === address) return pool;
     }
     return -1;
+  }
+
+  /** After the death of a worker: breaks its lock; a place that it was filling is still empty. Returns how many they were. */
+  repair(deadWorker: number): number {
+    return Atomics.compareExchange(this.head, LOCK, deadWorker + 1, 0) === deadWorker + 1 ? 1 : 0;
   }
 
   /** Pools that there are. */

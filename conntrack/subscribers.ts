@@ -50,8 +50,11 @@ export class Subscribers {
   private readonly head: Int32Array;
   private readonly log: Int32Array;
 
-  /** @param buffer Subscribers.bytes(n) bytes, zeroed at first */
-  constructor(buffer: SharedArrayBuffer) {
+  private readonly owner: number;
+
+  /** @param buffer Subscribers.bytes(n) bytes, zeroed at first   @param worker number of the calling thread */
+  constructor(buffer: SharedArrayBuffer, worker = 0) {
+    this.owner = worker + 1;
     const all = new Int32Array(buffer);
     this.head = all.subarray(0, HEAD);
     this.log = all.subarray(HEAD, HEAD + LOG_ENTRIES * LOG_WORDS);
@@ -87,7 +90,7 @@ export class Subscribers {
   }
 
   lock(at: number): void {
-    while (Atomics.compareExchange(this.words, at + SUB_LOCK, 0, 1) !== 0);
+    while (Atomics.compareExchange(this.words, at + SUB_LOCK, 0, this.owner) !== 0);
   }
 
   unlock(at: number): void {
@@ -97,7 +100,7 @@ export class Subscribers {
   /** Writes a block of the record at `at` into the log. */
   write(at: number, block: number, kind: number, now: number): void {
     const head = this.head;
-    while (Atomics.compareExchange(head, LOCK, 0, 1) !== 0);
+    while (Atomics.compareExchange(head, LOCK, 0, this.owner) !== 0);
     const write = head[WRITE];
     if (((write - Atomics.load(head, READ)) | 0) >= LOG_ENTRIES) head[LOST]++;
     else {
@@ -110,6 +113,16 @@ export class Subscribers {
       Atomics.store(head, WRITE, (write + 1) | 0);
     }
     Atomics.store(head, LOCK, 0);
+  }
+
+  /** After the death of a worker: breaks its locks; a block that it was taking may stay taken. Returns how many they were. */
+  repair(deadWorker: number): number {
+    const dead = deadWorker + 1;
+    let broken = 0;
+    for (let n = 0; n < this.capacity; n++)
+      if (Atomics.compareExchange(this.words, n * SUB_WORDS + SUB_LOCK, dead, 0) === dead) broken++;
+    if (Atomics.compareExchange(this.head, LOCK, dead, 0) === dead) broken++;
+    return broken;
   }
 
   /** Log entries that were lost as nobody read. */

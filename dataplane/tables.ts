@@ -203,21 +203,36 @@ export class Tables {
     this.nexthops = new NextHopTable(buffers.nexthops);
     this.filter = new FilterTable(buffers.filter, buffers.sizes.workers + 1);
     this.natRules = new NatRules(buffers.natRules);
-    this.expectations = new ExpectTable(buffers.expectations, this.conntrack);
+    this.expectations = new ExpectTable(buffers.expectations, this.conntrack, worker);
     this.extensions = new Extensions(buffers.extensions, this.conntrack);
     this.helperPorts = new Uint8Array(buffers.helperPorts);
     const seed = new Int32Array(buffers.conntrack.control)[9];
     this.natMappings = new MappingTable(buffers.natMappings, this.conntrack, worker, seed);
-    this.natPools = new PortPools(buffers.natPools);
-    this.natSubscribers = new Subscribers(buffers.natSubscribers);
-    this.flows = buffers.flows === null ? null : new FlowTable(buffers.flows, seed);
-    this.cachedFlows = buffers.cachedFlows === null ? null : new FlowTable(buffers.cachedFlows, seed);
+    this.natPools = new PortPools(buffers.natPools, worker);
+    this.natSubscribers = new Subscribers(buffers.natSubscribers, worker);
+    this.flows = buffers.flows === null ? null : new FlowTable(buffers.flows, seed, worker);
+    this.cachedFlows = buffers.cachedFlows === null ? null : new FlowTable(buffers.cachedFlows, seed, worker);
     this.multicast = new MulticastTable(buffers.multicast);
     this.services = new Uint8Array(buffers.services);
   }
 
   now(): number {
     return this.control[CLOCK];
+  }
+
+  /** After the death of a worker: breaks the locks that it held, and mends what stood behind them. Returns how many they were. */
+  repair(deadWorker: number): number {
+    const { conntrack } = this;
+    const broken =
+      conntrack.repair(deadWorker) +
+      this.natMappings.repair(deadWorker) +
+      this.natPools.repair(deadWorker) +
+      this.natSubscribers.repair(deadWorker) +
+      this.expectations.repair(deadWorker) +
+      (this.flows?.repair(deadWorker, conntrack.epoch()) ?? 0) +
+      (this.cachedFlows?.repair(deadWorker, conntrack.epoch()) ?? 0);
+    if (broken > 0) conntrack.wantEpochs();
+    return broken;
   }
 
   /** A counter summed over all workers. */

@@ -20,7 +20,7 @@
  *
  * Beside each entry AUX_WORDS words that the fast path never touches (policy and aging): see AUX_*.
  *
- * Writers (the workers that program, and the control plane) take one lock; readers take none. An entry is taken out by
+ * Writers (the workers that program, and the control plane) take one lock, which holds its owner's number + 1; readers take none. An entry is taken out by
  * one store to KEY and its place is only used again after `grace`, so that a reader never sees half of another flow.
  *
  * Behind the table may stand an engine that does the work in its stead (engine.ts): it learns of every entry under the
@@ -65,6 +65,8 @@ export const F6_CONN = 17;
 /** Bit of KEY that every entry has, so that no entry's KEY is 0. */
 export const KEY_VALID = 1 << 28;
 const DEAD = -1;
+/** An epoch word that is current once in 2^32 flushes at most. */
+const STALE = -1;
 
 /** Beside each entry. */
 export const AUX_WORDS = 8;
@@ -206,8 +208,11 @@ export class FlowTable {
   /** The engine that this table's entries are also in; null: the table is the engine. */
   behind: Engine | null = null;
   private readonly taken: EngineCounters = { packets: 0, bytes: 0, last: 0 };
+  private readonly owner: number;
 
-  constructor(buffers: FlowBuffers, seed: number) {
+  /** @param seed of the hash   @param worker number of the calling thread */
+  constructor(buffers: FlowBuffers, seed: number, worker = 0) {
+    this.owner = worker + 1;
     this.buffers = buffers;
     this.control = new Int32Array(buffers.control);
     const places = this.control[PLACES];
@@ -603,7 +608,7 @@ export class FlowTable {
 
   private lock(): void {
     let spins = 0;
-    while (Atomics.compareExchange(this.control, LOCK, 0, 1) !== 0)
+    while (Atomics.compareExchange(this.control, LOCK, 0, this.owner) !== 0)
       if (++spins > 1000) {
         Atomics.wait(this.control, CONTROL_WORDS - 1, 0, 0.05);
         spins = 0;
@@ -612,5 +617,42 @@ export class FlowTable {
 
   private unlock(): void {
     Atomics.store(this.control, LOCK, 0);
+  }
+
+  /**
+   * After the death of a worker: if it held the lock, lists and counts are made anew from the entries, and the lock is broken.
+   * An entry that it was changing may be half of the new one: all become stale, so that the slow path describes them again.
+   * @param grace as `remove` takes it   @returns how many locks were broken
+   */
+  repair(deadWorker: number, grace: number): number {
+    if (Atomics.load(this.control, LOCK) !== deadWorker + 1) return 0;
+    this.control[COUNT] = this.relist(4, grace) + this.relist(6, grace);
+    this.unlock();
+    return 1;
+  }
+
+  /** One family's list of live entries, and its count of empty places. Returns how many live. */
+  private relist(family: number, grace: number): number {
+    const four = family === 4;
+    const w = four ? this.words4 : this.words6;
+    const aux = four ? this.aux4 : this.aux6;
+    const list = four ? this.live4 : this.live6;
+    let live = 0;
+    let empty = 0;
+    for (let place = 0; place <= this.mask; place++) {
+      const e = four ? place << 4 : place << 5;
+      const key = w[e + (four ? F4_KEY : F6_KEY)];
+      if (key === 0) empty++;
+      // Whether the beginning of its rest was noted is not known: it begins again.
+      else if (key === DEAD) aux[place * AUX_WORDS + AUX_FREED] = grace;
+      else {
+        w[e + (four ? F4_EPOCH : F6_EPOCH)] = STALE;
+        aux[place * AUX_WORDS + AUX_LIVE] = live;
+        list[live++] = place;
+      }
+    }
+    this.control[four ? LIVE4 : LIVE6] = live;
+    this.control[four ? EMPTY4 : EMPTY6] = empty;
+    return live;
   }
 }

@@ -323,7 +323,7 @@ export class Supervisor {
       } catch (error) {
         if (this.stopping) return;
         Atomics.store(this.live, workerAt(worker) + LW_STATE, WORKER_DEAD);
-        const broken = this.tables.conntrack.repair(worker) + this.tables.natMappings.repair(worker);
+        const broken = this.tables.repair(worker);
         const locks = broken === 0 ? '' : `, ${broken} locks broken`;
         const kept = this.tables.conntrack.count;
         this.log(
