@@ -1,5 +1,5 @@
 /**
- * Workloads on devices: tap.*, packet.* and live.idle, each beside its peers in alternating runs.
+ * Workloads on devices: tap.*, packet.*, kernel-engine.* and live.idle, each beside its peers in alternating runs.
  *
  * The generator, the router and the counting share the machine's cores: a rate is what one core can forward while
  * another one generates. Beside packets per second stand packets per CPU second of the whole machine, as the kernel's
@@ -13,6 +13,7 @@ import {
   busySeconds,
   cableBed,
   compile,
+  type Kind,
   kernelBed,
   loopBed,
   prime,
@@ -147,7 +148,7 @@ const loop = {
   why: () => (findProgram('gcc') === null ? 'gcc is not installed' : ''),
 };
 
-function packets(name: string, kind: 'tap' | 'packet', lengths: number[]): Workload {
+function packets(name: string, kind: Kind, lengths: number[]): Workload {
   return {
     name,
     quick: false,
@@ -185,7 +186,7 @@ async function listen(bed: Bed): Promise<void> {
   await bed.lab.listening(bed.server, 5201);
 }
 
-function bulk(name: string, kind: 'tap' | 'packet'): Workload {
+function bulk(name: string, kind: Kind): Workload {
   const stack = (program: 'slirp4netns' | 'pasta') => ({
     title: program,
     make: () => userStackBed(program),
@@ -226,11 +227,10 @@ async function answering(bed: Bed): Promise<void> {
 /** Shortest time that the yardstick can tell from nothing. */
 const MICROSECOND = 1e-6;
 
-const latency: Workload = {
-  name: 'tap.latency',
+const latency = (name: string, kind: Kind): Workload => ({
+  name,
   quick: false,
   async measure(context) {
-    const name = 'tap.latency';
     const missing = whyNot() || (findProgram('gcc') === null ? 'gcc is not installed (peers/udp-ping.c)' : '');
     if (missing !== '') return [{ name, skipped: missing }];
     const count = Math.max(200, Math.round(context.window));
@@ -262,7 +262,7 @@ const latency: Workload = {
         name,
         unit: 's',
         note: `round trip of UDP beyond that of a cable (p99), at half of our own full rate; a smaller ratio is better`,
-        ours: () => sluiceBed('tap'),
+        ours: () => sluiceBed(kind),
         peers: [kernel],
         prepare: async (bed) => {
           await prime(bed);
@@ -276,7 +276,7 @@ const latency: Workload = {
       if ('detail' in outcome) Object.assign(outcome.detail, { 'cable.p50': direct.p50, 'cable.p99': direct.p99 });
     return outcomes;
   },
-};
+});
 
 /** CPU seconds that a process has used, its threads included. */
 function processSeconds(pid: number): number {
@@ -313,14 +313,82 @@ const idle: Workload = {
   },
 };
 
+/** Flows of one run, each one frame; every run has a destination port of its own. */
+const NEW_FLOWS = 50_000;
+/** Nothing more comes when nothing has come for so long, ms. */
+const QUIET = 200;
+
+const newFlows: Workload = {
+  name: 'kernel-engine.new-flows',
+  quick: false,
+  measure: (context) => {
+    let port = 5000;
+    return contest(
+      {
+        name: 'kernel-engine.new-flows',
+        unit: 'connections/s',
+        note: `${NEW_FLOWS} UDP flows of one frame each, as fast as the generator can; those that arrived, by the time they took`,
+        ours: () => sluiceBed('kernel'),
+        peers: [kernel],
+        prepare: prime,
+        sample: async (bed) => {
+          const before = receivedFrames(bed).packets;
+          const begin = performance.now();
+          startSender(bed, { flows: NEW_FLOWS, count: NEW_FLOWS, dstPort: port++, seconds: 20 });
+          let [arrived, first, last] = [0, 0, begin];
+          while (arrived < NEW_FLOWS && performance.now() - last < (arrived === 0 ? 8000 : QUIET)) {
+            await sleep(5);
+            const now = receivedFrames(bed).packets - before;
+            if (now > arrived) last = performance.now();
+            if (arrived === 0 && now > 0) first = last;
+            arrived = now;
+          }
+          return { value: (arrived * 1000) / Math.max(last - first, 5), detail: { lost: NEW_FLOWS - arrived } };
+        },
+      },
+      context,
+    );
+  },
+};
+
+const kernelShare: Workload = {
+  name: 'kernel-engine.cpu',
+  quick: false,
+  measure: (context) =>
+    contest(
+      {
+        name: 'kernel-engine.cpu',
+        unit: 'ratio',
+        note: 'CPU seconds per second of the process while its programs forward as fast as the generator can',
+        ours: () => sluiceBed('kernel'),
+        peers: [],
+        prepare: prime,
+        sample: async (bed) => {
+          const pid = bed.router?.pid ?? 0;
+          const before = processSeconds(pid);
+          const begin = performance.now();
+          const { value } = await forwardRate(bed, SMALL, Math.max(context.window, 2000));
+          const share = (processSeconds(pid) - before) / ((performance.now() - begin) / 1000);
+          return { value: share, detail: { 'packets-per-second': value } };
+        },
+      },
+      context,
+    ),
+};
+
 export function liveWorkloads(): Workload[] {
   return [
     packets('tap.nat44.64b', 'tap', SMALL),
     packets('tap.nat44.imix', 'tap', IMIX),
     bulk('tap.nat44.tcp', 'tap'),
-    latency,
+    latency('tap.latency', 'tap'),
     packets('packet.nat44.64b', 'packet', SMALL),
     bulk('packet.nat44.tcp', 'packet'),
     idle,
+    packets('kernel-engine.nat44.64b', 'kernel', SMALL),
+    bulk('kernel-engine.nat44.tcp', 'kernel'),
+    latency('kernel-engine.latency', 'kernel'),
+    newFlows,
+    kernelShare,
   ];
 }

@@ -10,7 +10,8 @@ export const END = '<!-- bench:end -->';
 
 /** A figure of a result for people. */
 export function figure(result: Result): string {
-  if (result.name === 'live.idle') return `${(result.value * 100).toFixed(2)} % of a core`;
+  if (result.name === 'live.idle' || result.name === 'kernel-engine.cpu')
+    return `${(result.value * 100).toFixed(2)} % of a core`;
   return formatValue(result.value, result.unit);
 }
 
