@@ -19,6 +19,7 @@ import { checkKinds, LiveError } from '../live/devices.ts';
 import { Signals } from '../live/stop.ts';
 import { Supervisor } from '../live/supervisor.ts';
 import { liveSource } from '../show/source.ts';
+import type { SnmpAgent } from '../snmp/agent.ts';
 
 export const RUN_USAGE = `usage: sluice run FILE [--io auto|uring|readwrite] [--quiet]
 
@@ -85,6 +86,7 @@ async function runRouter(text: string, config: Config, io: IoBackend, quiet: boo
   const signals = new Signals();
   let supervisor: Supervisor | null = null;
   let api: ApiServer | null = null;
+  let agent: SnmpAgent | null = null;
   let page = '';
   try {
     checkKinds(config);
@@ -94,6 +96,9 @@ async function runRouter(text: string, config: Config, io: IoBackend, quiet: boo
     const configuration = new Configuration(text, config, reconfigurable(supervisor), log);
     api.serve(liveSource(supervisor), configuration);
     if (config.api !== null) page = await api.listenTcp(config.api);
+    // The package is loaded when somebody wants it.
+    if (config.snmp !== null)
+      agent = await (await import('../snmp/agent.ts')).SnmpAgent.start(config.snmp, liveSource(supervisor));
   } catch (error) {
     signals.release();
     await api?.close();
@@ -108,10 +113,12 @@ async function runRouter(text: string, config: Config, io: IoBackend, quiet: boo
     `sluice: running, ${config.ports.length} ports, ${workers} worker${workers === 1 ? '' : 's'}; control socket ${api.path}`,
   );
   if (page !== '') log('info', `sluice: dashboard and API on ${page} with the token of api.token`);
-  const [router, server] = [supervisor, api];
+  if (agent !== null) log('info', `sluice: SNMP on ${config.snmp?.listen.address} port ${agent.port}`);
+  const [router, server, manager] = [supervisor, api, agent];
   const signal = await signals.until(
     {
       stop: async () => {
+        manager?.close();
         await server.close();
         await router.stop();
       },

@@ -2,11 +2,12 @@
  * The API as strangers meet it: both doors, every refusal, the description, server-sent events, the metrics. The router
  * behind it is an inline one with a little traffic.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { type IncomingHttpHeaders, request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ask, askEvents } from '../../../controlplane/api/client.ts';
 import type { ExplainAnswer } from '../../../controlplane/api/explain.ts';
@@ -301,6 +302,23 @@ describe('events', () => {
 });
 
 describe('metrics', () => {
+  it('are the ones that the page and the Grafana dashboard name', async () => {
+    const { body } = await get('/metrics');
+    const served = new Set([...body.matchAll(/^# TYPE (\w+)/gm)].map(([, name]) => name));
+    const read = (file: string): string =>
+      readFileSync(fileURLToPath(new URL(`../../../${file}`, import.meta.url)), 'utf8');
+    const used = [...read('examples/grafana-dashboard.json').matchAll(/sluice_\w+/g)].map(([name]) => name);
+    expect(used.length).toBeGreaterThan(10);
+    // An inline router has no workers, and so no series of them.
+    expect(used.filter((name) => !served.has(name) && !name.startsWith('sluice_worker_'))).toEqual([]);
+    const page = read('docs/metrics.md');
+    for (const name of served) {
+      const stem = name.replace(/_total$|_bytes$/, '').replace(/^sluice_packets_\w+$/, 'sluice_packets_{received');
+      const parts = stem.split('_');
+      expect([name, page.includes(stem) || page.includes(`_${parts.slice(3).join('_')}`)]).toEqual([name, true]);
+    }
+  });
+
   it('are in the text format, agree with show link, and name no address', async () => {
     const { headers, body } = await get('/metrics');
     expect(headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
