@@ -5,9 +5,12 @@
  */
 import { checksum, complete, get16, ipText, put16 } from '../../lib/build.ts';
 import { hasSurplus, isSip, KEPT } from './generator.ts';
+import { MEDIA_PORTS } from './generator-alg.ts';
 import { LAN4, LAN6, type Played, WAN6 } from './scenario.ts';
 
 type Frames = readonly Played[];
+
+const latin1 = (bytes: Uint8Array) => new TextDecoder('latin1').decode(bytes);
 
 export interface Accepted {
   name: string;
@@ -122,6 +125,27 @@ function beforeStrayGre(kernel: Frames, sluice: Frames): [Frames, Frames] {
   return [rest(kernel), rest(sluice)];
 }
 
+/** ESP, or an error about it. */
+function isEsp(frame: Uint8Array): boolean {
+  if (get16(frame, 12) !== 0x0800) return false;
+  return frame[23] === 50 || (quoteOf(frame) === 42 && frame[51] === 50);
+}
+
+/** Media of SIP calls (generator-alg.ts), and errors about them. */
+function isMedia({ frame }: Played): boolean {
+  const at = quoteOf(frame) === 42 ? 42 : 14;
+  if (get16(frame, 12) !== 0x0800 || frame.length < at + 24 || frame[at + 9] !== 17) return false;
+  return [get16(frame, at + 20), get16(frame, at + 22)].some((port) => MEDIA_PORTS.includes(port));
+}
+
+/** Without media from the first one on that came in behind a CANCEL. */
+function beforeCancel(kernel: Frames, sluice: Frames): [Frames, Frames] {
+  const cancel = sluice.find((p) => p.port === 'wan' && /^CANCEL /.test(latin1(p.frame.subarray(42))));
+  if (cancel === undefined) return [kernel, sluice];
+  const rest = (frames: Frames) => frames.filter((p) => !(isMedia(p) && p.after >= cancel.after));
+  return [rest(kernel), rest(sluice)];
+}
+
 /** Port unreachable about a protocol that is none of TCP, UDP, ICMP. */
 function refusesOther(frame: Uint8Array): boolean {
   const at = quoteOf(frame);
@@ -146,7 +170,7 @@ function chainBeyondEnd(frame: Uint8Array): boolean {
 function endsInCommand(frame: Uint8Array): boolean {
   const l4 = get16(frame, 12) === 0x0800 ? 34 : 54;
   if (frame[l4 === 34 ? 23 : 20] !== 6 || (get16(frame, l4) !== 21 && get16(frame, l4 + 2) !== 21)) return false;
-  return /^(PORT|EPRT|227|229)[^\n]*$/.test(new TextDecoder('latin1').decode(frame.subarray(l4 + 20)));
+  return /^(PORT|EPRT|227|229)[^\n]*$/.test(latin1(frame.subarray(l4 + 20)));
 }
 
 /** Input after which a source port appears that no host uses, -1 when none does. */
@@ -178,4 +202,6 @@ export const ACCEPTED: readonly Accepted[] = [
   { name: 'what-follows-a-chosen-port', views: beforeChoice },
   { name: 'gre-without-a-call', views: beforeStrayGre },
   each('two-ways-to-write-zero', zeroAsZero),
+  { name: 'a-cancelled-call', views: beforeCancel },
+  without('esp-is-known', (p) => isEsp(p.frame)),
 ];

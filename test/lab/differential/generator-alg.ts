@@ -9,10 +9,10 @@ import { fromLan, fromWan, packet } from './frames.ts';
 import { far, type Host, type Played, type ScenarioFrame, WAN4 } from './scenario.ts';
 import { frameOf, Stream } from './stream.ts';
 
+/** Ports of the calls' media. */
+export const MEDIA_PORTS: readonly number[] = [4000, 4001, 4002, 4003, 4010, 4011, 4012, 4013, 6000, 6001, 6002, 6003];
 /** Ports that these dialogues use of their own will. */
-export const ALG_PORTS: readonly number[] = [
-  1723, 5060, 5062, 5080, 4000, 4001, 4002, 4003, 4010, 4011, 4012, 4013, 6000, 6001, 6002, 6003, 44000, 44001,
-];
+export const ALG_PORTS: readonly number[] = [1723, 5060, 5062, 5080, 44000, 44001, ...MEDIA_PORTS];
 
 const SERVER = far(1).v4;
 

@@ -517,6 +517,8 @@ class Generator {
     const header = six ? random.pick([14, 15, 16, 17, 18, 19, 20]) : random.pick([14, 15, 16, 17, 18, 19, 23]);
     const l4 = six ? 54 : 34;
     if (out.length <= l4) return out;
+    // A second copy that differs from the first is no duplicate for Sluice (docs/differences-from-linux.md).
+    if (six ? out[20] === 44 : (get16(out, 20) & 0x3fff) !== 0) return out;
     // The words of FTP and SIP stay: what Linux does not understand there it drops (docs/differences-from-linux.md).
     const ports = [get16(out, l4), get16(out, l4 + 2)];
     const proto = out[six ? 20 : 23];

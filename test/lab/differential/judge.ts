@@ -69,9 +69,12 @@ export class Judge {
     // Which port was chosen is also in the tables: only without choice are they compared.
     const plain = scenario.normalise?.filter((n) => n !== 'chosen-port');
     let difference = compare(kernel, sluice, { ...settings, normalise: plain });
-    if (difference === null && options.tables)
+    if (difference === null && options.tables) {
+      // The frames agree: no accepted difference between frames explains one between the tables.
       difference = compareTables(kernelTable(pair.player.router.ns), sluiceTable(router));
-    else if (difference !== null && plain?.length !== scenario.normalise?.length)
+      return { scenario, difference, accepted: null, frames: scenario.frames.length, kernel, sluice };
+    }
+    if (difference !== null && plain?.length !== scenario.normalise?.length)
       difference = compare(kernel, sluice, { ...settings, normalise: scenario.normalise });
     const verdict = { scenario, difference, accepted: null, frames: scenario.frames.length, kernel, sluice };
     if (difference === null) return verdict;
