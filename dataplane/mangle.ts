@@ -48,7 +48,7 @@ import {
   newHelperContext,
   UNDERSTOOD,
 } from '../conntrack/helpers/helper.ts';
-import { HELPER_PPTP, helperOf } from '../conntrack/helpers/index.ts';
+import { HELPER_PPTP, HELPER_SIP, helperOf } from '../conntrack/helpers/index.ts';
 import {
   CT_DEADLINE,
   CT_ESTABLISHED,
@@ -92,6 +92,8 @@ export const ALG_LOOSE = 1;
 export const ALG_BOUNCE = 2;
 export const ALG_ENABLED = 4;
 
+/** Milliseconds that a connection of SIP lives after a message, as with netfilter's helper (sip_timeout). */
+const SIP_TIMEOUT = 3_600_000;
 /** Longest payload that is edited: any, also a super-frame's. */
 const MAX_PAYLOAD = 65535;
 const TEXT_ROOM = 128;
@@ -239,8 +241,11 @@ export class Mangler {
     if (helper !== null && p.innerL3 === 0) {
       const from = p.proto === TCP ? p.l4 + ((u8[p.l4 + 12] >> 4) << 2) : p.l4 + 8;
       // A TCP helper begins to read once the connection is established, as netfilter's do.
-      if (from < p.end && (p.proto === UDP || (p.proto === TCP && p.ctinfo === CT_ESTABLISHED)))
+      if (from < p.end && (p.proto === UDP || (p.proto === TCP && p.ctinfo === CT_ESTABLISHED))) {
         result = this.inspect(p, helper, from, now);
+        // A registration must outlive the pauses between its refreshes, whatever the transport's own timeout is.
+        if (helper.number === HELPER_SIP) w[c + CT_DEADLINE] = (now + SIP_TIMEOUT) | 0;
+      }
     }
     if (result === ALG_PASS && p.proto === TCP && (w[c + CT_STATUS] & IPS_SEQ_ADJUST) !== 0) this.adjustSequence(p);
     return result;

@@ -88,6 +88,11 @@ function pptpMessage(frame: Uint8Array): number {
   return frame.length >= data + 20 && get16(frame, data + 4) === 0x1a2b ? get16(frame, data + 8) : 0;
 }
 
+/** The client has ended a call or its control connection: Sluice ends the call's GRE at once, Linux when the server agrees. */
+export function endedByClient(sluice: Frames): boolean {
+  return sluice.some((p) => p.port === 'wan' && [3, 12].includes(pptpMessage(p.frame)));
+}
+
 /** GRE, or an error about it. */
 function isGre({ frame }: Played): boolean {
   if (get16(frame, 12) !== 0x0800) return false;
