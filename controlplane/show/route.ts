@@ -60,6 +60,8 @@ function routeJson(source: ShowSource, family: 4 | 6, words: Words, prefixLength
     flags: [],
   };
   if (TYPES[kind] !== undefined) route.type = TYPES[kind];
+  const learned = source.control.learned.sourceOf(family, words, prefixLength);
+  if (learned !== undefined) route.protocol = learned === 'ra' ? 'ra' : 'dhcp';
   const name = (port: number): string | undefined => source.config.ports[port]?.name;
   const gateway = (record: number): string | undefined => {
     const g = record + NH.NH_GATEWAY_WORD;
@@ -98,8 +100,6 @@ function routeJson(source: ShowSource, family: 4 | 6, words: Words, prefixLength
       if (family === 4) route.prefsrc = formatAddress(4, own.words[0], 0, 0, 0);
     }
   }
-  const learned = source.control.learned.sourceOf(family, words, prefixLength);
-  if (learned !== undefined) route.protocol = learned === 'ra' ? 'ra' : 'dhcp';
   if (w[at + NH.NH_METRIC_WORD] !== 0) route.metric = w[at + NH.NH_METRIC_WORD];
   if (w[at + NH.NH_MTU_WORD] !== 0) route.metrics = [{ mtu: w[at + NH.NH_MTU_WORD] }];
   if ((w[at + NH.NH_FLAGS_WORD] & NH.NHF_DOWN) !== 0) route.flags.push('linkdown');

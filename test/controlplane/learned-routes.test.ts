@@ -57,7 +57,8 @@ test('the better source wins; taking it away brings back the next, then nothing'
   const { route, shown } = world();
   route('add', '2001:db8:a::/48', 'ra', 'fe80::1');
   route('add', '2001:db8:a::/48', 'ra', 'fe80::2');
-  expect(shown('2001:db8:a::/48')).toEqual(['2001:db8:a::/48 via fe80::2 dev wan proto ra']);
+  // Two routers that advertise the same are equals (RFC 4311): a group.
+  expect(shown('2001:db8:a::/48')).toEqual(['2001:db8:a::/48 proto ra']);
   route('add', '2001:db8:a::/48', 'pd', undefined, 'unreachable');
   expect(shown('2001:db8:a::/48')).toEqual(['unreachable 2001:db8:a::/48 proto dhcp']);
   route('add', '2001:db8:a::/48', 'dhcp6', 'fe80::3');

@@ -1,0 +1,268 @@
+/** Pools, the lease file and its recovery, and what hostile clients can do to a server. */
+
+import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import BN from 'bn.js';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { formatRecord, Journal, parseRecords } from '../../../controlplane/dhcp6/journal.ts';
+import { type Lease, Leases } from '../../../controlplane/dhcp6/leases.ts';
+import { emitMessage, newMessage, parseMessage } from '../../../controlplane/dhcp6/message.ts';
+import { Pool } from '../../../controlplane/dhcp6/pool.ts';
+import { seededRandom, uniform } from '../../../controlplane/random.ts';
+import { createRouter } from '../../../controlplane/router.ts';
+import { addressBytes, parseIpv6 } from '../../../dataplane/wire/address.ts';
+import * as build from '../../lib/build.ts';
+import { customer, Net, provider } from './net.ts';
+
+let folder = '';
+let file = '';
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'sluice-leases-'));
+  file = join(folder, 'leases6');
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+function lease(n: number, valid = 1e12): Lease {
+  const words = Pool.ofPrefix('p', parseIpv6('2001:db8:100::')!, 40, 60).at(new BN(n)).words;
+  return {
+    client: `duid:${n}`,
+    kind: 'pd',
+    iaid: 1,
+    words,
+    prefixLength: 60,
+    preferred: valid,
+    valid,
+    port: 'lan',
+    via: parseIpv6('fe80::1')!,
+  };
+}
+
+describe('pools', () => {
+  test('a /40 cut into /56 and /60: numbers and prefixes are the same thing', () => {
+    for (const [length, size] of [
+      [56, 65536],
+      [60, 1048576],
+    ]) {
+      const pool = Pool.ofPrefix('p', parseIpv6('2001:db8:100::')!, 40, length);
+      expect(pool.size.toNumber()).toBe(size);
+      // Against 64-bit integers: the network half of an address is one.
+      const high = (n: number) => (0x20010db801000000n + (BigInt(n) << BigInt(64 - length))).toString(16);
+      for (const n of [0, 1, 2, 255, 256, 4095, size - 1]) {
+        const item = pool.at(new BN(n));
+        expect(build.toHex(addressBytes(6, item.words)).slice(0, 16)).toBe(high(n));
+        expect(pool.indexOf(item.words, length)?.toNumber()).toBe(n);
+      }
+      expect(pool.indexOf(parseIpv6('2001:db8:200::')!, length)).toBeNull();
+      expect(pool.indexOf(parseIpv6('2001:db8:100::1')!, length)).toBeNull();
+      expect(pool.indexOf(parseIpv6('2001:db8:100::')!, length + 1)).toBeNull();
+    }
+  });
+
+  test('every item is found before the pool is said to be empty, and then none', () => {
+    const pool = Pool.ofPrefix('p', parseIpv6('2001:db8::')!, 52, 60);
+    const taken = new Set<string>();
+    for (let n = 0; n < 256; n++) {
+      const item = pool.choose(`client ${n}`, (one) => !taken.has(String(one.words)));
+      expect(item).not.toBeNull();
+      taken.add(String(item!.words));
+    }
+    expect(taken.size).toBe(256);
+    expect(pool.choose('one more', (one) => !taken.has(String(one.words)))).toBeNull();
+  });
+});
+
+describe('the lease file', () => {
+  test('what was put is there again, what was ended or has run out is not', () => {
+    const one = new Leases();
+    expect(one.open(file, 0)).toEqual([]);
+    for (let n = 0; n < 100; n++) one.put(lease(n, n < 50 ? 1000 : 1e12));
+    one.end(lease(60));
+    one.put({ ...lease(61), client: 'duid:other' });
+    one.sync();
+    const two = new Leases();
+    expect(two.open(file, 5000)).toEqual([]);
+    expect(two.size).toBe(49);
+    expect(two.of('duid:60')).toEqual([]);
+    expect(two.of('duid:other')).toEqual([{ ...lease(61), client: 'duid:other' }]);
+    expect(two.of('duid:70')).toEqual([lease(70)]);
+  });
+
+  test('cut at every byte of the last record: up to the last whole one, the rest kept aside', () => {
+    const records = [0, 1, 2].map((n) => formatRecord({ n }));
+    const whole = records.join('');
+    const before = records[0].length + records[1].length;
+    for (let length = before; length <= whole.length; length++) {
+      rmSync(folder, { recursive: true, force: true });
+      folder = mkdtempSync(join(tmpdir(), 'sluice-leases-'));
+      file = join(folder, 'leases6');
+      writeFileSync(file, whole.slice(0, length));
+      const { journal, recovered } = Journal.open(file);
+      journal.close();
+      const complete = length === whole.length ? 3 : 2;
+      expect(recovered.records.length).toBe(complete);
+      const rest = whole.slice(complete === 3 ? whole.length : before, length);
+      expect(recovered.damaged).toBe(rest.length);
+      expect(recovered.aside === '' ? '' : readFileSync(recovered.aside, 'utf8')).toBe(rest);
+      expect(readFileSync(file, 'utf8')).toBe(records.slice(0, complete).join(''));
+    }
+  });
+
+  test('a bit that has changed anywhere ends the file there, and nothing wrong is read', () => {
+    const random = seededRandom(7);
+    const whole = Buffer.from([0, 1, 2, 3, 4].map((n) => formatRecord({ n, text: 'a lease' })).join(''));
+    for (let turn = 0; turn < 500; turn++) {
+      const bytes = Buffer.from(whole);
+      const at = uniform(random, 0, bytes.length - 1);
+      bytes[at] ^= 1 << uniform(random, 0, 7);
+      const { records, length } = parseRecords(bytes);
+      expect(records).toEqual([0, 1, 2, 3, 4].slice(0, records.length).map((n) => ({ n, text: 'a lease' })));
+      expect(length).toBeLessThanOrEqual(at);
+    }
+  });
+
+  test('two damages are kept beside each other; a living owner is not robbed', () => {
+    for (const n of [1, 2]) {
+      const leases = new Leases();
+      leases.open(file, 0);
+      leases.put(lease(n));
+      leases.close();
+      truncateSync(file, readFileSync(file).length - 1);
+    }
+    const leases = new Leases();
+    expect(leases.open(file, 0).join()).toContain('damaged-2');
+    expect(existsSync(`${file}.damaged-1`)).toBe(true);
+    leases.close();
+    writeFileSync(`${file}.lock`, '1');
+    expect(() => new Leases().open(file, 0)).toThrow('process 1');
+  });
+
+  test('renewals do not make the file grow without end', () => {
+    const leases = new Leases();
+    leases.open(file, 0);
+    for (let turn = 0; turn < 30; turn++) for (let n = 0; n < 100; n++) leases.put(lease(n, 1e12 + turn));
+    expect(readFileSync(file, 'utf8').split('\n').length).toBeLessThan(1500);
+    expect(leases.size).toBe(100);
+    leases.close();
+  });
+
+  test('the router: a restart keeps the leases and brings the routes back', () => {
+    const config = provider({ delegate: 'customers' }, { file });
+    const n = new Net();
+    n.add('isp', config);
+    n.add('cpe', customer({ 'ia-pd': [{}], 'ia-na': false }));
+    n.wire('cpe.wan', 'isp.lan');
+    n.advance(6000);
+    const [route] = n.routes('isp');
+    expect(route).toContain('via fe80::ff:fe00:c01');
+    // No farewell: another router reads what the first has written.
+    const next = createRouter(config, { unasked: true });
+    next.advance(1000);
+    n.routers.isp = next;
+    expect(n.routes('isp')).toEqual([route]);
+  });
+});
+
+describe('hostile clients', () => {
+  /** A router with a server; `send` gives what it answers, message by message. */
+  function server(config: Record<string, unknown>, delegation: Record<string, unknown> = {}) {
+    const router = createRouter(provider(config, delegation), { unasked: true });
+    router.advance(4000);
+    router.take('lan');
+    const send = (n: number, payload: Uint8Array, dst = 'ff02::1:2') => {
+      const mac = `02:00:00:01:${(n >> 8).toString(16).padStart(2, '0')}:${(n & 255).toString(16).padStart(2, '0')}`;
+      const to = dst === 'ff02::1:2' ? '33:33:00:01:00:02' : '02:00:00:00:0a:01';
+      router.inject(
+        'lan',
+        build.ethernet(
+          { src: mac, dst: to },
+          build.ipv6({ src: `fe80::${(n + 1).toString(16)}`, dst }, build.udp({ sport: 546, dport: 547 }, payload)),
+        ),
+      );
+      return router
+        .take('lan')
+        .flatMap((frame) => (build.get16(frame, 56) === 546 ? [parseMessage(frame.slice(62))!] : []));
+    };
+    const { dhcp6 } = router.control;
+    return { router, send, faults: () => dhcp6!.counters.faults, leases: dhcp6!.delegation.leases };
+  }
+
+  const asking = (type: number, n: number, more: object = {}) =>
+    emitMessage(
+      Object.assign(newMessage(type, n), {
+        clientId: Uint8Array.of(0, 3, 0, 1, 2, 0, 0, 1, n >> 8, n),
+        ias: [{ kind: 'pd', iaid: 1, t1: 0, t2: 0, addresses: [], prefixes: [], status: null }],
+        ...more,
+      }),
+    );
+
+  test('a flood of Solicits takes nothing, and beyond the rate costs nothing', () => {
+    const { send, faults, leases, router } = server({ delegate: 'customers', rate: 100 });
+    for (let n = 0; n < 500; n++) send(n, asking(1, n));
+    expect(leases.size).toBe(0);
+    expect(faults()).toEqual({ flood: 400 });
+    router.advance(1000);
+    expect(send(1, asking(1, 1)).map((m) => m.type)).toEqual([2]);
+  });
+
+  test('an exhausted pool says so, and has a place again when one is given back', () => {
+    const { send, faults, leases } = server(
+      { delegate: 'small' },
+      { pools: { small: { prefix: '2001:db8:f00::/58', length: 60 } } },
+    );
+    const serverId = send(9, asking(1, 9))[0].serverId;
+    const replies = [0, 1, 2, 3, 4].map((n) => send(n, asking(3, n, { serverId }))[0]);
+    expect(leases.size).toBe(4);
+    expect(new Set(replies.slice(0, 4).map((m) => String(m.ias[0].prefixes[0].words))).size).toBe(4);
+    expect(replies[4].ias[0].status?.code).toBe(6);
+    expect(faults()).toEqual({ 'no-prefixes': 1 });
+    send(2, asking(8, 2, { serverId, ias: replies[2].ias }));
+    expect(send(4, asking(3, 4, { serverId }))[0].ias[0].prefixes).toEqual(replies[2].ias[0].prefixes);
+  });
+
+  test('one client cannot have more than its share', () => {
+    const { send, faults, leases } = server({ delegate: 'customers', 'max-leases': 3 });
+    const ias = Array.from({ length: 20 }, (_, iaid) => ({
+      kind: 'pd',
+      iaid,
+      t1: 0,
+      t2: 0,
+      addresses: [],
+      prefixes: [],
+      status: null,
+    }));
+    const serverId = send(9, asking(1, 9))[0].serverId;
+    const [reply] = send(1, asking(3, 1, { serverId, ias }));
+    expect(reply.ias.filter((ia) => ia.prefixes.length > 0).length).toBe(3);
+    expect(leases.size).toBe(3);
+    expect(faults()).toEqual({ 'lease-limit': 17 });
+  });
+
+  test("nobody can give back, or renew, another's lease", () => {
+    const { send, leases } = server({ delegate: 'customers' });
+    const serverId = send(9, asking(1, 9))[0].serverId;
+    const [mine] = send(1, asking(3, 1, { serverId }));
+    const [answer] = send(2, asking(8, 2, { serverId, ias: mine.ias }));
+    expect(answer.ias[0].status?.code).toBe(3);
+    expect(leases.size).toBe(1);
+    expect(send(2, asking(5, 2, { serverId, ias: mine.ias }))[0].ias[0].status?.code).toBe(3);
+    // A Rebind for what another has: it must not be used.
+    expect(send(2, asking(6, 2, { ias: mine.ias }))[0].ias[0].prefixes[0].valid).toBe(0);
+  });
+
+  test('§16: messages that must be discarded are, each counted', () => {
+    const { send, faults } = server({ delegate: 'customers' });
+    const serverId = send(9, asking(1, 9))[0].serverId;
+    expect(send(1, asking(1, 1, { serverId }))).toEqual([]);
+    expect(send(1, asking(1, 1, { clientId: null }))).toEqual([]);
+    expect(send(1, asking(3, 1))).toEqual([]);
+    expect(send(1, asking(6, 1, { serverId }))).toEqual([]);
+    expect(send(1, asking(11, 1))).toEqual([]);
+    expect(send(1, asking(2, 1))).toEqual([]);
+    expect(faults()).toEqual({ unexpected: 5, 'unknown-client': 1 });
+    expect(send(1, asking(3, 1, { serverId: Uint8Array.of(0, 3, 0, 1, 9, 9, 9, 9, 9, 9) }))).toEqual([]);
+    expect(send(1, asking(1, 1), '2001:db8:0:1::1')).toEqual([]);
+    expect(send(1, Uint8Array.of(1, 0, 0, 1, 0, 1, 0, 9))).toEqual([]);
+    expect(faults()).toEqual({ unexpected: 5, 'unknown-client': 1, 'wrong-server': 1, unicast: 1, malformed: 1 });
+  });
+});
