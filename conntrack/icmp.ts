@@ -50,7 +50,8 @@ const KIND6 = new Uint8Array(256).fill(ICMP_QUERY).fill(ICMP_ERROR, 0, 128);
 // MLD query, report, done; router and neighbour solicitation and advertisement; MLDv2 report.
 for (const type of [130, 131, 132, 133, 134, 135, 136, 143]) KIND6[type] = ICMP_UNTRACKED;
 KIND6[REDIRECT6] = ICMP_REDIRECT6;
-for (const type of [128, 139]) KIND6[type] |= OPENS; // echo, node information (RFC 4620)
+// Echo, node information (RFC 4620); home agent addresses and mobile prefixes, which RFC 4890 §4.3.2 lets pass.
+for (const type of [128, 139, 144, 146]) KIND6[type] |= OPENS;
 
 /** ANSWER[type] is the answering type and the other way round; 255 where there is none. */
 const ANSWER4 = new Uint8Array(256).fill(255);
@@ -61,6 +62,8 @@ pair(ANSWER4, 15, 16);
 pair(ANSWER4, 17, 18);
 pair(ANSWER6, 128, 129);
 pair(ANSWER6, 139, 140);
+pair(ANSWER6, 144, 145);
+pair(ANSWER6, 146, 147);
 
 /**
  * Which ICMP_* the message in `p` is. Ask this before the lookup: only ICMP_QUERY has a tuple of its own.

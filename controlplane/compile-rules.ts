@@ -1,6 +1,6 @@
 /**
- * Compile rules: from the configuration's `rules` and `zones` to the list that dataplane/filter.ts reads, and the
- * built-in rules for IPv6 (RFC 6092, RFC 4890).
+ * Compile rules: from the configuration's `rules` and `zones` to the list that dataplane/filter.ts reads; behind them the
+ * built-in rules for IPv6 (ipv6-policy.ts), as the section `firewall` says.
  *
  * A rule of the configuration holds lists (protocols, prefixes, port ranges, ICMP types); the table's lines hold one of
  * each. So a rule becomes the product of its lists, all lines with the rule's identifier, in place. A combination that
@@ -10,7 +10,7 @@
  *
  * Not here: NAT's own admissions (forward, dmz, filtering of mappings), and ARP, ND and DHCP, which always pass `input`.
  */
-import { CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_RELATED, CT_UNTRACKED } from '../conntrack/record.ts';
+import { CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_RELATED } from '../conntrack/record.ts';
 import {
   ACCEPT,
   DROP,
@@ -18,19 +18,17 @@ import {
   type FilterRule,
   PORT_PROTOCOLS,
   REJECT,
+  SOURCE_ANY,
   ZONE_ANY,
   ZONE_FORWARDED,
-  ZONE_ROUTER,
   type ZoneDefaults,
 } from '../dataplane/filter.ts';
 import { maskWords, type Words } from '../dataplane/wire/address.ts';
 import type { Problem } from './config/errors.ts';
 import type { AlgName, Config, PacketState, PrefixValue, RuleConfig, Scope, Verdict, Where } from './config/types.ts';
+import { appendIpv6Policy } from './ipv6-policy.ts';
 
 const ICMP = 1;
-const UDP = 17;
-const ESP = 50;
-const AH = 51;
 const ICMPV6 = 58;
 
 const VERDICTS: Readonly<Record<Verdict, number>> = { accept: ACCEPT, drop: DROP, reject: REJECT };
@@ -52,8 +50,6 @@ export function tableZone(configZone: number): number {
 export interface CompileOptions {
   /** Number of a helper, for rules that attach one. */
   helperNumber?: (name: AlgName) => number;
-  /** Built-in rules to append to the configuration's; null or absent: none. */
-  ipv6?: Ipv6Policy | null;
 }
 
 export interface CompiledRules extends FilterList {
@@ -95,7 +91,18 @@ export function compileRules(config: Config, options: CompileOptions = {}): Comp
     compiled.labels.push(rule.name === '' ? where.path : rule.name);
     compiled.places.push(where);
   }
-  if (options.ipv6) appendIpv6Policy(compiled, options.ipv6);
+  const { ipv6, icmpv6 } = config.firewall;
+  if (ipv6 !== 'transparent') {
+    const isExterior = config.zones.map((zone) => zone.ipv6.forward !== 'accept');
+    const numbers = config.zones.map((zone) => tableZone(zone.number));
+    appendIpv6Policy(compiled, {
+      exterior: numbers.filter((_, n) => isExterior[n]),
+      interior: numbers.filter((_, n) => !isExterior[n]),
+      simpleSecurity: ipv6 === 'simple-security',
+      icmp: icmpv6,
+      uniqueLocal: config.nat.nptv6.length === 0,
+    });
+  }
   return compiled;
 }
 
@@ -105,7 +112,8 @@ function zoneDefaults(config: Config): ZoneDefaults[] {
   for (const zone of config.zones)
     zones[tableZone(zone.number)] = {
       forward4: VERDICTS[zone.ipv4.forward],
-      forward6: VERDICTS[zone.ipv6.forward],
+      // RFC 6092 REC-49: in transparent mode unsolicited flows pass, whatever their direction.
+      forward6: config.firewall.ipv6 === 'transparent' ? ACCEPT : VERDICTS[zone.ipv6.forward],
       input4: VERDICTS[zone.ipv4.input],
       input6: VERDICTS[zone.ipv6.input],
     };
@@ -157,6 +165,8 @@ function linesOf(rule: RuleConfig, id: number, helperNumber: CompileOptions['hel
                 icmpTypes,
                 icmpCode: -1,
                 states,
+                sourceZone: SOURCE_ANY,
+                chain: 0,
                 helper: rule.helper === null ? 0 : (helperNumber?.(rule.helper) ?? 0),
                 verdict: VERDICTS[rule.verdict],
               });
@@ -202,158 +212,4 @@ function typeRanges(types: readonly number[]): [number, number][] {
     else ranges.push([type, type]);
   }
   return ranges;
-}
-
-/** Which of the built-in IPv6 rules apply. They come after the configuration's own rules and before the zones. */
-export interface Ipv6Policy {
-  /** RFC 6092 §3.2.4: IPsec and IKE may open connections inward. */
-  ipsec: boolean;
-  /** RFC 4890: which ICMPv6 passes, and which does not. */
-  icmp: boolean;
-  /** Zones (the table's numbers) from which the rules apply; absent: all. */
-  from?: readonly number[];
-}
-
-interface BuiltIn {
-  name: string;
-  group: 'ipsec' | 'icmp';
-  to: number;
-  proto: number;
-  dport?: readonly [number, number];
-  types?: readonly (readonly [number, number])[];
-  states: number;
-  verdict: number;
-}
-
-const NEW = 1 << CT_NEW;
-const UNTRACKED = 1 << CT_UNTRACKED;
-
-/**
- * What RFC 4890 §4.3.4, §4.3.5, §4.4.4 and §4.4.5 leave to a policy or would drop, for transit and for the router alike:
- * reserved and unassigned error types (0, 5–99, 102–127), experiments (100, 101, 200, 201), router renumbering (138),
- * node information (139, 140), Seamoby (150), informational types that nobody has assigned (162–255; 154–161 have been
- * since, some of them end to end as RFC 8335's extended echo: the zone decides about those).
- */
-const UNWANTED_TYPES: readonly (readonly [number, number])[] = [
-  [0, 0],
-  [5, 127],
-  [138, 140],
-  [150, 150],
-  [162, 255],
-];
-
-/**
- * The built-in rules in order. Link-local ICMPv6 (neighbour discovery and the like, RFC 4890 §4.3.3) needs none in
- * transit: its scope and its hop limit of 255 keep it from being forwarded.
- */
-const BUILT_INS: readonly BuiltIn[] = [
-  // RFC 6092 REC-21, REC-22, REC-24: by default a gateway must not prohibit AH, ESP, and UDP to port 500.
-  { name: 'ipv6-ipsec-ah', group: 'ipsec', to: ZONE_FORWARDED, proto: AH, states: NEW, verdict: ACCEPT },
-  { name: 'ipv6-ipsec-esp', group: 'ipsec', to: ZONE_FORWARDED, proto: ESP, states: NEW, verdict: ACCEPT },
-  {
-    name: 'ipv6-ipsec-ike',
-    group: 'ipsec',
-    to: ZONE_FORWARDED,
-    proto: UDP,
-    dport: [500, 500],
-    states: NEW,
-    verdict: ACCEPT,
-  },
-  // RFC 4890 §4.3.1, §4.3.2: errors pass. Those of a tracked connection are CT_RELATED and never come here, and one that
-  // matches no connection should not pass (RFC 6092 REC-10): so this is for traffic that is not tracked at all.
-  {
-    name: 'icmpv6-errors',
-    group: 'icmp',
-    to: ZONE_FORWARDED,
-    proto: ICMPV6,
-    types: [[1, 4]],
-    states: UNTRACKED,
-    verdict: ACCEPT,
-  },
-  // §4.3.1: echo, for connectivity checks (and Teredo).
-  {
-    name: 'icmpv6-echo',
-    group: 'icmp',
-    to: ZONE_FORWARDED,
-    proto: ICMPV6,
-    types: [[128, 129]],
-    states: NEW | UNTRACKED,
-    verdict: ACCEPT,
-  },
-  // §4.3.2: home agent discovery and prefix messages of Mobile IPv6.
-  {
-    name: 'icmpv6-mobile',
-    group: 'icmp',
-    to: ZONE_FORWARDED,
-    proto: ICMPV6,
-    types: [[144, 147]],
-    states: NEW | UNTRACKED,
-    verdict: ACCEPT,
-  },
-  {
-    name: 'icmpv6-unwanted',
-    group: 'icmp',
-    to: ZONE_FORWARDED,
-    proto: ICMPV6,
-    types: UNWANTED_TYPES,
-    states: NEW | UNTRACKED,
-    verdict: DROP,
-  },
-  // §4.4.1, §4.4.2, to the router itself: errors, echo, neighbour discovery and its inverse, listener reports, SEND's
-  // certificates, multicast router discovery. Redirects (137) are left to the zone: a router takes none (RFC 4861 §8.2).
-  {
-    name: 'icmpv6-input',
-    group: 'icmp',
-    to: ZONE_ROUTER,
-    proto: ICMPV6,
-    types: [
-      [1, 4],
-      [128, 136],
-      [141, 143],
-      [148, 149],
-      [151, 153],
-    ],
-    states: NEW | UNTRACKED,
-    verdict: ACCEPT,
-  },
-  {
-    name: 'icmpv6-input-unwanted',
-    group: 'icmp',
-    to: ZONE_ROUTER,
-    proto: ICMPV6,
-    types: UNWANTED_TYPES,
-    states: NEW | UNTRACKED,
-    verdict: DROP,
-  },
-];
-
-/** Appends the built-in IPv6 rules that the policy switches on; each has an identifier and a label of its own. */
-export function appendIpv6Policy(compiled: CompiledRules, policy: Ipv6Policy): void {
-  for (const builtIn of BUILT_INS) {
-    if (!policy[builtIn.group]) continue;
-    const id = compiled.names.length;
-    compiled.names.push(`built-in ${builtIn.name}`);
-    compiled.labels.push(builtIn.name);
-    compiled.places.push(null);
-    for (const from of policy.from ?? [ZONE_ANY])
-      for (const icmpTypes of builtIn.types ?? [null])
-        compiled.rules.push({
-          id,
-          from,
-          to: builtIn.to,
-          fromPort: -1,
-          toPort: -1,
-          family: 6,
-          proto: builtIn.proto,
-          src: null,
-          dst: null,
-          sport: null,
-          dport: builtIn.dport ?? null,
-          icmpTypes,
-          icmpCode: -1,
-          states: builtIn.states,
-          helper: 0,
-          verdict: builtIn.verdict,
-        });
-  }
 }

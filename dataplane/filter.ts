@@ -11,7 +11,7 @@
  * nobody ever sees a half-written list, and readers need no lock.
  *
  *   buffer:  | head, 16 words: 0 ROOT (generation) | copy 0 | copy 1 |
- *   copy:    | 0 COUNT, 1 STATES (all rules' together), 16 words | zones, 64 words | rules, 32 words each | counters |
+ *   copy:    | 0 COUNT, 1 STATES (all rules' together), 2 SOURCES (a rule has a SOURCE), 16 words | zones, 64 words | rules, 32 words each | counters |
  *   zone:    verdicts: forward IPv4 | forward IPv6 << 4 | input IPv4 << 8 | input IPv6 << 12
  *   counters: a row for each worker: packets and bytes (float64) of each rule identifier, then of each zone's forward
  *            and input verdict. Only that worker writes its row, so there are no atomics.
@@ -24,8 +24,8 @@
  *    3 TO_PORT    port, −1 any                   13 FLAGS   1 source is compared, 2 destination is compared
  *    4 FAMILY     4, 6, 0 any                    16–19 SRC  20–23 SRC_MASK   raw
  *    5 PROTO      −1 any                         24–27 DST  28–31 DST_MASK   raw
- *    6 STATES     bits 1 << CT_*
- *    7 VERDICT    ACCEPT, DROP, REJECT
+ *    6 STATES     bits 1 << CT_*                 14 SOURCE  zone that the source's route leads to, −1 any, 0 none
+ *    7 VERDICT    ACCEPT, DROP, REJECT           15 CHAIN   CHAIN_* bits that the packet must have, all of them
  *
  * Addresses and ports compared are the packet's effective ones: destination after DNAT, source before SNAT.
  * Not here: from configuration to rules (controlplane/compile-rules.ts), what a verdict leads to (path.ts).
@@ -41,6 +41,12 @@ export const REJECT = 3;
 export const ZONE_ROUTER = 0;
 export const ZONE_ANY = -1;
 export const ZONE_FORWARDED = -2;
+/** Values of FilterRule.sourceZone beside zone numbers: not asked; the source has no route. */
+export const SOURCE_ANY = -1;
+export const SOURCE_NOWHERE = 0;
+/** Extension headers that a packet's chain has (Packet.chain): an authentication header, a routing header of type 0. */
+export const CHAIN_AH = 1;
+export const CHAIN_ROUTING0 = 2;
 /** Zones are numbered 1 … MAX_ZONES − 1; 0 is the router itself. */
 export const MAX_ZONES = 64;
 
@@ -49,6 +55,7 @@ const HEAD = 16;
 
 const COUNT = 0;
 const LIST_STATES = 1;
+const LIST_SOURCES = 2;
 const ZONES = 16;
 const RULES = ZONES + MAX_ZONES;
 
@@ -67,6 +74,8 @@ const ICMP = 10;
 const ID = 11;
 const HELPER = 12;
 const FLAGS = 13;
+const SOURCE = 14;
+const CHAIN = 15;
 const SRC = 16;
 const SRC_MASK = 20;
 const DST = 24;
@@ -131,6 +140,11 @@ export class FilterTable {
     return this.words[this.copyAt(this.words[ROOT] & 1) + LIST_STATES];
   }
 
+  /** True when a rule asks where the source's route leads: then `p.sourceZone` must be set before `evaluate`. */
+  wantsSource(): boolean {
+    return this.words[this.copyAt(this.words[ROOT] & 1) + LIST_SOURCES] !== 0;
+  }
+
   /**
    * The verdict on a packet: ACCEPT, DROP or REJECT; sets `rule` and `helper`, counts in the worker's row.
    * @param fromZone zone of the ingress port   @param toZone of the egress port, ZONE_ROUTER for the router itself
@@ -159,6 +173,10 @@ export class FilterTable {
       if ((w[r + STATES] & state) === 0) continue;
       want = w[r + FAMILY];
       if (want !== family && want !== 0) continue;
+      want = w[r + SOURCE];
+      if (want !== SOURCE_ANY && want !== p.sourceZone) continue;
+      want = w[r + CHAIN];
+      if ((want & p.chain) !== want) continue;
       want = w[r + DPORT];
       if (want !== ANY_PORT && (dport < want >>> 16 || dport > (want & 0xffff))) continue;
       want = w[r + SPORT];
@@ -246,6 +264,10 @@ export interface FilterRule {
   states: number;
   /** Helper number, 0 none. */
   helper: number;
+  /** Zone that the source's route leads to, SOURCE_NOWHERE, SOURCE_ANY; IPv6 only. */
+  sourceZone: number;
+  /** CHAIN_* bits that the packet must have, all of them. */
+  chain: number;
   verdict: number;
 }
 
@@ -369,6 +391,7 @@ export class FilterWriter {
     list.rules.forEach((rule, n) => {
       writeRule(w, at + RULES + n * RULE_WORDS, rule);
       w[at + LIST_STATES] |= rule.states;
+      if (rule.sourceZone !== SOURCE_ANY) w[at + LIST_SOURCES] = 1;
     });
     w[at + COUNT] = list.rules.length;
     list.zones.forEach((zone, n) => {
@@ -405,6 +428,8 @@ function writeRule(w: Int32Array, r: number, rule: FilterRule): void {
     rule.icmpTypes === null ? -1 : rule.icmpTypes[0] | (rule.icmpTypes[1] << 8) | ((rule.icmpCode + 1) << 16);
   w[r + ID] = rule.id;
   w[r + HELPER] = rule.helper;
+  w[r + SOURCE] = rule.sourceZone;
+  w[r + CHAIN] = rule.chain;
   w[r + FLAGS] = (rule.src === null ? 0 : HAS_SRC) | (rule.dst === null ? 0 : HAS_DST);
   for (let n = 0; n < 4; n++) {
     w[r + SRC + n] = rule.src?.words[n] ?? 0;

@@ -25,6 +25,7 @@ import {
   TCP_CSUM,
   UDP_CSUM,
 } from './drop.ts';
+import { CHAIN_AH, CHAIN_ROUTING0 } from './filter.ts';
 import type { Frames } from './frames.ts';
 import { FRAME_DATA_VALID, FRAME_NEEDS_CSUM } from './frames.ts';
 import type { Packet } from './wire/packet.ts';
@@ -63,6 +64,7 @@ export function parseIp(p: Packet, frames: Frames, frameEnd: number): number {
   p.fragOffset = 0;
   p.fragMore = 0;
   p.hasOptions = 0;
+  p.chain = 0;
   p.errorType = 0;
   p.innerL3 = 0;
   p.innerL4 = 0;
@@ -191,13 +193,16 @@ function parseIpv6(p: Packet, frames: Frames, frameEnd: number): number {
         if (at !== l3 + 40) return parameterProblem(p, 1, protoAt - l3, IPV6_CHAIN);
         const reason = checkHopByHop(p, u8, at + 2, at + length);
         if (reason !== 0) return reason;
-      } else if (proto === ROUTING && u8[at + 3] !== 0) {
+      } else if (proto === ROUTING && u8[at + 3] === 0) {
+        if (u8[at + 2] === 0) p.chain |= CHAIN_ROUTING0;
+      } else if (proto === ROUTING) {
         if (u8[at + 2] === 0) return parameterProblem(p, 0, at + 2 - l3, IPV6_RH0);
         // Checksums cover the final destination, which only the routing type knows (RFC 8200 §8.1): not ours to judge.
         p.flags |= FRAME_DATA_VALID;
       }
     } else if (proto === AH) {
       if (end - at < 12 || end - at < (length = (u8[at + 1] + 2) << 2)) return chainBroken(p);
+      p.chain |= CHAIN_AH;
     } else if (proto === FRAGMENT) {
       if (end - at < 8) return chainBroken(p);
       length = 8;

@@ -47,7 +47,7 @@ import {
 import * as D from './drop.ts';
 import { DROP, GO_ON, HELD } from './drop.ts';
 import type { FastPath } from './fastpath.ts';
-import { ACCEPT, REJECT } from './filter.ts';
+import { ACCEPT, CHAIN_ROUTING0, REJECT } from './filter.ts';
 import { META_CSUM, META_FLAGS, META_GSO, META_LEN, META_OFF, META_PORT, META_WORDS } from './frames.ts';
 import { type Handover, LOST, NOTHING } from './handover.ts';
 import { FORGOTTEN } from './hold.ts';
@@ -456,12 +456,15 @@ export class Path extends PathLocal {
   /** Established and related pass, and what NAT admitted; the rest asks the rules, then the zone (rows C3, F1). */
   protected forwardFilter(p: Packet): number {
     this.helperByRule = 0;
+    // RFC 6092 REC-4: not even with no segments left, which a node that it is sent to would ignore (RFC 5095 §3).
+    if ((p.chain & CHAIN_ROUTING0) !== 0) return this.drop(p, D.IPV6_RH0);
     if (p.ctinfo === CT_ESTABLISHED || p.ctinfo === CT_RELATED) return GO_ON;
     p.stage = D.STAGE_FORWARD_FILTER;
     if (p.ctinfo === CT_NEW && this.nat.admitted(p)) return GO_ON;
     const words = this.tables.interfaces.words;
     const from = words[p.port * IF.IF_WORDS + IF.IF_ZONE];
     const to = words[p.outPort * IF.IF_WORDS + IF.IF_ZONE];
+    if (p.family === 6 && this.tables.filter.wantsSource()) p.sourceZone = this.zoneTowards6(p.s0, p.s1, p.s2, p.s3);
     const verdict = this.tables.filter.evaluate(p, from, to, this.tables.worker);
     this.helperByRule = this.tables.filter.helper;
     if (verdict === ACCEPT) return GO_ON;
@@ -470,6 +473,17 @@ export class Path extends PathLocal {
       return this.drop(p, D.FILTER_REJECT);
     }
     return this.drop(p, D.FILTER_DROP);
+  }
+
+  /** Zone of the port that the route to an address leaves by (of several, the first); 0: there is no route. */
+  protected zoneTowards6(a: number, b: number, c: number, d: number): number {
+    const { routes, nexthops, interfaces } = this.tables;
+    let n = routes.lookup6(a, b, c, d);
+    if (n !== 0 && nexthops.kind(n) === NH.NH_GROUP) n = nexthops.select(n, 0);
+    if (n === 0) return 0;
+    const kind = nexthops.kind(n);
+    if (kind !== NH.NH_VIA && kind !== NH.NH_CONNECTED && kind !== NH.NH_LOCAL) return 0;
+    return interfaces.words[nexthops.words[nexthops.at(n) + NH.NH_PORT_WORD] * IF.IF_WORDS + IF.IF_ZONE];
   }
 
   /** The effective source: by the rules for a new connection, by the tuples for the rest. */

@@ -65,6 +65,8 @@ export const DEFAULTS = {
   'routes[].metric': 0,
   'zones.NAME.forward': 'accept',
   'zones.NAME.input': 'accept',
+  'firewall.ipv6': 'simple-security',
+  'firewall.icmpv6': true,
   'nat.profile': 'linux',
   'nat.masquerade[].ports': '1024-65535',
   'nat.masquerade[].parity': true,

@@ -20,6 +20,7 @@ import {
   algSchemas,
   conntrackSchema,
   controlSchema,
+  firewallSchema,
   MIN_MTU6,
   neighborSchema,
   offloadSchema,
@@ -34,6 +35,7 @@ import type {
   AlgName,
   Config,
   ConntrackConfig,
+  FirewallConfig,
   NeighborConfig,
   OffloadConfig,
   PortConfig,
@@ -72,6 +74,7 @@ export function normalize(reader: Reader, machine: Machine): Config {
     neighbors: normalizeNeighbors(reader, top.neighbors, ports, scopes),
     zones,
     rules: items(reader, top.rules, ['rules'], (item, path) => normalizeRule(reader, item, path, scopes, alg)),
+    firewall: normalizeFirewall(reader, top.firewall),
     nat: normalizeNat(reader, top.nat, scopes),
     alg,
     offload: normalizeOffload(reader, top.offload),
@@ -132,6 +135,14 @@ function normalizeRoute(
     reader.report([...path, 'mtu'], `a number from ${MIN_MTU6} to 65535`, given.mtu, 'the route is of IPv6 (RFC 8200)');
   const metric = given.metric ?? DEFAULTS['routes[].metric'];
   return { to, type, via, port, metric, mtu: given.mtu ?? 0, where: reader.where(path) };
+}
+
+function normalizeFirewall(reader: Reader, value: unknown): FirewallConfig {
+  const given = reader.read(firewallSchema, value ?? {}, ['firewall']) ?? {};
+  return {
+    ipv6: given.ipv6 ?? DEFAULTS['firewall.ipv6'],
+    icmpv6: given.icmpv6 ?? DEFAULTS['firewall.icmpv6'],
+  };
 }
 
 function normalizeNeighbors(

@@ -253,6 +253,11 @@ export const conntrackSchema = map({
   zones: z.record(z.string(), integer(0, 65535), { error: () => 'a map of zones and ports to numbers' }).optional(),
 });
 
+export const firewallSchema = map({
+  ipv6: oneOf(['simple-security', 'zones', 'transparent']).optional(),
+  icmpv6: boolean.optional(),
+});
+
 export const controlSchema = map({ socket: socketPath.optional() });
 
 export const apiSchema = map({
@@ -289,6 +294,7 @@ export const topShallow = map({
   neighbors: list,
   zones: list,
   rules: list,
+  firewall: list,
   nat: list,
   alg: list,
   offload: list,
@@ -308,6 +314,7 @@ export const configSchema = topShallow.extend({
   neighbors: z.array(neighborSchema).optional(),
   zones: z.record(z.string(), zoneSchema).optional(),
   rules: z.array(ruleSchema).optional(),
+  firewall: firewallSchema.optional(),
   nat: natShallow
     .extend({
       masquerade: z.array(masqueradeSchema).optional(),

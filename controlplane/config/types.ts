@@ -181,6 +181,14 @@ export interface RuleConfig {
   where: Where;
 }
 
+/** The built-in rules for IPv6, behind `rules` (controlplane/ipv6-policy.ts). */
+export interface FirewallConfig {
+  /** RFC 6092; the zones alone; or everything passes (its REC-49). */
+  ipv6: 'simple-security' | 'zones' | 'transparent';
+  /** RFC 4890. */
+  icmpv6: boolean;
+}
+
 /** NAT is of IPv4: entries that name IPv6 are refused. */
 export interface MasqueradeConfig {
   out: Scope;
@@ -369,6 +377,7 @@ export interface Config {
   neighbors: NeighborConfig[];
   zones: ZoneConfig[];
   rules: RuleConfig[];
+  firewall: FirewallConfig;
   nat: NatConfig;
   /** Every ALG, enabled or not. */
   alg: Record<AlgName, AlgConfig>;

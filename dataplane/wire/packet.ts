@@ -65,6 +65,10 @@ export class Packet {
   isFragment = 0;
   /** 1 when IPv4 carries options or IPv6 carries extension headers (never offloaded). */
   hasOptions = 0;
+  /** IPv6 extension headers that the chain has, those that the filter asks for (CHAIN_*, dataplane/filter.ts). */
+  chain = 0;
+  /** Zone of the route back to the source, 0 none; set only where the filter asks for it. */
+  sourceZone = 0;
   /** IPv4 Don't Fragment. */
   dontFragment = 0;
   /** virtio-style metadata: flags (1 NEEDS_CSUM, 2 DATA_VALID), GSO type and segment size, checksum start and offset. */
@@ -150,6 +154,8 @@ export class Packet {
     this.fragHeader = p.fragHeader;
     this.isFragment = p.isFragment;
     this.hasOptions = p.hasOptions;
+    this.chain = p.chain;
+    this.sourceZone = p.sourceZone;
     this.dontFragment = p.dontFragment;
     this.flags = p.flags;
     this.gsoType = p.gsoType;

@@ -1,7 +1,7 @@
 /** From configuration to verdict: compiled rules against a naive matcher over the configuration's own objects. */
 import { describe, expect, it } from 'vitest';
 import { CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_RELATED, CT_UNTRACKED } from '../../conntrack/record.ts';
-import { appendIpv6Policy, compileRules, tableZone } from '../../controlplane/compile-rules.ts';
+import { compileRules, tableZone } from '../../controlplane/compile-rules.ts';
 import type {
   Config,
   PacketState,
@@ -65,7 +65,9 @@ function portScope(number: number): Scope {
 
 function configOf(rules: RuleConfig[], verdicts: (zone: number) => Pick<ZoneConfig, 'ipv4' | 'ipv6'>): Config {
   const zones = NAMES.map((name, number) => ({ name, number, ...verdicts(number), ports: [], where: WHERE }));
-  return { file: 'test.yaml', rules, zones } as unknown as Config;
+  // The built-in rules have tests of their own (test/rfc/rfc6092-*, rfc4890-*).
+  const firewall = { ipv6: 'zones', icmpv6: false };
+  return { file: 'test.yaml', rules, zones, firewall, nat: { nptv6: [] } } as unknown as Config;
 }
 
 const DROPPING = () => ({
@@ -310,84 +312,5 @@ describe('compileRules', () => {
     const compiled = compileRules(configOf([ruleConfig({ src: many, dst: many })], DROPPING));
     expect(compiled.problems).toMatchObject([{ file: 'test.yaml', line: 1, path: 'rules[0]' }]);
     expect(compiled.rules).toEqual([]);
-  });
-});
-
-describe('built-in IPv6 rules', () => {
-  const seen = (change: Partial<Seen>): Seen => ({
-    family: 6,
-    proto: 58,
-    src: parseAddress('2001:db8:ffff::9')!.words,
-    dst: parseAddress('2001:db8:1::10')!.words,
-    sport: 500,
-    dport: 0,
-    type: 0,
-    inPort: 2,
-    outPort: 0,
-    state: 'new',
-    ...change,
-  });
-  const p = new Packet();
-  const ask = (table: FilterTable, change: Partial<Seen>, from = 2, to = 1) => {
-    fill(p, seen(change));
-    return table.evaluate(p, from, to, 0);
-  };
-
-  it('RFC 6092 REC-21, -22, -24: AH, ESP and IKE enter, other unsolicited packets do not', () => {
-    const { table, compiled } = load(configOf([], DROPPING), { ipv6: { ipsec: true, icmp: false } });
-    expect(ask(table, { proto: 51 })).toBe(ACCEPT);
-    expect(ask(table, { proto: 50 })).toBe(ACCEPT);
-    expect(compiled.labels[table.rule]).toBe('ipv6-ipsec-esp');
-    expect(ask(table, { proto: 17, dport: 500 })).toBe(ACCEPT);
-    expect(ask(table, { proto: 17, sport: 500, dport: 501 })).toBe(DROP);
-    expect(ask(table, { proto: 6, dport: 500 })).toBe(DROP);
-    expect(ask(table, { proto: 58, type: 128 })).toBe(DROP);
-    // To the router itself, and over IPv4, nothing opens.
-    expect(ask(table, { proto: 50 }, 2, ZONE_ROUTER)).toBe(DROP);
-    expect(ask(table, { proto: 50, family: 4 })).toBe(DROP);
-  });
-
-  it('RFC 4890 §4.3: echo and Mobile IPv6 pass, node information and unassigned types do not, even from an open zone', () => {
-    const open = () => ({
-      ipv4: { forward: 'accept', input: 'accept' } as const,
-      ipv6: { forward: 'accept', input: 'accept' } as const,
-    });
-    const closed = load(configOf([], DROPPING), { ipv6: { ipsec: false, icmp: true } }).table;
-    for (const type of [128, 129, 144, 145, 146, 147]) expect(ask(closed, { type })).toBe(ACCEPT);
-    // Errors pass where nothing is tracked; a new one belongs to no connection.
-    for (const type of [1, 2, 3, 4]) {
-      expect(ask(closed, { type, state: 'untracked' })).toBe(ACCEPT);
-      expect(ask(closed, { type, state: 'new' })).toBe(DROP);
-    }
-    expect(ask(closed, { proto: 50 })).toBe(DROP);
-    const opened = load(configOf([], open), { ipv6: { ipsec: false, icmp: true } }).table;
-    for (const type of [0, 5, 99, 100, 127, 138, 139, 140, 150, 162, 200, 255])
-      expect(ask(opened, { type })).toBe(DROP);
-    for (const type of [128, 160]) expect(ask(opened, { type })).toBe(ACCEPT);
-  });
-
-  it('RFC 4890 §4.4: to the router, neighbour discovery, listener reports and echo pass though the zone drops', () => {
-    const { table } = load(configOf([], DROPPING), { ipv6: { ipsec: true, icmp: true } });
-    for (const type of [1, 2, 3, 4, 128, 130, 133, 134, 135, 136, 141, 142, 143, 148, 149, 151, 153])
-      for (const state of ['new', 'untracked'] as const)
-        expect(ask(table, { type, state }, 2, ZONE_ROUTER)).toBe(ACCEPT);
-    for (const type of [137, 138, 139, 100, 200]) expect(ask(table, { type }, 2, ZONE_ROUTER)).toBe(DROP);
-    expect(ask(table, { type: 128, state: 'invalid' }, 2, ZONE_ROUTER)).toBe(DROP);
-  });
-
-  it('apply only from the zones named, and after the rules of the configuration', () => {
-    const rules = [ruleConfig({ protocols: [50], src: [prefix('2001:db8:bad::/48')], verdict: 'reject' })];
-    const { table } = load(configOf(rules, DROPPING), { ipv6: { ipsec: true, icmp: false, from: [tableZone(1)] } });
-    expect(ask(table, { proto: 50 }, tableZone(1))).toBe(ACCEPT);
-    expect(ask(table, { proto: 50 }, tableZone(2))).toBe(DROP);
-    expect(ask(table, { proto: 50, src: parseAddress('2001:db8:bad::1')!.words }, tableZone(1))).toBe(REJECT);
-  });
-
-  it('can be appended later to compiled rules', () => {
-    const compiled = compileRules(configOf([ruleConfig({})], DROPPING));
-    appendIpv6Policy(compiled, { ipsec: true, icmp: true });
-    expect(compiled.names.length).toBe(compiled.labels.length);
-    expect(compiled.rules.every((r) => compiled.names[r.id] !== undefined)).toBe(true);
-    expect(compiled.places.slice(1).every((place) => place === null)).toBe(true);
   });
 });

@@ -9,6 +9,7 @@ import {
   FilterTable,
   FilterWriter,
   REJECT,
+  SOURCE_ANY,
   ZONE_ANY,
   ZONE_FORWARDED,
   ZONE_ROUTER,
@@ -41,6 +42,8 @@ function rule(id: number, fields: Partial<FilterRule>): FilterRule {
     icmpCode: -1,
     states: 1 << CT_NEW,
     helper: 0,
+    sourceZone: SOURCE_ANY,
+    chain: 0,
     verdict: ACCEPT,
     ...fields,
   };

@@ -144,8 +144,8 @@ describe('§4.4 routing headers', () => {
     expect(fate(packet)).toEqual({ reason: 'IPV6_RH0', error: [4, 0, 42] });
   });
 
-  it('type 0 with no segment left is any header', () => {
-    expect(chain(B.routing({ type: 0, left: 0 }))).toEqual(passes);
+  it('type 0 with no segment left is silently refused too: for a gateway RFC 6092 REC-4 goes beyond RFC 5095', () => {
+    expect(chain(B.routing({ type: 0, left: 0 }))).toEqual({ reason: 'IPV6_RH0', error: null });
   });
 
   it.each([2, 4])(

@@ -107,6 +107,8 @@ export function configOf(options: TopologyOptions): RouterConfig {
       lan: { forward: 'accept', input: 'accept' },
       wan: { forward: options.wanForward ?? 'drop', input: 'drop' },
     },
+    // The kernel has no such built-in rules.
+    firewall: { ipv6: 'zones', icmpv6: false },
     nat: {},
     // The engine does not look at TCP windows (nor does the kernel's flow table): the slow path is what is judged here.
     offload: { mode: 'off' },

@@ -3,7 +3,7 @@
  * do the same job and their frames can be compared. Order and meaning follow docs of the configuration: established
  * and related pass, invalid is dropped, what NAT admitted passes, then rules, then the zone's own verdict.
  *
- * What it does not do: NAT profiles other than `linux` (netfilter has no cone NAT), helpers that the kernel lacks
+ * What it does not do: the built-in rules for IPv6, NAT profiles other than `linux` (netfilter has no cone NAT), helpers that the kernel lacks
  * (rtsp), VLANs, bridges. `ruleset` throws for those, so that no comparison passes for the wrong reason.
  */
 
@@ -27,6 +27,7 @@ export interface RouterConfig {
     state?: string;
     verdict: Verdict;
   }[];
+  firewall?: { ipv6: 'simple-security' | 'zones' | 'transparent'; icmpv6: boolean };
   nat?: {
     profile?: string;
     masquerade?: { out: string; from?: string; to?: string; ports?: string }[];
@@ -130,6 +131,8 @@ function ruleMatch(config: RouterConfig, r: NonNullable<RouterConfig['rules']>[n
 
 /** The whole ruleset as text for `nft -f`; it replaces an earlier one in one transaction. */
 export function ruleset(config: RouterConfig): string {
+  if (config.firewall !== undefined && (config.firewall.ipv6 !== 'zones' || config.firewall.icmpv6))
+    refuse('firewall { ipv6: zones, icmpv6: false }', JSON.stringify(config.firewall));
   const helpers = helperLines(config);
   const nat = natLines(config);
   const forward = [
