@@ -77,8 +77,8 @@ describe('opening', () => {
     expect(opens(1, 4)).toEqual([8, 13, 15, 17]);
   });
 
-  it('and echo and node information in IPv6', () => {
-    expect(opens(58, 6)).toEqual([128, 139]);
+  it('and echo, node information and the two questions of Mobile IPv6', () => {
+    expect(opens(58, 6)).toEqual([128, 139, 144, 146]);
   });
 
   it('neighbour solicitation is UNTRACKED, a lone answer INVALID', () => {

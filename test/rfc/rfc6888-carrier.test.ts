@@ -31,7 +31,7 @@ function subscriber(n: number): string {
 }
 
 describe('RFC 6888 §3', () => {
-  it('REQ-1: what RFC 4787 asks for: endpoint-independent mapping and filtering, out of a block', () => {
+  it('REQ-1, REQ-7: what RFC 4787 asks for: endpoint-independent mapping and filtering, out of a block', () => {
     const world = carrier();
     const from = endpoint(subscriber(7), 4000);
     const seen = world.out(from, S1)!;
