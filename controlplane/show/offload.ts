@@ -88,6 +88,7 @@ export function showOffload(source: ShowSource, filters: Readonly<Record<string,
   const { tables, config } = source;
   const family = familyFilter(filters);
   const mode = tables.flows === null ? 'off' : config.offload.mode;
+  const engine = source.live?.engine() ?? 'emulated';
   const counters: Record<string, number> = {};
   EX_TEXT.forEach((name, n) => {
     const count = tables.total(T.C_ENGINE + n);
@@ -134,7 +135,7 @@ export function showOffload(source: ShowSource, filters: Readonly<Record<string,
   );
   const counts = Object.entries(counters).map(([name, count]) => `${name} ${count}`);
   const text = [
-    `mode ${mode}`,
+    `mode ${mode}, engine ${engine}`,
     ...head,
     ...(counts.length > 0 ? [counts.join(', ')] : []),
     `flushes: ${CAUSES.map((name) => `${name} ${flushes[name]}`).join(' ')}`,
@@ -144,7 +145,7 @@ export function showOffload(source: ShowSource, filters: Readonly<Record<string,
   ];
   return {
     text: text.join('\n'),
-    json: { mode, tables: summaries, counters, flushes, not_offloaded: missing, multicast, flows: shown },
+    json: { mode, engine, tables: summaries, counters, flushes, not_offloaded: missing, multicast, flows: shown },
   };
 }
 

@@ -43,6 +43,8 @@ export interface DeviceView {
 }
 
 export interface LiveSource {
+  /** The engine that forwards. */
+  engine(): 'emulated' | 'kernel';
   workers(): WorkerView[];
   /** Null for a port without a device. */
   device(port: number): DeviceView | null;
@@ -77,6 +79,7 @@ export function liveSource(supervisor: Supervisor): ShowSource {
       return control.config;
     },
     live: {
+      engine: () => (supervisor.kernel === null ? 'emulated' : 'kernel'),
       workers: () =>
         Array.from({ length: supervisor.workers }, (_, worker) => {
           const at = workerAt(worker);

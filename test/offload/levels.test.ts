@@ -258,7 +258,7 @@ describe('what people see', () => {
     expect(json.multicast).toEqual([
       { family: 'inet', in: 'wan', src: null, group: '239.1.2.3', out: ['lan', 'dmz'], packets: 0, bytes: 0 },
     ]);
-    expect(shown.text).toMatch(/^mode on$/m);
+    expect(shown.text).toMatch(/^mode on, engine emulated$/m);
     expect(shown.text).toMatch(/flushes: .*filter \d/);
     expect(shown.text).toMatch(/priority=default/);
     expect(shown.text).toContain('not accelerated: 1 no packet of the reply direction was seen yet');

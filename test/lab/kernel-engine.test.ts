@@ -1,0 +1,331 @@
+/**
+ * The kernel engine in a live router, with real programs: nearly nothing comes to the process, every checksum is right, what
+ * changes is followed, and a kill -9 in the middle leaves nothing.
+ *
+ *   client 192.168.1.10, 2001:db8:1::10 ═veth═ sl-lan [sluice run] sl-wan ═veth═ server 203.0.113.10, 2001:db8:2::10
+ *                                                                                lo 198.51.100.9, behind the default route
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { ask } from '../../controlplane/api/client.ts';
+import { buildWorld, commandFile, packageRoot, SERVER4, SERVER6, type World } from '../../controlplane/demo/world.ts';
+import { download, startHttpServer } from '../../controlplane/lab/http.ts';
+import { type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
+import { addressOf, syscall6 } from '../../dataplane/ports/ffi.ts';
+import { inNetns } from '../../dataplane/ports/netns.ts';
+import { kernelRefusal } from '../offload/kernel-port.ts';
+import { labReady } from './need.ts';
+
+const BEHIND = '198.51.100.9';
+const CONFIG = readFileSync(join(packageRoot(), 'examples', 'kernel.yaml'), 'utf8');
+
+const ECHO = `
+const socket = require('node:dgram').createSocket('udp4');
+let got = 0;
+socket.on('message', (text, from) => { got++; socket.send(text, from.port, from.address); });
+socket.bind(7, '${BEHIND}', () => console.log('ready'));
+process.on('SIGUSR2', () => console.log('got ' + got));
+`;
+/** A number every few milliseconds, and how many answers came. */
+const CHATTER = `
+const socket = require('node:dgram').createSocket('udp4');
+let answers = 0;
+socket.on('message', () => answers++);
+socket.on('error', () => {});
+setInterval(() => socket.send('x', 7, '${BEHIND}', () => {}), 3);
+process.on('SIGUSR2', () => console.log('answers ' + answers));
+console.log('ready');
+`;
+
+/** Programs at a device's tc ingress hook (BPF_PROG_QUERY, BPF_TCX_INGRESS). */
+function programsOn(ns: string, device: string, world: World): number {
+  const { ifindex } = JSON.parse(world.lab.runSync(ns, 'ip', ['-j', 'link', 'show', device]).stdout)[0];
+  const attribute = new DataView(new ArrayBuffer(128));
+  attribute.setUint32(0, ifindex, true);
+  attribute.setUint32(4, 46, true);
+  const number = process.arch === 'x64' ? 321 : 280;
+  expect(inNetns(ns, () => syscall6(number, 16, addressOf(attribute.buffer), 128, 0, 0, 0))).toBe(0);
+  return attribute.getUint32(24, true);
+}
+
+interface Offload {
+  engine: string;
+  counters: Record<string, number>;
+  tables: { installed: number }[];
+}
+
+const offload = async (world: World) => (await world.show('offload')).json as Offload;
+
+const refusal = labReady(['ping']) ? kernelRefusal() : 'no lab';
+if (refusal !== '') console.warn(`kernel engine, live: not run: ${refusal}`);
+
+describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: true }))(
+  'the kernel engine, live',
+  () => {
+    let world: World;
+    let folder = '';
+
+    beforeAll(async () => {
+      folder = mkdtempSync(join(tmpdir(), 'sluice-kernel-'));
+      world = await buildWorld({ engine: 'kernel' });
+      const { lab, server } = world;
+      lab.ip(server, `addr add ${BEHIND}/32 dev lo`);
+      lab.apply();
+      await startHttpServer(lab, server, 80);
+      lab.spawn(server, 'iperf3', ['-s', '--forceflush']);
+      await lab.listening(server, 5201);
+    });
+    afterAll(() => {
+      world?.close();
+      rmSync(folder, { recursive: true, force: true });
+    });
+
+    for (const [family, host] of [
+      ['IPv4 through masquerade', SERVER4],
+      ['IPv6', SERVER6],
+    ])
+      it(`iperf3, both directions, ${family}: what is established is forwarded by the kernel, and all is counted`, async () => {
+        const { lab, client, show } = world;
+        const before = await offload(world);
+        let bytes = 0;
+        for (const direction of [[], ['-R']]) {
+          const args = ['-c', host, '-t', '1', '-J', ...direction];
+          const done = await lab.run(client, 'iperf3', args, { timeout: 15_000 });
+          bytes += JSON.parse(done.stdout).end.sum_received.bytes;
+        }
+        expect(bytes).toBeGreaterThan(2_000_000);
+        // Connections that have ended have given back what they were counted for.
+        await waitFor(
+          'the connections to leave the engine',
+          async () => (await offload(world)).tables[0].installed === 0,
+        );
+        const after = await offload(world);
+        expect(after.engine).toBe('kernel');
+        const inKernel = after.counters['kernel-hits'] - (before.counters['kernel-hits'] ?? 0);
+        const missed = after.counters.miss - (before.counters.miss ?? 0);
+        expect(inKernel).toBeGreaterThan(10 * missed);
+        const lines = (await show('conntrack', { proto: 'tcp' })).text
+          .split('\n')
+          .filter((line) => line.includes('5201'));
+        const counted = lines.flatMap((line) => [...line.matchAll(/bytes=(\d+)/g)].map(([, count]) => Number(count)));
+        expect(counted.reduce((sum, one) => sum + one, 0)).toBeGreaterThan(bytes);
+        const drops = (await show('drops')).json as { reason: string; count: number }[];
+        expect(drops.filter(({ reason }) => /CSUM|INHDR|TOO_SMALL|TOO_BIG|CT_INVALID|GSO/.test(reason))).toEqual([]);
+      });
+
+    it.skipIf(!labReady(['tshark', 'tcpdump', 'ethtool']))(
+      'without offloads: tshark finds every checksum right on both sides',
+      async () => {
+        const { lab, client, server } = world;
+        const sides = [
+          [client, 'sl-lan'],
+          [server, 'sl-wan'],
+        ];
+        for (const [ns, device] of sides)
+          lab.runSync(ns, 'ethtool', ['-K', device, 'tx', 'off', 'tso', 'off', 'gso', 'off', 'gro', 'off']);
+        const captures: [LabProcess, string][] = [];
+        for (const [ns, device] of sides) {
+          const file = join(folder, `${device}.pcap`);
+          const dump = lab.spawn(ns, 'tcpdump', ['-i', device, '-Z', 'root', '-U', '-w', file, 'tcp or udp']);
+          captures.push([dump, file]);
+          await waitFor('tcpdump', () => dump.stderr().includes('listening on'));
+        }
+        const before = await offload(world);
+        for (const host of [SERVER4, SERVER6])
+          expect(await download(lab, client, host, 80, 300_000)).toMatchObject({ intact: true });
+        const hits = async () => ((await offload(world)).counters['kernel-hits'] ?? 0) - before.counters['kernel-hits'];
+        await waitFor('the counters', async () => (await hits()) > 200);
+        for (const [dump, file] of captures) {
+          process.kill(dump.pid, 'SIGINT');
+          await dump.exited;
+          const prefs = ['ip.check_checksum', 'tcp.check_checksum', 'udp.check_checksum'].flatMap((one) => [
+            '-o',
+            `${one}:TRUE`,
+          ]);
+          const read = (filter: string) =>
+            spawnSync('tshark', ['-n', '-r', file, ...prefs, '-Y', filter], { encoding: 'utf8' }).stdout.split('\n')
+              .length - 1;
+          expect(read('tcp.checksum.status == "Good" && ip')).toBeGreaterThan(100);
+          expect(read('tcp.checksum.status == "Good" && ipv6')).toBeGreaterThan(100);
+          expect(
+            read('ip.checksum.status == "Bad" || tcp.checksum.status == "Bad" || udp.checksum.status == "Bad"'),
+          ).toBe(0);
+        }
+        for (const [ns, device] of sides)
+          lab.runSync(ns, 'ethtool', ['-K', device, 'tx', 'on', 'tso', 'on', 'gso', 'on', 'gro', 'on']);
+      },
+    );
+
+    it.skipIf(!labReady(['vsftpd']))(
+      'FTP: the control connection stays with the helper, the data is the kernel’s',
+      async () => {
+        const { lab, client, server } = world;
+        mkdirSync(join(folder, 'ftp'));
+        mkdirSync(join(folder, 'empty'));
+        spawnSync('chmod', ['755', folder]);
+        writeFileSync(join(folder, 'ftp', 'big'), Buffer.alloc(20_000_000, 'sluice'));
+        const settings = [
+          'background=NO',
+          'listen=NO',
+          'listen_ipv6=YES',
+          'anonymous_enable=YES',
+          'no_anon_password=YES',
+        ];
+        settings.push(
+          'local_enable=NO',
+          `anon_root=${join(folder, 'ftp')}`,
+          `secure_chroot_dir=${join(folder, 'empty')}`,
+        );
+        settings.push('connect_from_port_20=YES', 'isolate_network=NO', 'seccomp_sandbox=NO', 'xferlog_enable=NO');
+        const file = join(folder, 'vsftpd.conf');
+        writeFileSync(file, settings.map((line) => `${line}\n`).join(''));
+        lab.spawn(server, 'vsftpd', [file]);
+        await lab.listening(server, 21);
+        for (const [host, ...mode] of [[SERVER4], [SERVER4, '--ftp-port', '-', '--disable-eprt'], [`[${SERVER6}]`]]) {
+          const before = (await offload(world)).counters['kernel-hits'] ?? 0;
+          const here = join(folder, 'down');
+          await lab.run(client, 'curl', ['-sS', '--max-time', '20', ...mode, '-o', here, `ftp://${host}/big`]);
+          expect(readFileSync(here).equals(readFileSync(join(folder, 'ftp', 'big')))).toBe(true);
+          await waitFor(
+            'the counters',
+            async () => ((await offload(world)).counters['kernel-hits'] ?? 0) > before + 50,
+          );
+        }
+      },
+    );
+
+    it('a route, a link, a neighbour: the flow follows each change, and nothing goes the old way any more', async () => {
+      const { lab, client, server, socket } = world;
+      const echo = lab.spawn(server, process.execPath, ['-e', ECHO]);
+      await waitFor('the echo', () => echo.stdout().includes('ready'));
+      const chatter = lab.spawn(client, process.execPath, ['-e', CHATTER]);
+      await waitFor('the talker', () => chatter.stdout().includes('ready'));
+      /** How many a program has seen by now. */
+      const seen = async (who: LabProcess): Promise<number> => {
+        const lines = who.stdout().split('\n').length;
+        process.kill(who.pid, 'SIGUSR2');
+        await waitFor('the answer', () => who.stdout().split('\n').length > lines);
+        return Number(who.stdout().trim().split(/\s/).at(-1));
+      };
+      const flowing = async (): Promise<void> => {
+        const before = await seen(chatter);
+        await waitFor('answers', async () => (await seen(chatter)) > before + 20, { timeout: 10_000 });
+      };
+      const inKernel = async (): Promise<void> => {
+        const before = (await offload(world)).counters['kernel-hits'] ?? 0;
+        await waitFor(
+          'the kernel to forward it',
+          async () => ((await offload(world)).counters['kernel-hits'] ?? 0) > before + 100,
+          { timeout: 10_000 },
+        );
+      };
+      const apply = (text: string) =>
+        ask(socket, '/v1/apply', {
+          method: 'POST',
+          body: `${text}\ncontrol: { socket: "${socket}" }\n`,
+          type: 'application/yaml',
+        });
+      await flowing();
+      await inKernel();
+
+      // The route is gone once `apply` has answered: not one packet more arrives.
+      await apply(CONFIG.replace('routes:\n', `routes:\n  - { to: ${BEHIND}/32, type: blackhole }\n`));
+      const last = await seen(echo);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      expect(await seen(echo)).toBe(last);
+      await apply(CONFIG);
+      await flowing();
+      await inKernel();
+
+      // The server's MAC becomes another one; it says so (arp_notify), as a machine does that takes another's place.
+      lab.sysctl(server, { 'net.ipv4.conf.sl-wan.arp_notify': 1 });
+      lab.ip(server, 'link set sl-wan address 02:00:00:00:77:77');
+      lab.apply();
+      await flowing();
+      await inKernel();
+      expect((await world.show('neigh', { dev: 'wan' })).text).toMatch(/203\.0\.113\.10 .*lladdr 02:00:00:00:77:77/);
+
+      // The cable is pulled and plugged in again.
+      const state = async () => ((await world.show('link')).json as { operstate: string }[])[1].operstate;
+      lab.runSync(server, 'ip', ['link', 'set', 'sl-wan', 'down']);
+      await waitFor('the link to be down', async () => (await state()) === 'DOWN');
+      const stopped = await seen(echo);
+      lab.runSync(server, 'ip', ['link', 'set', 'sl-wan', 'up']);
+      lab.route(server, 'default', '203.0.113.1');
+      lab.apply();
+      await flowing();
+      expect(await seen(echo)).toBeGreaterThan(stopped);
+      await inKernel();
+      chatter.stop('SIGTERM', 1000);
+    });
+  },
+);
+
+describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: true }))(
+  'the kernel engine ends',
+  () => {
+    let world: World | null = null;
+    afterEach(() => world?.close());
+
+    it('kill -9 in the middle of traffic leaves no program, no device; a new start forwards again', async () => {
+      world = await buildWorld({ engine: 'kernel' });
+      const { lab, client, router, server } = world;
+      await startHttpServer(lab, server, 80);
+      lab.spawn(server, 'iperf3', ['-s', '--forceflush']);
+      await lab.listening(server, 5201);
+      for (const device of ['sl-lan', 'sl-wan']) expect(programsOn(router, device, world)).toBe(1);
+      const traffic = lab.spawn(client, 'iperf3', ['-c', SERVER4, '-t', '20', '--forceflush', '-i', '0.2']);
+      await waitFor('traffic', () => /bits\/sec/.test(traffic.stdout()));
+      process.kill(world.process.pid, 'SIGKILL');
+      await world.process.exited;
+      const devices = () => lab.runSync(router, 'ip', ['-br', 'link']).stdout;
+      await waitFor('the devices to be gone', () => !/sluice/.test(devices()));
+      for (const device of ['sl-lan', 'sl-wan']) expect(programsOn(router, device, world)).toBe(0);
+      await traffic.stop('SIGKILL', 1000);
+
+      const again = lab.spawn(router, process.execPath, [
+        commandFile(),
+        'run',
+        join(dirname(world.socket), 'demo.yaml'),
+      ]);
+      await waitFor('the router to run', () => again.stderr().includes('sluice: running') || !again.running(), {
+        timeout: 20_000,
+        detail: () => again.stderr(),
+      });
+      for (const host of [SERVER4, SERVER6])
+        await waitFor(`${host} to answer`, async () => {
+          const ping = await lab.run(client, 'ping', ['-n', '-c1', '-W1', host], { check: false });
+          return ping.status === 0;
+        });
+      for (const host of [SERVER4, SERVER6])
+        expect(await download(lab, client, host, 80, 5_000_000)).toMatchObject({ intact: true });
+      await waitFor(
+        'the kernel to forward',
+        async () => ((await offload(world as World)).counters['kernel-hits'] ?? 0) > 50,
+      );
+      process.kill(again.pid, 'SIGTERM');
+      expect(await again.exited).toEqual({ code: 0, signal: null });
+      for (const device of ['sl-lan', 'sl-wan']) expect(programsOn(router, device, world)).toBe(0);
+    });
+
+    it('ports that it cannot sit on: a warning that says why, and the emulated engine', async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'sluice-kernel-'));
+      try {
+        const file = join(folder, 'tap.yaml');
+        writeFileSync(file, CONFIG.replaceAll('kind: packet', 'kind: tap'));
+        world = await buildWorld({ config: file });
+        expect(world.process.stderr()).toContain(
+          'offload.engine: expected ports of kind packet for the kernel engine, got none; the emulated engine is used',
+        );
+        await startHttpServer(world.lab, world.server, 80);
+        expect(await download(world.lab, world.client, SERVER4, 80, 1_000_000)).toMatchObject({ intact: true });
+        expect(await offload(world)).toMatchObject({ engine: 'emulated' });
+      } finally {
+        rmSync(folder, { recursive: true, force: true });
+      }
+    });
+  },
+);
