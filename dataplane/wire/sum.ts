@@ -1,5 +1,5 @@
 /**
- * One's complement sums over frame memory, the fast form for the path (RFC 1071).
+ * One’s complement arithmetic (RFC 1071, RFC 1624), and sums over frame memory in the fast form for the path.
  *
  * Sums are taken over raw little-endian halves: the one's complement sum does not depend on byte order (RFC 1071 §2.B),
  * so nothing is swapped; a result is stored as it is. `from` must be 2-aligned; all offsets are absolute bytes.
