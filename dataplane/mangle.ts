@@ -4,8 +4,7 @@
  * For a packet of a connection with a helper: the helper reads the payload and reports findings; for each endpoint that
  * is announced an expectation is made, with a port that is free on the translated side; the bytes that name it are
  * replaced by what the other side must see; lengths and checksums follow; and all later segments of the connection have
- * their sequence numbers, acknowledgements and SACK blocks adjusted (conntrack/extensions.ts). IPv6 and untranslated
- * connections only open.
+ * their sequence numbers, acknowledgements and SACK blocks adjusted (seqadj.ts). IPv6 and untranslated connections only open.
  *
  * Also here, because it is the other half of an expectation: what happens to the connection that fulfils it (netfilter's
  * nf_nat_follow_master), and the source key of PPTP's GRE packets.
@@ -76,6 +75,7 @@ import {
 import type { ConntrackTable } from '../conntrack/table.ts';
 import { FRAME_NEEDS_CSUM, type Frames, META_LEN, META_WORDS } from './frames.ts';
 import { GRE, pseudoHeader, TCP, UDP } from './parse.ts';
+import { be32, SequenceAdjuster } from './seqadj.ts';
 import type { Tables } from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 import { adjust, delta, fold, sumRange } from './wire/sum.ts';
@@ -108,6 +108,7 @@ const CALL_KEYS = 8;
 export class Mangler {
   readonly expectations: ExpectTable;
   readonly extensions: Extensions;
+  readonly sequence: SequenceAdjuster;
   /** Packets that helpers have read, did not understand, and edits made. */
   inspected = 0;
   notUnderstood = 0;
@@ -130,6 +131,7 @@ export class Mangler {
     this.table = tables.conntrack;
     this.expectations = tables.expectations;
     this.extensions = tables.extensions;
+    this.sequence = new SequenceAdjuster(tables.conntrack, tables.extensions, frames);
     this.frames = frames;
     this.context = newHelperContext(frames.u8);
     this.spec = {
@@ -221,14 +223,6 @@ export class Mangler {
     if ((helper & 0xff) === HELPER_PPTP) this.endCalls(index, false);
   }
 
-  /** What the router has added to the data that this packet acknowledges (for the window tracker). */
-  ackOffset(index: number, dir: number, p: Packet): number {
-    if (p.proto !== TCP || (this.table.words[index * CT_WORDS + CT_STATUS] & IPS_SEQ_ADJUST) === 0) return 0;
-    const e = this.extensions.existing(index);
-    if (e < 0) return 0;
-    return this.extensions.ackOffset(e, dir ^ 1, be32(this.frames.u8, p.l4 + 8));
-  }
-
   // --- the stage ----------------------------------------------------------------------------------------------------------
 
   /** Inspects and edits a packet of a connection with a helper; adjusts sequence numbers. */
@@ -247,7 +241,7 @@ export class Mangler {
         if (helper.number === HELPER_SIP) w[c + CT_DEADLINE] = (now + SIP_TIMEOUT) | 0;
       }
     }
-    if (result === ALG_PASS && p.proto === TCP && (w[c + CT_STATUS] & IPS_SEQ_ADJUST) !== 0) this.adjustSequence(p);
+    if (result === ALG_PASS && p.proto === TCP && (w[c + CT_STATUS] & IPS_SEQ_ADJUST) !== 0) this.sequence.adjust(p);
     return result;
   }
 
@@ -573,76 +567,12 @@ export class Mangler {
     return ALG_PASS;
   }
 
-  /** Moves sequence number, acknowledgement and SACK blocks of a TCP segment. */
-  private adjustSequence(p: Packet): void {
-    const e = this.extensions.existing(p.ct);
-    if (e < 0) return;
-    const { u8, u16 } = this.frames;
-    const l4 = p.l4;
-    const partial = (p.flags & FRAME_NEEDS_CSUM) !== 0;
-    let sum = 0;
-    const seq = be32(u8, l4 + 4);
-    const seqOffset = this.extensions.offset(e, p.dir, seq);
-    if (seqOffset !== 0) sum += this.put(l4 + 4, (seq + seqOffset) | 0);
-    if ((p.tcpFlags & 16) !== 0) {
-      const ack = be32(u8, l4 + 8);
-      const ackOffset = this.extensions.ackOffset(e, p.dir ^ 1, ack);
-      if (ackOffset !== 0) sum += this.put(l4 + 8, (ack - ackOffset) | 0);
-    }
-    sum += this.adjustSack(p, e);
-    if (sum !== 0 && !partial) u16[(l4 + 16) >> 1] = adjust(u16[(l4 + 16) >> 1], sum);
-  }
-
-  /** SACK blocks (RFC 2018) name the other direction's data. Returns the change of the sum. */
-  private adjustSack(p: Packet, e: number): number {
-    const u8 = this.frames.u8;
-    const end = p.l4 + ((u8[p.l4 + 12] >> 4) << 2);
-    let sum = 0;
-    for (let at = p.l4 + 20; at < end; ) {
-      const kind = u8[at];
-      if (kind === 0) break;
-      if (kind === 1) {
-        at++;
-        continue;
-      }
-      const length = at + 1 < end ? u8[at + 1] : 0;
-      if (length < 2 || at + length > end) break;
-      if (kind === 5)
-        for (let edge = at + 2; edge + 4 <= at + length; edge += 4) {
-          const value = be32(u8, edge);
-          sum += this.put(edge, (value - this.extensions.ackOffset(e, p.dir ^ 1, value)) | 0);
-        }
-      at += length;
-    }
-    return sum;
-  }
-
-  /** Writes a big-endian word at any offset; returns what that adds to the sum of the segment. */
-  private put(at: number, value: number): number {
-    const u8 = this.frames.u8;
-    // An odd offset moves the bytes into the other half of each 16-bit word.
-    const odd = at & 1;
-    let sum = 0;
-    for (let k = 0; k < 4; k++) {
-      const byte = (value >> (24 - 8 * k)) & 0xff;
-      const shift = ((k + odd) & 1) << 3;
-      sum += (~(u8[at + k] << shift) & (0xff << shift)) + (byte << shift);
-      // ~m within its half: the other byte of the half contributes nothing.
-      u8[at + k] = byte;
-    }
-    return sum;
-  }
-
   /** True when the connection is followed or its sequence numbers are adjusted. */
   concerns(index: number): boolean {
     const w = this.table.words;
     const c = index * CT_WORDS;
     return (w[c + CT_HELPER] & 0xff) !== 0 || (w[c + CT_STATUS] & IPS_SEQ_ADJUST) !== 0;
   }
-}
-
-function be32(u8: Uint8Array, at: number): number {
-  return (u8[at] << 24) | (u8[at + 1] << 16) | (u8[at + 2] << 8) | u8[at + 3];
 }
 
 function swap(port: number): number {

@@ -146,7 +146,7 @@ export abstract class PathBase {
     const { mangler, tracker } = this;
     tracker.expected = (p, index, now) => mangler.expected(p, index, now);
     tracker.greKey = (p, key, now) => mangler.greKey(p, key, now);
-    tracker.ackOffset = (index, dir, p) => mangler.ackOffset(index, dir, p);
+    tracker.ackOffset = (index, dir, p) => mangler.sequence.ackOffset(index, dir, p);
     tracker.released = (index) => mangler.released(index);
     mangler.endConnection = (index) => tracker.end(index);
     const table = this.tables.conntrack;

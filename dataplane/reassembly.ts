@@ -6,19 +6,9 @@
  * and conntrack zone; the header is the first fragment's; ECN is merged (RFC 3168 §5.3). The whole datagram lies in a
  * large slot, and its *shape* (largest fragment, ends of all) beside it, so that the `fragment` stage can send it as it came.
  *
- *   queue (QUEUE_WORDS)                                   fragment (FRAGMENT_WORDS)
- *   0 NEXT  in its hash chain   12 SCOPE  port + 1        0 SLOT             5 L3    of its IP header, absolute
- *   1 HASH                      13 FIRST  fragment        1 OFFSET  bytes    6 PORT
- *   2 KEY family|proto|zone     14 LAST   fragment        2 BYTES
- *   3 ID    raw                 15 COUNT  fragments       3 DATA    payload, absolute
- *   4 SRC … 8 DST … 11          16 LENGTH as known        4 NEXT    by offset
- *   17 STATE  LAST_IN, POISONED, OWN   18 BYTES there     21 ECN  one bit for each code point seen
- *   19 LARGEST  20 LARGEST_DF   IP lengths of fragments   22 SINCE   23 OLDER   24 NEWER
- *
- * Bounded in all: queues, fragments (a quarter of the arena's slots, at most 4 MB as ipfrag_high_thresh), fragments of one
- * datagram, and 30 s (IPv4, as Linux) or 60 s (RFC 8200) from the first one to come. Who wants more room makes the oldest
- * datagram go. Stricter than Linux: an overlap (everything but an exact duplicate) also poisons the identification until the
- * time is up, so that fragments which come later cannot start a new datagram with it (RFC 5722 §4).
+ * Bounded: in memory and numbers (reassembly-queues.ts has what waits), and by 30 s (IPv4, as Linux) or 60 s (RFC 8200) from
+ * the first fragment to come. Stricter than Linux: an overlap (everything but an exact duplicate) also poisons the
+ * identification until the time is up, so that fragments which come later cannot start a new datagram with it (RFC 5722 §4).
  *
  * Not here: cutting (fragment.ts), parsing what was put together (the path calls parseIp again), handing fragments to the
  * worker that `fragmentOwner` names (handover.ts).
@@ -34,16 +24,32 @@ import {
   FRAG_TOO_FAR,
   IPV6_CHAIN,
 } from './drop.ts';
+import { FRAME_NEEDS_CSUM, META_CSUM, META_LEN, META_OFF, META_PORT, META_WORDS, SMALL_ROOM } from './frames.ts';
 import {
-  FRAME_NEEDS_CSUM,
-  type Frames,
-  META_CSUM,
-  META_LEN,
-  META_OFF,
-  META_PORT,
-  META_WORDS,
-  SMALL_ROOM,
-} from './frames.ts';
+  F_BYTES,
+  F_DATA,
+  F_L3,
+  F_NEXT,
+  F_OFFSET,
+  F_PORT,
+  F_SLOT,
+  keyHash,
+  LAST_IN,
+  MAX_FRAGMENTS,
+  OWN,
+  POISONED,
+  Q_BYTES,
+  Q_COUNT,
+  Q_ECN,
+  Q_FIRST,
+  Q_LARGEST,
+  Q_LARGEST_DF,
+  Q_LAST,
+  Q_LENGTH,
+  Q_SINCE,
+  Q_STATE,
+  ReassemblyQueues,
+} from './reassembly-queues.ts';
 import { C_CONSUMED, C_DROPS, C_HELD, C_PORTS, CP_DROPS } from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 import { fold, sumRange } from './wire/sum.ts';
@@ -58,136 +64,27 @@ export const NOTHING_DUE = -2;
 /** Bit in Packet.flags: the packet was put together from fragments, its slot has a shape. Survives Hold. */
 export const REASSEMBLED = 0x100;
 
-/** Fragments of one datagram: 64 KiB in pieces of 576 bytes are 119. */
-export const MAX_FRAGMENTS = 128;
-/** Words of a shape: largest fragment's IP length, how many, then the end of each, counted from the IP header. */
-export const SHAPE_WORDS = MAX_FRAGMENTS + 2;
-
-const DATAGRAMS = 1024;
-const BUCKETS = 2048;
-const MAX_HELD_BYTES = 4 << 20;
 /** Linux's ipfrag_time and nf_conntrack_frag6_timeout; RFC 8200 §4.5 says 60 s. Milliseconds. */
 export const TIMEOUT4 = 30_000;
 export const TIMEOUT6 = 60_000;
-
-const QUEUE_WORDS = 25;
-const Q_NEXT = 0;
-const Q_HASH = 1;
-const Q_KEY = 2;
-const Q_ID = 3;
-const Q_SRC = 4;
-const Q_DST = 8;
-const Q_SCOPE = 12;
-const Q_FIRST = 13;
-const Q_LAST = 14;
-const Q_COUNT = 15;
-const Q_LENGTH = 16;
-const Q_STATE = 17;
-const Q_BYTES = 18;
-const Q_LARGEST = 19;
-const Q_LARGEST_DF = 20;
-const Q_ECN = 21;
-const Q_SINCE = 22;
-const Q_OLDER = 23;
-const Q_NEWER = 24;
-
-const LAST_IN = 1;
-const POISONED = 2;
-const OWN = 4;
-
-const FRAGMENT_WORDS = 7;
-const F_SLOT = 0;
-const F_OFFSET = 1;
-const F_BYTES = 2;
-const F_DATA = 3;
-const F_NEXT = 4;
-const F_L3 = 5;
-const F_PORT = 6;
 
 const TCP = 6;
 /** RFC 1858 §3: a first fragment must hold the flags of TCP, and so must not a second one. */
 const TCP_TINY = 16;
 const PARAMETER_PROBLEM = 4;
 
-export interface ReassemblyLimits {
-  datagrams?: number;
-  fragments?: number;
-}
-
 /** The worker that puts this fragment's datagram together: the same for all its fragments, whatever queue they came by. */
 export function fragmentOwner(p: Packet, workers: number): number {
   return ((keyHash(p) >>> 16) * workers) >>> 16;
 }
 
-function keyHash(p: Packet): number {
-  let h = Math.imul(p.s0 ^ p.s3 ^ (p.s1 + p.s2), 0x9e3779b1) ^ Math.imul(p.d0 ^ p.d3 ^ (p.d1 + p.d2), 0x85ebca6b);
-  h = Math.imul(h ^ p.fragId ^ (h >>> 15), 0xc2b2ae35);
-  h = Math.imul(h ^ (h >>> 13), 0x27d4eb2f);
-  return h ^ (h >>> 16);
-}
-
-export class Reassembly {
-  /** Datagrams under reassembly, poisoned ones included; fragments that wait; of those, in large slots. */
-  count = 0;
-  held = 0;
-  private heldLarge = 0;
-  /** Datagrams that had to make room for others. */
-  evicted = 0;
-  /** Shapes of the datagrams in large slots: SHAPE_WORDS for each, see `shapeAt`. */
-  readonly shapes: Int32Array;
+export class Reassembly extends ReassemblyQueues {
   /** About the slot that `expire` returned last: its IP header, its port, 1 when it was the host kernel's. */
   expiredL3 = 0;
   expiredPort = 0;
   expiredOwn = 0;
-
-  private readonly frames: Frames;
-  private readonly counters: Float64Array;
-  private readonly seed: number;
-  private readonly queues: Int32Array;
-  private readonly fragments: Int32Array;
-  private readonly buckets = new Int32Array(BUCKETS).fill(-1);
-  private freeQueue = -1;
-  private freeFragment = -1;
-  private readonly maxLarge: number;
-  /** Oldest and newest datagram of each family: 0 IPv4, 1 IPv6. Their times differ, so each list is in order of expiry. */
-  private readonly oldest = new Int32Array(2).fill(-1);
-  private readonly newest = new Int32Array(2).fill(-1);
   /** Where `namedAt` found the fragment header. */
   private headerAt = 0;
-
-  /**
-   * @param counters a worker's row (tables.ts)   @param seed of the hash, so that chains cannot be made long from outside
-   */
-  constructor(frames: Frames, counters: Float64Array, seed: number, limits: ReassemblyLimits = {}) {
-    this.frames = frames;
-    this.counters = counters;
-    this.seed = seed;
-    const datagrams = limits.datagrams ?? DATAGRAMS;
-    const slots = (frames.small + frames.large) >> 2;
-    const fragments = limits.fragments ?? Math.max(1, Math.min(slots, Math.floor(MAX_HELD_BYTES / SMALL_ROOM)));
-    this.maxLarge = frames.large >> 2;
-    this.shapes = new Int32Array(frames.large * SHAPE_WORDS);
-    this.queues = new Int32Array(datagrams * QUEUE_WORDS);
-    this.fragments = new Int32Array(fragments * FRAGMENT_WORDS);
-    for (let n = datagrams - 1; n >= 0; n--) {
-      this.queues[n * QUEUE_WORDS + Q_NEXT] = this.freeQueue;
-      this.freeQueue = n * QUEUE_WORDS;
-    }
-    for (let n = fragments - 1; n >= 0; n--) {
-      this.fragments[n * FRAGMENT_WORDS + F_NEXT] = this.freeFragment;
-      this.freeFragment = n * FRAGMENT_WORDS;
-    }
-  }
-
-  /** Index in `shapes` of the datagram in a large slot. */
-  shapeAt(slot: number): number {
-    return (slot - this.frames.small) * SHAPE_WORDS;
-  }
-
-  /** IP length of the largest fragment of the datagram in `slot`. */
-  largest(slot: number): number {
-    return this.shapes[this.shapeAt(slot)];
-  }
 
   /**
    * Takes a fragment that ip-parse has seen (p.isFragment). Returns KEPT (the slot is the queue's now), WHOLE (p is the
@@ -283,143 +180,6 @@ export class Reassembly {
     meta[m + META_LEN] = p.len;
     if ((p.flags & FRAME_NEEDS_CSUM) !== 0) meta[m + META_CSUM] -= 8;
     p.fragHeader = 0;
-    return true;
-  }
-
-  // --- queues --------------------------------------------------------------------------------------------------------
-
-  private find(p: Packet, hash: number, key: number): number {
-    const w = this.queues;
-    const scope = scopeOf(p);
-    for (let q = this.buckets[hash & (BUCKETS - 1)]; q >= 0; q = w[q + Q_NEXT]) {
-      if (
-        w[q + Q_HASH] === hash &&
-        w[q + Q_KEY] === key &&
-        w[q + Q_ID] === p.fragId &&
-        w[q + Q_SRC] === p.s0 &&
-        w[q + Q_SRC + 1] === p.s1 &&
-        w[q + Q_SRC + 2] === p.s2 &&
-        w[q + Q_SRC + 3] === p.s3 &&
-        w[q + Q_DST] === p.d0 &&
-        w[q + Q_DST + 1] === p.d1 &&
-        w[q + Q_DST + 2] === p.d2 &&
-        w[q + Q_DST + 3] === p.d3 &&
-        w[q + Q_SCOPE] === scope
-      )
-        return q;
-    }
-    return -1;
-  }
-
-  private open(p: Packet, hash: number, key: number, now: number): number {
-    if (this.freeQueue < 0 && !this.evict(-1)) return -1;
-    const w = this.queues;
-    const q = this.freeQueue;
-    this.freeQueue = w[q + Q_NEXT];
-    const bucket = hash & (BUCKETS - 1);
-    w[q + Q_NEXT] = this.buckets[bucket];
-    this.buckets[bucket] = q;
-    w[q + Q_HASH] = hash;
-    w[q + Q_KEY] = key;
-    w[q + Q_ID] = p.fragId;
-    w[q + Q_SRC] = p.s0;
-    w[q + Q_SRC + 1] = p.s1;
-    w[q + Q_SRC + 2] = p.s2;
-    w[q + Q_SRC + 3] = p.s3;
-    w[q + Q_DST] = p.d0;
-    w[q + Q_DST + 1] = p.d1;
-    w[q + Q_DST + 2] = p.d2;
-    w[q + Q_DST + 3] = p.d3;
-    w[q + Q_SCOPE] = scopeOf(p);
-    w[q + Q_FIRST] = w[q + Q_LAST] = -1;
-    w[q + Q_COUNT] = 0;
-    w[q + Q_LENGTH] = 0;
-    w[q + Q_STATE] = p.own !== 0 ? OWN : 0;
-    w[q + Q_BYTES] = 0;
-    w[q + Q_LARGEST] = w[q + Q_LARGEST_DF] = 0;
-    w[q + Q_ECN] = 0;
-    w[q + Q_SINCE] = now;
-    const list = p.family === 4 ? 0 : 1;
-    const before = this.newest[list];
-    w[q + Q_OLDER] = before;
-    w[q + Q_NEWER] = -1;
-    if (before >= 0) w[before + Q_NEWER] = q;
-    else this.oldest[list] = q;
-    this.newest[list] = q;
-    this.count++;
-    return q;
-  }
-
-  /** Takes a queue without fragments out of its chain and its list. */
-  private close(q: number): void {
-    const w = this.queues;
-    const bucket = w[q + Q_HASH] & (BUCKETS - 1);
-    if (this.buckets[bucket] === q) this.buckets[bucket] = w[q + Q_NEXT];
-    else {
-      let at = this.buckets[bucket];
-      while (w[at + Q_NEXT] !== q) at = w[at + Q_NEXT];
-      w[at + Q_NEXT] = w[q + Q_NEXT];
-    }
-    const list = (w[q + Q_KEY] & 15) === 4 ? 0 : 1;
-    const older = w[q + Q_OLDER];
-    const newer = w[q + Q_NEWER];
-    if (older >= 0) w[older + Q_NEWER] = newer;
-    else this.oldest[list] = newer;
-    if (newer >= 0) w[newer + Q_OLDER] = older;
-    else this.newest[list] = older;
-    w[q + Q_NEXT] = this.freeQueue;
-    this.freeQueue = q;
-    this.count--;
-  }
-
-  /** Drops the fragments of a queue, but not the slot `except`, and counts them. */
-  private empty(q: number, reason: number, except: number): void {
-    const w = this.queues;
-    const f = this.fragments;
-    for (let at = w[q + Q_FIRST]; at >= 0; ) {
-      const next = f[at + F_NEXT];
-      this.counters[C_DROPS + reason]++;
-      this.counters[C_PORTS + f[at + F_PORT] * 8 + CP_DROPS]++;
-      this.counters[C_HELD]--;
-      if (f[at + F_SLOT] !== except) this.frames.free(f[at + F_SLOT]);
-      this.release(at);
-      at = next;
-    }
-    w[q + Q_FIRST] = w[q + Q_LAST] = -1;
-    w[q + Q_COUNT] = 0;
-  }
-
-  private release(at: number): void {
-    const f = this.fragments;
-    this.held--;
-    if (f[at + F_SLOT] >= this.frames.small) this.heldLarge--;
-    f[at + F_NEXT] = this.freeFragment;
-    this.freeFragment = at;
-  }
-
-  private discard(q: number, reason: number): void {
-    this.empty(q, reason, -1);
-    this.close(q);
-  }
-
-  /** Drops what is there, and whatever comes under this identification until the time is up (RFC 5722 §4). */
-  private poison(q: number, reason: number): number {
-    this.empty(q, reason, -1);
-    this.queues[q + Q_STATE] |= POISONED;
-    return reason;
-  }
-
-  /** Makes room: the datagram that waits longest goes, whichever family; never `spared`. False when there is none. */
-  private evict(spared: number): boolean {
-    const w = this.queues;
-    let a = this.oldest[0];
-    let b = this.oldest[1];
-    if (a >= 0 && a === spared) a = w[a + Q_NEWER];
-    if (b >= 0 && b === spared) b = w[b + Q_NEWER];
-    if (a < 0 && b < 0) return false;
-    const q = a < 0 || (b >= 0 && ((w[b + Q_SINCE] - w[a + Q_SINCE]) | 0) < 0) ? b : a;
-    this.evicted++;
-    this.discard(q, FRAG_MEMORY);
     return true;
   }
 
@@ -622,12 +382,6 @@ export class Reassembly {
     }
     return NOTHING_DUE;
   }
-}
-
-/** Link-local and multicast destinations mean something on one link only. */
-function scopeOf(p: Packet): number {
-  if (p.family === 4) return 0;
-  return (p.d0 & 0xff) === 0xff || (p.d0 & 0xc0ff) === 0x80fe ? p.port + 1 : 0;
 }
 
 /**
