@@ -34,6 +34,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'keep the configuration that apply --confirm has put on probation',
     load: async () => (await import('./apply.ts')).confirmCommand,
   },
+  top: {
+    summary: 'rates, connections and drops of a running router, anew each second',
+    load: async () => (await import('./top.ts')).topCommand,
+  },
   check: {
     summary: 'read a configuration, say what is wrong with it and what it will take',
     load: async () => (await import('./check.ts')).checkCommand,
