@@ -46,7 +46,7 @@ export interface ConnectionView extends ConntrackJson {
   line: string;
   /** Direction of the explained packet. */
   direction: 'orig' | 'reply';
-  /** Whether the engine carries it now, and why it does not. */
+  /** Whether the engine carried it when the packet came, and why it did not. */
   engine: { installed: boolean; why: string };
 }
 
@@ -218,7 +218,7 @@ function connectionView(tables: Tables, walk: Walk): ConnectionView | null {
     ...conntrackJson(words, words6, doubles, index, now, { helperName }),
     line: conntrackLine(words, words6, doubles, index, now, { helperName }),
     direction: walk.direction === 0 ? 'orig' : 'reply',
-    engine: engineState(tables, index),
+    engine: walk.engine ?? engineState(tables, index),
   };
 }
 

@@ -11,8 +11,10 @@ import {
   CT_HELPER,
   CT_PORTS_IO,
   CT_RELATED,
+  CT_STATUS,
   CT_TCP,
   CT_WORDS,
+  IPS_SEEN_REPLY,
   TCP_END,
   TCP_MAXACK,
   TCP_MAXEND,
@@ -65,6 +67,8 @@ export interface Walk {
   /** Record of the connection, −1 none, and the packet's direction in it. */
   connection: number;
   direction: number;
+  /** Of a known connection: how it stood with the engine when the packet came. */
+  engine: { installed: boolean; why: string } | null;
 }
 
 const NUD: Readonly<Record<number, string>> = {
@@ -122,6 +126,7 @@ export class Steps extends Observer {
       detail: 0,
       connection: -1,
       direction: 0,
+      engine: null,
     };
     if (this.engineStep !== null) walk.steps.push(this.engineStep);
     this.engineStep = null;
@@ -164,6 +169,7 @@ export class Steps extends Observer {
     if (p.ct >= 0) {
       walk.connection = p.ct;
       walk.direction = p.dir;
+      if (stage === D.STAGE_CONNTRACK_IN && p.fresh === 0) walk.engine = engineState(this.tables, p.ct);
     }
     const step = acted || stage === D.STAGE_FORWARD_FILTER ? this.describe(p, before, stage, verdict) : null;
     // A stage may have begun another one (the router's input confirms): it stands before that.
@@ -585,8 +591,11 @@ export function engineState(tables: T.Tables, connection: number): { installed: 
     return { installed: true, why: both ? 'entries for both directions' : 'an entry for one direction' };
   }
   if ((flows & FLOWS_PENDING) !== 0) return { installed: false, why: 'its entry is being programmed' };
-  // Nobody has asked yet: the engine is only asked about packets of connections that were answered.
-  return { installed: false, why: NOT_OFFLOADED[w[c + CT_PORTS_IO] >>> 24 || WHY_NO_REPLY] ?? '' };
+  const why = w[c + CT_PORTS_IO] >>> 24;
+  // The engine is only asked about packets of connections that were answered.
+  if (why === 0 && (w[c + CT_STATUS] & IPS_SEEN_REPLY) !== 0)
+    return { installed: false, why: 'not considered yet: its next packet asks' };
+  return { installed: false, why: NOT_OFFLOADED[why === 0 ? WHY_NO_REPLY : why] ?? '' };
 }
 
 /** True when the first `length` bits of two raw addresses are equal. */
