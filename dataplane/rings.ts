@@ -114,6 +114,27 @@ export class RingWriter extends Ring {
     return true;
   }
 
+  /** Writes the first `count` words of `head`, and u8[off … off + length) behind them. For those who watch (watch.ts). */
+  record(
+    kind: number,
+    port: number,
+    head: Int32Array,
+    count: number,
+    u8: Uint8Array,
+    off: number,
+    length: number,
+  ): boolean {
+    const bytes = count * 4 + length;
+    const at = this.reserve(bytes);
+    if (at < 0) return false;
+    for (let n = 0; n < count; n++) this.words[at + RECORD_WORDS + n] = head[n];
+    const to = (at + RECORD_WORDS + count) * 4;
+    const ring = this.u8;
+    for (let n = 0; n < length; n++) ring[to + n] = u8[off + n];
+    this.publish(at, bytes, kind, port, 0);
+    return true;
+  }
+
   /** Word index of a record for `bytes` bytes, or −1 when there is no room for it (then counted). */
   private reserve(bytes: number): number {
     const w = this.words;
@@ -186,6 +207,16 @@ export class RingReader extends Ring {
     const from = (this.at + RECORD_WORDS) * 4 + 2;
     const { u8, length } = this;
     for (let n = 0; n < length; n++) to[at + n] = u8[from + n];
+  }
+
+  /** Word n of a record that `RingWriter.record` has written, and a copy of the bytes behind its first `count` words. */
+  headWord(n: number): number {
+    return this.words[this.at + RECORD_WORDS + n];
+  }
+
+  bytesBehind(count: number): Uint8Array {
+    const from = (this.at + RECORD_WORDS + count) * 4;
+    return this.u8.slice(from, from + this.length - count * 4);
   }
 
   /** The record's place may be written again. */

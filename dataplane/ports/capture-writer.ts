@@ -216,6 +216,13 @@ export class CaptureWriter {
     return this.buffer.slice(0, this.used);
   }
 
+  /** The capture since the last `take`, copied out. Only for a writer in memory. */
+  take(): Uint8Array<ArrayBuffer> {
+    const taken = this.buffer.slice(0, this.used);
+    this.used = 0;
+    return taken;
+  }
+
   /** Makes room for `length` more bytes in the buffer. */
   private reserve(length: number): void {
     if (this.used + length <= this.buffer.length) return;
