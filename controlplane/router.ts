@@ -10,8 +10,13 @@ import { Frames, META_LEN, META_OFF, META_WORDS } from '../dataplane/frames.ts';
 import { Path, type Punt } from '../dataplane/path.ts';
 import { MemoryPort } from '../dataplane/ports/memory.ts';
 import type { Port } from '../dataplane/ports/port.ts';
+import { createRing, RingReader, RingWriter } from '../dataplane/rings.ts';
 import { CLOCK, createTables, DEFAULT_SIZES, Tables } from '../dataplane/tables.ts';
+import { Watch, WatchSwitch } from '../dataplane/watch.ts';
+import { createWatchBlock, WATCH_RING } from '../dataplane/watch-block.ts';
 import { type Applied, applyConfig } from './apply/index.ts';
+import type { CaptureSession } from './capture/session.ts';
+import { type CaptureFilter, Watchers } from './capture/watchers.ts';
 import { natSizes } from './compile-nat.ts';
 import { type Config, normalizeConfig, parseConfig } from './config/index.ts';
 import { Control } from './control.ts';
@@ -58,7 +63,6 @@ const STEP = 1000;
 
 export class Router {
   readonly tables: Tables;
-  readonly path: Path;
   readonly control: Control;
   readonly frames: Frames;
   /** Switches, multicast entries and flushes of the offload engine. */
@@ -66,6 +70,9 @@ export class Router {
   private readonly memory: MemoryPort[] = [];
   private readonly byName = new Map<string, number>();
   private pending: Event[] = [];
+  private readonly own: Path;
+  private paths: WatchSwitch | null = null;
+  private watchers: Watchers | null = null;
 
   constructor(config: Config, options: RouterOptions = {}) {
     const seed = options.seed ?? 1;
@@ -87,12 +94,12 @@ export class Router {
       this.byName.set(port.name, port.number);
       ports[port.number] = port.parent >= 0 ? null : (options.port?.(port.name, port.number, inner) ?? inner);
     }
-    this.path = new Path(this.tables, this.frames, ports, this.punt(), {
+    this.own = new Path(this.tables, this.frames, ports, this.punt(), {
       seed,
       shared: false,
       offload: engineOptions(config.offload, options.engineFault ?? 0),
     });
-    const { fast } = this.path;
+    const { fast } = this.own;
     const { inspect, mismatch } = options;
     if (fast !== null && inspect !== undefined)
       fast.policy.inspect = (p, u8) => inspect({ packet: u8.subarray(p.l3, p.end), port: p.port, reply: p.dir !== 0 });
@@ -106,6 +113,11 @@ export class Router {
       // Virtual time begins in 1970, so that a log is the same each time.
       { quiet: !options.unasked, log: options.log ?? (() => {}), wall: (clock) => clock, random: seededRandom(seed) },
     );
+  }
+
+  /** The path that packets walk: its own, or the same one observed while somebody watches. */
+  get path(): Path {
+    return this.paths?.current() ?? this.own;
   }
 
   /** What the path punts is copied and handled once the burst is done: the control plane may send in return. */
@@ -232,6 +244,7 @@ export class Router {
       this.path.housekeeping();
       this.path.flush();
     }
+    this.watchers?.drain();
   }
 
   /** Takes a port down or up. */
@@ -293,6 +306,33 @@ export class Router {
   /** The same for the packet that opens a flow, or its next one: `tcp 192.168.1.10:4000 > 198.51.100.7:443`. */
   explainFlow(flow: string, port?: string): Explanation {
     return explainFlow(this, parseFlow(flow), port).packets[0];
+  }
+
+  /** Captures, traces and times of stages: the same as a live router's (docs/explain.md). Costs nothing until it is used. */
+  get watch(): Watchers {
+    if (this.watchers !== null) return this.watchers;
+    const block = createWatchBlock();
+    const ring = createRing(WATCH_RING);
+    // Time is the router's own, from 1970 on, so that a capture is the same each time.
+    const watch = new Watch(this.frames, this.tables, block, new RingWriter(ring), () => this.now);
+    this.paths = new WatchSwitch(this.own, watch, block);
+    this.watchers = new Watchers(
+      () => this.control.config,
+      block,
+      [new RingReader(ring)],
+      () => {},
+    );
+    return this.watchers;
+  }
+
+  /** Traces the next packets that a stage has to do with; `router.watch.traces` has them. @throws RangeError */
+  trace(stage: string, packets: number): void {
+    this.watch.trace(stage, packets);
+  }
+
+  /** Starts a capture; `read()` of what is returned gives pcapng. @throws RangeError */
+  capture(filter: CaptureFilter = {}): CaptureSession {
+    return this.watch.capture(filter);
   }
 
   /** Counters: received = forwarded + delivered + consumed + dropped + held; drops by reason; ports. */

@@ -16,7 +16,8 @@ import { CT_WORDS, CT6_WORDS } from '../conntrack/record.ts';
 import * as D from './drop.ts';
 import { STAGE_IP_PARSE, STAGE_OFFLOAD_LOOKUP, STAGE_RX, STAGE_TX, STAGES } from './drop.ts';
 import { type Frames, LARGE_ROOM, META_LEN, META_OFF, META_WORDS } from './frames.ts';
-import { Observer, OWN, RECEIVED, RESUMED } from './observe.ts';
+import { ObservedPath, Observer, OWN, observe, RECEIVED, RESUMED, WatchedPath } from './observe.ts';
+import type { Path } from './path.ts';
 import type { RingWriter } from './rings.ts';
 import type { Tables } from './tables.ts';
 import * as B from './watch-block.ts';
@@ -48,7 +49,7 @@ export class Watch extends Observer {
   private readonly active = new Int32Array(B.SESSIONS);
   private activeCount = 0;
   /** The frame that came in and whose verdict is not known yet. */
-  private readonly copy = new Uint8Array(LARGE_ROOM + 8);
+  private readonly copy = new Uint8Array((LARGE_ROOM + 11) & ~3);
   private readonly copy32 = new Int32Array(this.copy.buffer);
   private pending = false;
   private pendingSlot = -1;
@@ -544,4 +545,38 @@ export class Watch extends Observer {
 /** A raw word at any offset. */
 function word(u8: Uint8Array, at: number): number {
   return u8[at] | (u8[at + 1] << 8) | (u8[at + 2] << 16) | (u8[at + 3] << 24);
+}
+
+/** The path that a worker runs now: its own, or, while somebody watches, the same one observed. */
+export class WatchSwitch {
+  private readonly own: Path;
+  private readonly watch: Watch;
+  private readonly block: Int32Array;
+  private path: Path;
+  private generation = 0;
+
+  constructor(path: Path, watch: Watch, block: SharedArrayBuffer) {
+    this.own = this.path = path;
+    this.watch = watch;
+    this.block = new Int32Array(block);
+  }
+
+  /** The path for the next turn; asked between two turns, at the price of one load. */
+  current(): Path {
+    const generation = this.block[B.GENERATION];
+    if (generation !== this.generation) this.change(generation);
+    return this.path;
+  }
+
+  private change(generation: number): void {
+    this.generation = generation;
+    const mode = this.watch.refresh();
+    if (this.path !== this.own) this.own.takeOver(this.path);
+    this.path =
+      mode === B.OFF
+        ? this.own
+        : mode === B.FRAMES
+          ? observe(WatchedPath, this.own, this.watch)
+          : observe(ObservedPath, this.own, this.watch);
+  }
 }

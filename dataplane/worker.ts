@@ -70,6 +70,7 @@ import {
   RingWriter,
 } from './rings.ts';
 import { C_DROPS, C_HELD, C_TURNS, CLOCK, STOP, type TableBuffers, Tables } from './tables.ts';
+import { Watch, WatchSwitch } from './watch.ts';
 
 /** One port as a worker sees it. Descriptors are the main thread's; they are numbers that mean the same in every thread. */
 export interface PortTask {
@@ -115,6 +116,8 @@ export interface WorkerTask {
   offload: FastPathOptions | null;
   /** The kernel's maps, when it forwards too. */
   kernel?: KernelTask | null;
+  /** Memory of watch-block.ts, and this worker's ring for what is watched; absent: nobody can watch. */
+  watch?: { block: SharedArrayBuffer; ring: SharedArrayBuffer };
 }
 
 /** Monotonic milliseconds, the same in every thread (performance.now counts from each thread's own start). */
@@ -309,6 +312,8 @@ export default async function run(task: WorkerTask): Promise<void> {
       offload: task.offload,
     });
     if (task.kernel) attachKernelFlows(task.kernel, tables, task.startedAt);
+    const watched = task.watch === undefined ? null : new RingWriter(task.watch.ring);
+    const paths = watched === null || task.watch === undefined ? null : watchSwitch(path, task.watch.block, watched);
     // A predecessor's held packets died with it.
     tables.counters[C_HELD] = 0;
     const one = new Int32Array(1);
@@ -329,11 +334,13 @@ export default async function run(task: WorkerTask): Promise<void> {
         Atomics.store(live, FAULT, 0);
         throw new Error(`worker ${worker}: fault injected by a test`);
       }
-      const given = handover === null ? 0 : path.takeGiven(HANDOVER_BURST);
-      const work = given + drain(inject, path, tables, one) + path.turn();
+      const walked = paths === null ? path : paths.current();
+      const given = handover === null ? 0 : walked.takeGiven(HANDOVER_BURST);
+      const work = given + drain(inject, walked, tables, one) + walked.turn();
       if (handover !== null && peers !== null) rouse(handover, peers.wakers, live);
-      if (punt.written !== 0) {
+      if (punt.written !== 0 || (watched !== null && watched.written !== 0)) {
         punt.written = 0;
+        if (watched !== null) watched.written = 0;
         Atomics.add(live, BELL, 1);
         Atomics.notify(live, BELL);
       }
@@ -378,6 +385,12 @@ function rouse(handover: Handover, wakers: readonly number[], live: Int32Array):
 function agingNap({ flows }: Tables): number {
   const live = flows === null ? 0 : flows.liveCount(4) + flows.liveCount(6);
   return live <= AGING_SLICE ? MAX_SLEEP_MS : Math.max(1, (AGING_PERIOD * AGING_SLICE) / live);
+}
+
+/** Lets the control plane watch the path; costs a load a turn. */
+function watchSwitch(path: Path, block: SharedArrayBuffer, ring: RingWriter): WatchSwitch {
+  const wall = (): number => performance.timeOrigin + performance.now();
+  return new WatchSwitch(path, new Watch(path.frames, path.tables, block, ring, wall), block);
 }
 
 /** What the devices counted, for `show link`; and which of them are gone, for the supervisor. */

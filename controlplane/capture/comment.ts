@@ -15,6 +15,8 @@ export function frameComment(word: RecordWord): string {
   if (word(B.R_DIRECTION) === B.DIRECTION_IN) {
     if (verdict === D.HELD) return `held at ${D.STAGES[word(B.R_STAGE)]}`;
     if (verdict === D.DELIVERED) return 'delivered to the router';
+    if (verdict === D.CONSUMED)
+      return word(B.R_STAGE) === D.STAGE_REASSEMBLY ? 'to the worker that reassembles it' : 'went on as other frames';
     return (flags & B.RF_ENGINE) !== 0 ? 'forwarded by the engine' : 'forwarded';
   }
   const answers = word(B.R_ANSWERS);

@@ -35,8 +35,9 @@ export class CaptureSession {
   private waiting = 0;
   private open = true;
 
-  constructor(config: Config, rings: readonly RingReader[], end: () => void) {
-    this.writer = new CaptureWriter(null, { format: 'pcapng', userApplication: 'sluice' });
+  /** @param snap bytes kept of each frame   @param end called once, when the capture is closed */
+  constructor(config: Config, rings: readonly RingReader[], snap: number, end: () => void) {
+    this.writer = new CaptureWriter(null, { format: 'pcapng', userApplication: 'sluice', snapLength: snap });
     for (const { name, number } of config.ports) this.interfaces.set(number, this.writer.addInterface(name));
     this.rings = rings;
     this.end = end;
@@ -68,7 +69,7 @@ export class CaptureSession {
     }
     const lost = this.lost;
     const loss =
-      lost > this.told ? ` (${lost - this.told} frames before this one were lost: the capture could not keep up)` : '';
+      lost > this.told ? ` (${lost - this.told} frames were lost about here: the capture could not keep up)` : '';
     this.told = lost;
     const before = this.writer.bytes;
     this.writer.write(

@@ -56,7 +56,7 @@ export class Watchers {
     const number = this.sessions.indexOf(null);
     if (number < 0) throw new RangeError(`capture: expected at most ${B.SESSIONS} at once, got one more; end another`);
     const words = this.sessionWords(filter);
-    const session = new CaptureSession(this.config(), this.rings, () => {
+    const session = new CaptureSession(this.config(), this.rings, words[B.S_SNAP], () => {
       this.sessions[number] = null;
       Atomics.store(this.words, B.sessionAt(number) + B.S_ACTIVE, 0);
       this.publish();

@@ -45,9 +45,11 @@ import {
   RingWriter,
 } from '../../dataplane/rings.ts';
 import { C_DROPS, CLOCK, createTables, DEFAULT_SIZES, STOP, Tables } from '../../dataplane/tables.ts';
+import { createWatchBlock, WATCH_RING } from '../../dataplane/watch-block.ts';
 import { monotonic, type WorkerTask } from '../../dataplane/worker.ts';
 import { ENGINE_IDLE } from '../../offload/policy.ts';
 import { type Applied, applyConfig } from '../apply/index.ts';
+import { Watchers } from '../capture/watchers.ts';
 import { natSizes } from '../compile-nat.ts';
 import type { Config } from '../config/index.ts';
 import { Control, type Mark } from '../control.ts';
@@ -128,6 +130,8 @@ export class Supervisor {
   readonly tables: Tables;
   readonly control: Control;
   readonly live: Int32Array;
+  /** Captures, traces, times of stages. */
+  readonly watch: Watchers;
   /** Settles when the router has stopped. */
   readonly stopped: Promise<void>;
   private readonly log: Log;
@@ -230,6 +234,7 @@ export class Supervisor {
     const wakers = Array.from({ length: workers }, () => openWaker());
     const peers = workers > 1 ? { rings: createHandover(workers), wakers } : null;
     this.hostFrames = devices.some((device) => device.host !== null) ? new Frames(512, 4) : null;
+    const watchBlock = createWatchBlock();
     for (let worker = 0; worker < workers; worker++) {
       const ports = [...devices.map((device) => device.tasks[worker]), ...(hostPort ? [hostPort.tasks[worker]] : [])];
       const task: WorkerTask = {
@@ -248,6 +253,7 @@ export class Supervisor {
         io: options.io ?? 'auto',
         offload: engineOptions(offload),
         kernel: kernel?.task ?? null,
+        watch: { block: watchBlock, ring: createRing(WATCH_RING) },
       };
       this.ends.push({
         task,
@@ -258,6 +264,13 @@ export class Supervisor {
         restarts: 0,
       });
     }
+    const rings = this.ends.map(({ task }) => new RingReader(task.watch.ring));
+    this.watch = new Watchers(
+      () => this.control.config,
+      watchBlock,
+      rings,
+      () => this.wakeAll(),
+    );
     const first = this.ends[0];
     this.control = new Control(
       this.tables,
@@ -298,7 +311,7 @@ export class Supervisor {
   }
 
   private begin(): void {
-    for (const device of this.devices) this.watch(device);
+    for (const device of this.devices) this.watchDevice(device);
     if (this.hostPort !== null) this.watchHostPort(this.hostPort);
     for (const end of this.ends) this.running.push(this.keepRunning(end));
     void this.listen();
@@ -462,6 +475,7 @@ export class Supervisor {
       let taken = 0;
       this.moveClock();
       for (const end of this.ends) taken += this.drain(end);
+      taken += this.watch.drain(PUNT_BURST);
       if (taken > 0) {
         this.afterEvents();
         // Timers and sockets have their turn even when somebody floods us.
@@ -499,7 +513,7 @@ export class Supervisor {
 
   // --- devices ---------------------------------------------------------------------------------------------------------
 
-  private watch(device: Device): void {
+  private watchDevice(device: Device): void {
     const tap = device.kind === 'tap' ? new TapLink(device.fds[0]) : null;
     const look = tap === null ? () => lookByName(device.ifname) : () => tap.look();
     const last = look();

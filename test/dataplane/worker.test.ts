@@ -2,6 +2,7 @@
  * The worker as a task in a thread, without a device: frames come through the inject ring and leave through the punt
  * ring. No privilege is needed. It runs the built file, as the router does.
  */
+
 import { Piscina } from 'piscina';
 import { afterEach, describe, expect, it } from 'vitest';
 import { normalizeConfig } from '../../controlplane/config/index.ts';
@@ -18,6 +19,7 @@ import {
   RingWriter,
 } from '../../dataplane/rings.ts';
 import { C_FORWARDED, createTables, DEFAULT_SIZES, STOP, Tables } from '../../dataplane/tables.ts';
+import { createWatchBlock } from '../../dataplane/watch-block.ts';
 import { formatIpv4 } from '../../dataplane/wire/address.ts';
 import { monotonic, type PortTask, type WorkerTask } from '../../dataplane/worker.ts';
 import { until } from '../lib/until.ts';
@@ -85,6 +87,7 @@ class Bench {
       startedAt: monotonic()(),
       io: 'readwrite',
       offload: null,
+      watch: { block: createWatchBlock(), ring: createRing() },
     };
     this.inject = new RingWriter(this.task.inject);
     this.punt = new RingReader(this.task.punt);
