@@ -235,6 +235,7 @@ export class Supervisor {
     const peers = workers > 1 ? { rings: createHandover(workers), wakers } : null;
     this.hostFrames = devices.some((device) => device.host !== null) ? new Frames(512, 4) : null;
     const watchBlock = createWatchBlock();
+    const watchRings = Array.from({ length: workers }, () => createRing(WATCH_RING));
     for (let worker = 0; worker < workers; worker++) {
       const ports = [...devices.map((device) => device.tasks[worker]), ...(hostPort ? [hostPort.tasks[worker]] : [])];
       const task: WorkerTask = {
@@ -253,7 +254,7 @@ export class Supervisor {
         io: options.io ?? 'auto',
         offload: engineOptions(offload),
         kernel: kernel?.task ?? null,
-        watch: { block: watchBlock, ring: createRing(WATCH_RING) },
+        watch: { block: watchBlock, ring: watchRings[worker] },
       };
       this.ends.push({
         task,
