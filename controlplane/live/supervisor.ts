@@ -265,7 +265,7 @@ export class Supervisor {
         restarts: 0,
       });
     }
-    const rings = this.ends.map(({ task }) => new RingReader(task.watch.ring));
+    const rings = watchRings.map((ring) => new RingReader(ring));
     this.watch = new Watchers(
       () => this.control.config,
       watchBlock,
