@@ -54,7 +54,7 @@ export class MasterPort implements Port {
       if (slot < 0) break;
       const m = slot * META_WORDS;
       const to = (meta[m + META_OFF] - 2) >> 2;
-      for (let k = 0; k < STRIDE; k++) i32[to + k] = master[from + k];
+      copyLine(i32, to, master, from);
       meta[m + META_LEN] = this.length;
       meta[m + META_PORT] = this.number;
       slots[n++] = slot;
@@ -72,7 +72,7 @@ export class MasterPort implements Port {
     for (let k = 0; k < n; k++) {
       const from = (meta[slots[k] * META_WORDS + META_OFF] - 2) >> 2;
       const to = this.outAt * STRIDE;
-      for (let j = 0; j < STRIDE; j++) out[to + j] = i32[from + j];
+      copyLine(out, to, i32, from);
       this.outAt = (this.outAt + 1) & (OUT - 1);
       frames.free(slots[k]);
     }
@@ -110,6 +110,26 @@ export class MasterPort implements Port {
   }
 
   close(): void {}
+}
+
+/** Copies 64 bytes. Written out: a loop of 16 turns costs as much again. */
+function copyLine(to: Int32Array, at: number, from: Int32Array, start: number): void {
+  to[at] = from[start];
+  to[at + 1] = from[start + 1];
+  to[at + 2] = from[start + 2];
+  to[at + 3] = from[start + 3];
+  to[at + 4] = from[start + 4];
+  to[at + 5] = from[start + 5];
+  to[at + 6] = from[start + 6];
+  to[at + 7] = from[start + 7];
+  to[at + 8] = from[start + 8];
+  to[at + 9] = from[start + 9];
+  to[at + 10] = from[start + 10];
+  to[at + 11] = from[start + 11];
+  to[at + 12] = from[start + 12];
+  to[at + 13] = from[start + 13];
+  to[at + 14] = from[start + 14];
+  to[at + 15] = from[start + 15];
 }
 
 /** One end of a flow: address bytes and port. */

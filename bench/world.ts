@@ -11,8 +11,8 @@
 import { type Config, normalizeConfig } from '../controlplane/config/index.ts';
 import { Control } from '../controlplane/control.ts';
 import { REASONS } from '../dataplane/drop.ts';
-import { Frames } from '../dataplane/frames.ts';
 import { Path, type Punt } from '../dataplane/path.ts';
+import { liveArena } from '../dataplane/ports/arena.ts';
 import { adviseHugeAll, exactLead } from '../dataplane/ports/hugepages.ts';
 import type { Port } from '../dataplane/ports/port.ts';
 import {
@@ -128,7 +128,7 @@ export class Station {
     this.lan = new MasterPort('lan', 0, count, options.family);
     this.wan = new MasterPort('wan', 1, count, options.family);
     const ports: (Port | null)[] = [this.lan, this.wan];
-    this.path = new Path(this.tables, new Frames(2048, 4), ports, new NoPunt(), {
+    this.path = new Path(this.tables, liveArena(2048, 4), ports, new NoPunt(), {
       seed: 1 + worker,
       shared: options.workers > 1,
       offload: options.engine ? { programAfter: 2, rate: 0, inspectFirst: 0, verify: false, fault: 0 } : null,

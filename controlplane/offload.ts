@@ -16,7 +16,7 @@ import type { Config, OffloadConfig } from './config/index.ts';
 /** What a worker's engine must know. */
 export interface EngineOptions extends PolicyOptions {
   verify: boolean;
-  /** FAULT_* of dataplane/fastpath.ts; tests only. */
+  /** FAULT_* of dataplane/shadow.ts; tests only. */
   fault: number;
 }
 

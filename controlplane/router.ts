@@ -37,7 +37,7 @@ export interface RouterOptions {
   log?: (level: 'info' | 'warn', message: string) => void;
   /** Slots for ordinary frames and for super-frames. */
   slots?: { small: number; large: number };
-  /** Makes the engine wrong on purpose (FAULT_* of dataplane/fastpath.ts): proves that verify notices. Tests only. */
+  /** Makes the engine wrong on purpose (FAULT_* of dataplane/shadow.ts): proves that verify notices. Tests only. */
   engineFault?: number;
   /**
    * Sees the first `offload.inspect-first` packets of every connection before the engine may have it (parental control,
@@ -103,8 +103,8 @@ export class Router {
     const { inspect, mismatch } = options;
     if (fast !== null && inspect !== undefined)
       fast.policy.inspect = (p, u8) => inspect({ packet: u8.subarray(p.l3, p.end), port: p.port, reply: p.dir !== 0 });
-    if (fast !== null && mismatch !== undefined)
-      fast.onMismatch = (what, engine, slow) => mismatch({ what, engine, slow }, this.tables.now());
+    if (fast !== null && fast.shadow !== null && mismatch !== undefined)
+      fast.shadow.onMismatch = (what, engine, slow) => mismatch({ what, engine, slow }, this.tables.now());
     this.offload = new OffloadApi(this.tables, config);
     this.control = new Control(
       this.tables,

@@ -11,7 +11,7 @@
  *
  * In verify mode the engine works on a copy of each hit, the path on the frame itself, and both results are compared.
  */
-import { CT_DEADLINE, CT_F64, CT_F64_PACKETS, CT_FLOWS, CT_GEN, CT_WORDS } from '../conntrack/record.ts';
+import { CT_DEADLINE, CT_FLOWS, CT_GEN, CT_WORDS } from '../conntrack/record.ts';
 import { relearnTcp } from '../conntrack/tcp.ts';
 import { OffloadAging } from '../offload/aging.ts';
 import * as EX from '../offload/engine.ts';
@@ -71,6 +71,7 @@ import {
 import { NEIGH_GEN, NUD_QUIET } from './neighbours.ts';
 import { ESP, IPV6_IN_IP, TCP, UDP } from './parse.ts';
 import { Replicator } from './replicate.ts';
+import { SHADOW_HALF, SHADOW_L3, Shadow, spoil } from './shadow.ts';
 import * as T from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 import { delta, fold, halves, sumRange } from './wire/sum.ts';
@@ -81,10 +82,8 @@ const HOME6 = 0x40000000;
 /** TTL falls by one: what that adds to the header's sum. */
 const TTL_DELTA = 0xfffe;
 
-/** Ways in which a test makes the engine wrong on purpose, to prove that verify notices. */
-export const FAULT_PROTO41 = 1;
-export const FAULT_CHECKSUM = 2;
-export const FAULT_MAC = 3;
+/** `why` of a run that stopped behind a hit in verify mode: the slow path walks the frame too. */
+export const VERIFIED = -1;
 
 export interface FastPathOptions extends PolicyOptions {
   verify: boolean;
@@ -101,11 +100,13 @@ export class FastPath {
   readonly policy: Policy;
   readonly programmer: Programmer;
   readonly agings: OffloadAging[] = [];
-  readonly verify: boolean;
-  /** Egress port of the last entry that `hit` applied, and the frame's length. */
+  /** Verify mode's copy of a frame; null when verify is off. */
+  readonly shadow: Shadow | null;
+  /** Of the last run: egress port, bytes of its frames as received and as sent, and why it stopped. */
   outPort = 0;
-  /** Called with both frames when verify finds a difference: (what differs, engine's frame, slow path's frame or null). */
-  onMismatch: (what: string, engine: Uint8Array, slow: Uint8Array | null) => void = () => {};
+  received = 0;
+  sent = 0;
+  why = 0;
   private readonly tables: T.Tables;
   private readonly frames: Frames;
   private readonly counters: Float64Array;
@@ -114,19 +115,6 @@ export class FastPath {
   private readonly replicator: Replicator;
   private readonly homes = new Int32Array(BURST);
   private readonly fault: number;
-  /** Verify: what the engine made of the packet that the path walks now; `expected` false when there was no hit. */
-  private expected = false;
-  private expectedPort = 0;
-  private expectedLength = 0;
-  private expectedStart = 0;
-  /** Verify: where the connection counts this packet, and what it must have counted behind it. */
-  private expectedCount = 0;
-  private expectedPackets = 0;
-  private expectedBytes = 0;
-  private readonly shadow: ArrayBuffer;
-  private readonly shadow8: Uint8Array;
-  private readonly shadow16: Uint16Array;
-  private readonly shadow32: Int32Array;
   /** Views that every packet needs, one field away. */
   private readonly i32: Int32Array;
   private readonly u16: Uint16Array;
@@ -135,8 +123,6 @@ export class FastPath {
   private readonly interfaces: Int32Array;
   private readonly neighbours: Int32Array;
   private readonly first: FlowTable;
-  /** Verify and fault injection take the long way. */
-  private readonly special: boolean;
   /** The ingress port's MAC, as bytes 0–1 and 2–5 of a frame are loaded. */
   private mac01 = 0;
   private mac25 = 0;
@@ -152,19 +138,14 @@ export class FastPath {
     this.frames = frames;
     this.counters = tables.counters;
     this.replicator = new Replicator(tables.multicast, frames, tables.interfaces.words);
-    this.verify = options.verify;
+    this.shadow = options.verify ? new Shadow(frames, tables.conntrack.doubles, tables.counters) : null;
     this.fault = options.fault;
-    this.shadow = new ArrayBuffer(options.verify ? 65536 + 256 : 256);
-    this.shadow8 = new Uint8Array(this.shadow);
-    this.shadow16 = new Uint16Array(this.shadow);
-    this.shadow32 = new Int32Array(this.shadow);
     this.i32 = frames.i32;
     this.u16 = frames.u16;
     this.u8 = frames.u8;
     this.meta = frames.meta;
     this.interfaces = tables.interfaces.words;
     this.neighbours = tables.neighbours.words;
-    this.special = options.verify || options.fault !== 0;
     this.policy = new Policy(tables.conntrack, tables.timeouts, options, tables.now());
     for (const flows of [tables.flows, tables.cachedFlows]) {
       if (flows === null) continue;
@@ -256,22 +237,25 @@ export class FastPath {
   }
 
   /**
-   * Second pass, for the k-th frame of the burst: the frame's new length when an entry has rewritten it (it leaves by
-   * `outPort`), 0 when copies of it are on their way (multicast), −1 when the slow path must have it. `port` is the
-   * frame's ingress port; `epoch` was read before the burst.
+   * Second pass: forwards the frames of the burst from place `from` on, as long as they are hits that leave by one port
+   * (`outPort`), and returns the place behind the last; `received` and `sent` are their bytes. When it stops before `n`,
+   * `why` says for what: EX_* or VERIFIED, and the frame there is the slow path's, untouched; 0, another run begins there.
+   * `port` is the burst's ingress port; `epoch` was read before the burst.
    */
-  hit(k: number, slot: number, port: number, epoch: number, egress: Egress): number {
-    const home = this.homes[k];
-    const length =
-      home < 0
-        ? -EX.EX_MISS
-        : home < HOME6
-          ? this.hit4(home, slot, port, epoch)
-          : this.hit6(home & 0x3fffffff, slot, port, epoch);
-    if (length > 0) return this.verify ? -1 : length;
-    if (this.tables.multicast.count !== 0 && this.replicate(slot, port, egress)) return 0;
-    this.counters[T.C_ENGINE - length]++;
-    return -1;
+  run(slots: Int32Array, from: number, n: number, port: number, epoch: number): number {
+    const home = this.homes[from];
+    if (home >= HOME6) return this.run6(slots, from, n, port, epoch);
+    if (home >= 0) return this.run4(slots, from, n, port, epoch);
+    this.why = EX.EX_MISS;
+    return from;
+  }
+
+  /** What the last run has stopped for is the slow path's: counts it. True when an explicit multicast entry has it. */
+  refused(slot: number, port: number, egress: Egress): boolean {
+    if (this.why === VERIFIED) return false;
+    if (this.tables.multicast.count !== 0 && this.replicate(slot, port, egress)) return true;
+    this.counters[T.C_ENGINE + this.why]++;
+    return false;
   }
 
   /** An explicit multicast entry may have the frame; verify has nothing to compare it with. */
@@ -284,358 +268,346 @@ export class FastPath {
     return true;
   }
 
-  /** Returns the frame's new length, or −EX_* when the slow path must have it. The frame is untouched then. */
-  private hit4(home: number, slot: number, port: number, epoch: number): number {
-    const { i32, u16, meta, interfaces } = this;
-    const m = slot * META_WORDS;
-    const off = meta[m + META_OFF];
-    const w = (off + 14) >> 2;
-    const w0 = i32[w];
-    const w1 = i32[w + 1];
-    const w2 = i32[w + 2];
-    const src = i32[w + 3];
-    const dst = i32[w + 4];
-    const w5 = i32[w + 5];
-    const w6 = i32[w + 6];
-    const proto = (w2 >> 8) & 0xff;
-    const raw = proto === IPV6_IN_IP ? 0 : w5;
-    const key = proto | (port << 8) | KEY_VALID;
-    let flows = this.first;
-    let place = this.enabled[0] ? flows.find4(home, src, dst, raw, key) : -1;
-    if (place < 0) {
-      if (this.levels.length < 2 || !this.enabled[1]) return -EX.EX_MISS;
-      flows = this.levels[1];
-      place = flows.find4(flows.home4(src, dst, raw, key), src, dst, raw, key);
-      if (place < 0) return -EX.EX_MISS;
-    }
-    const f = flows.words4;
-    const e = place << 4;
-    const now = this.now;
-    if (f[e + F4_EPOCH] !== epoch) return -EX.EX_EPOCH;
-    const last = f[e + F4_LAST];
-    if (((now - last) | 0) >= ENGINE_IDLE) return -EX.EX_IDLE;
-    const neighbour = f[e + F4_NEIGH];
-    const nr = 4 + (neighbour >>> 16) * 16;
-    const neighbours = this.neighbours;
-    if ((neighbours[nr] & NUD_QUIET) === 0 || ((neighbours[nr + NEIGH_GEN] ^ neighbour) & 0xffff) !== 0)
-      return -EX.EX_NEIGHBOUR;
-
-    const total = ((w0 >>> 8) & 0xff00) | (w0 >>> 24);
-    if (total > meta[m + META_LEN] - 14 || total < 28) return -EX.EX_LENGTH;
-    if ((w2 & 0xff) <= 1) return -EX.EX_TTL;
-    const addresses = halves(src) + halves(dst);
-    if (fold(halves(w0) + halves(w1) + halves(w2) + addresses) !== 0xffff) return -EX.EX_CHECKSUM;
-    const flags = meta[m + META_FLAGS];
-    const gso = meta[m + META_GSO];
-    // Half-word of the transport checksum; 0: none.
-    let checksumAt = 0;
-    let headers = 28;
-    if (proto === UDP) {
-      const udp = ((w6 & 0xff) << 8) | ((w6 >> 8) & 0xff);
-      if (gso === 0 && udp !== total - 20) return -EX.EX_LENGTH;
-      if (w6 >>> 16 !== 0 || (flags & FRAME_NEEDS_CSUM) !== 0) checksumAt = (w << 1) + 13;
-    } else if (proto === TCP) {
-      const t = i32[w + 8];
-      const offset = (t & 0xf0) >> 2;
-      // ACK, and none of FIN, SYN, RST.
-      if ((t & 0x1700) !== 0x1000) return -EX.EX_TCP_FLAGS;
-      if (offset < 20 || total - 20 < offset) return -EX.EX_LENGTH;
-      headers = 20 + offset;
-      checksumAt = (w << 1) + 18;
-    }
-    const action = f[e + F4_DMAC_HI];
-    const out = (action >> 16) & 0xff;
-    const r = out * IF_WORDS;
-    if ((gso === 0 ? total : headers + (gso >>> 16)) > interfaces[r + IF_MTU]) return -EX.EX_MTU;
-    if (checksumAt !== 0 && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) === 0) {
-      const size = total - 20;
-      const l4 = (w + 5) << 2;
-      const pseudo = ((size & 0xff) << 8) + (size >> 8) + (proto << 8) + addresses;
-      if (fold(sumRange(u16, i32, this.u8, l4, l4 + size, pseudo)) !== 0xffff) return -EX.EX_CHECKSUM;
-    }
-    const h = off >> 1;
-    const b = (off + 2) >> 2;
-    if (u16[h] !== this.mac01 || i32[b] !== this.mac25 || (u16[h + 3] & 1) !== 0) return -EX.EX_MAC;
-
-    f[e + F4_PACKETS]++;
-    f[e + F4_BYTES] = (f[e + F4_BYTES] + total) | 0;
-    if (last !== now) f[e + F4_LAST] = now;
-    if (flows !== this.first) this.counters[T.C_ENGINE + EX.EX_CACHE_HITS]++;
-    else this.counters[T.C_ENGINE + EX.EX_HITS]++;
-    this.outPort = out;
-    if (this.special || interfaces[r + IF_VLAN] !== 0) {
-      if (this.verify) this.copyForVerify(f[e + F4_CONN], off, off + 14 + total);
-      return this.apply4(f, e, slot, off, off + 14 + total, checksumAt, proto, interfaces, r);
-    }
-
-    // The action: addresses, TTL, ports, both checksums, link header.
-    const changes = f[e + F4_DELTA];
-    const newSrc = f[e + F4_NSRC];
-    const newDst = f[e + F4_NDST];
-    i32[w + 3] = newSrc;
-    i32[w + 4] = newDst;
-    // TTL and header checksum share a word.
-    i32[w + 2] = ((w2 & 0xffff) - 1) | (~fold((~w2 >>> 16) + (changes & 0xffff)) << 16);
-    if (proto === UDP || proto === TCP) {
-      i32[w + 5] = f[e + F4_NPORTS];
-      if (checksumAt !== 0) {
-        if ((flags & FRAME_NEEDS_CSUM) === 0) {
-          const sum = ~fold((~u16[checksumAt] & 0xffff) + (changes >>> 16)) & 0xffff;
-          u16[checksumAt] = sum === 0 && proto === UDP ? 0xffff : sum;
-        } else u16[checksumAt] = fold(u16[checksumAt] + delta(src, newSrc) + delta(dst, newDst));
+  private run4(slots: Int32Array, from: number, n: number, port: number, epoch: number): number {
+    const { i32, u16, meta, interfaces, neighbours, homes, first, shadow, fault, now, mac01, mac25 } = this;
+    const enabled = this.enabled[0];
+    let out = -1;
+    let received = 0;
+    let sent = 0;
+    let cached = 0;
+    let why = 0;
+    let k = from;
+    for (; k < n; k++) {
+      const home = homes[k];
+      // What it is, the next run sees.
+      if (home < 0 || home >= HOME6) break;
+      const slot = slots[k];
+      const m = slot * META_WORDS;
+      const off = meta[m + META_OFF];
+      const w = (off + 14) >> 2;
+      const w0 = i32[w];
+      const w1 = i32[w + 1];
+      const w2 = i32[w + 2];
+      const src = i32[w + 3];
+      const dst = i32[w + 4];
+      const w6 = i32[w + 6];
+      const proto = (w2 >> 8) & 0xff;
+      const raw = proto === IPV6_IN_IP ? 0 : i32[w + 5];
+      const key = proto | (port << 8) | KEY_VALID;
+      let f = first.words4;
+      let place = enabled ? first.find4(home, src, dst, raw, key) : -1;
+      if (place < 0) {
+        const second = this.enabled[1] && this.levels.length > 1 ? this.levels[1] : null;
+        if (second !== null) place = second.find4(second.home4(src, dst, raw, key), src, dst, raw, key);
+        if (second === null || place < 0) {
+          why = EX.EX_MISS;
+          break;
+        }
+        f = second.words4;
       }
-    }
-    const macLo = f[e + F4_DMAC_LO];
-    u16[h] = macLo;
-    i32[b] = (macLo >>> 16) | (action << 16);
-    i32[b + 1] = interfaces[r + IF_MAC_LO];
-    i32[b + 2] = (interfaces[r + IF_MAC_HI] & 0xffff) | 0x00080000;
-    meta[m + META_LEN] = total + 14;
-    return total + 14;
-  }
+      const e = place << 4;
+      why = EX.EX_EPOCH;
+      if (f[e + F4_EPOCH] !== epoch) break;
+      const last = f[e + F4_LAST];
+      why = EX.EX_IDLE;
+      if (((now - last) | 0) >= ENGINE_IDLE) break;
+      const neighbour = f[e + F4_NEIGH];
+      const nr = 4 + (neighbour >>> 16) * 16;
+      why = EX.EX_NEIGHBOUR;
+      if ((neighbours[nr] & NUD_QUIET) === 0 || ((neighbours[nr + NEIGH_GEN] ^ neighbour) & 0xffff) !== 0) break;
 
-  /** The action of an IPv4 entry, on the frame. */
-  private apply4(
-    f: Int32Array,
-    e: number,
-    slot: number,
-    off: number,
-    end: number,
-    checksumAt: number,
-    proto: number,
-    interfaces: Int32Array,
-    r: number,
-  ): number {
-    const { i32, meta } = this.frames;
-    let u16 = this.frames.u16;
-    let words = i32;
-    let w = (off + 14) >> 2;
-    let h = off >> 1;
-    let field = checksumAt;
-    if (this.verify) {
-      // On the copy; its layout is the frame's.
-      u16 = this.shadow16;
-      words = this.shadow32;
-      w = 8;
-      h = 9;
-      field = checksumAt === 0 ? 0 : checksumAt - (off >> 1) + 9;
-    }
-    const changes = f[e + F4_DELTA];
-    const src = words[w + 3];
-    const dst = words[w + 4];
-    const newSrc = f[e + F4_NSRC];
-    const newDst = f[e + F4_NDST];
-    words[w + 3] = newSrc;
-    words[w + 4] = newDst;
-    words[w + 2] = (words[w + 2] & ~0xff) | ((words[w + 2] & 0xff) - 1);
-    u16[(w << 1) + 5] = ~fold((~u16[(w << 1) + 5] & 0xffff) + (changes & 0xffff));
-    if (proto === TCP || proto === UDP) words[w + 5] = f[e + F4_NPORTS];
-    if (field !== 0 && this.fault !== FAULT_CHECKSUM) {
-      if ((meta[slot * META_WORDS + META_FLAGS] & FRAME_NEEDS_CSUM) !== 0) {
-        u16[field] = fold(u16[field] + delta(src, newSrc) + delta(dst, newDst));
-      } else {
-        const sum = ~fold((~u16[field] & 0xffff) + (changes >>> 16)) & 0xffff;
-        u16[field] = sum === 0 && proto === UDP ? 0xffff : sum;
+      const total = ((w0 >>> 8) & 0xff00) | (w0 >>> 24);
+      const length = meta[m + META_LEN];
+      why = EX.EX_LENGTH;
+      if (total > length - 14 || total < 28) break;
+      why = EX.EX_TTL;
+      if ((w2 & 0xff) <= 1) break;
+      const addresses = halves(src) + halves(dst);
+      why = EX.EX_CHECKSUM;
+      if (fold(halves(w0) + halves(w1) + halves(w2) + addresses) !== 0xffff) break;
+      const flags = meta[m + META_FLAGS];
+      const gso = meta[m + META_GSO];
+      // Half-word of the transport checksum, counted from the IP header; 0: none.
+      let field = 0;
+      let headers = 28;
+      if (proto === UDP) {
+        const udp = ((w6 & 0xff) << 8) | ((w6 >> 8) & 0xff);
+        why = EX.EX_LENGTH;
+        if (gso === 0 && udp !== total - 20) break;
+        if (w6 >>> 16 !== 0 || (flags & FRAME_NEEDS_CSUM) !== 0) field = 13;
+      } else if (proto === TCP) {
+        const t = i32[w + 8];
+        const offset = (t & 0xf0) >> 2;
+        // ACK, and none of FIN, SYN, RST.
+        why = EX.EX_TCP_FLAGS;
+        if ((t & 0x1700) !== 0x1000) break;
+        why = EX.EX_LENGTH;
+        if (offset < 20 || total - 20 < offset) break;
+        headers = 20 + offset;
+        field = 18;
       }
+      const action = f[e + F4_DMAC_HI];
+      const r = ((action >> 16) & 0xff) * IF_WORDS;
+      why = EX.EX_MTU;
+      if ((gso === 0 ? total : headers + (gso >>> 16)) > interfaces[r + IF_MTU]) break;
+      if (field !== 0 && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) === 0) {
+        const size = total - 20;
+        const l4 = (w + 5) << 2;
+        const pseudo = ((size & 0xff) << 8) + (size >> 8) + (proto << 8) + addresses;
+        why = EX.EX_CHECKSUM;
+        if (fold(sumRange(u16, i32, this.u8, l4, l4 + size, pseudo)) !== 0xffff) break;
+      }
+      const h = off >> 1;
+      why = EX.EX_MAC;
+      if (u16[h] !== mac01 || i32[(off + 2) >> 2] !== mac25 || (u16[h + 3] & 1) !== 0) break;
+      why = 0;
+      // A run leaves by one port.
+      if (out !== ((action >> 16) & 0xff)) {
+        if (out >= 0) break;
+        out = (action >> 16) & 0xff;
+      }
+
+      f[e + F4_PACKETS]++;
+      f[e + F4_BYTES] = (f[e + F4_BYTES] + total) | 0;
+      if (last !== now) f[e + F4_LAST] = now;
+      if (f !== first.words4) cached++;
+
+      // The action: addresses, TTL, ports, both checksums, link header; in verify mode on a copy.
+      let frame32 = i32;
+      let frame16 = u16;
+      let l3 = w;
+      let half = h;
+      if (shadow !== null) {
+        shadow.take(f[e + F4_CONN], off, off + 14 + total);
+        frame32 = shadow.i32;
+        frame16 = shadow.u16;
+        l3 = SHADOW_L3;
+        half = SHADOW_HALF;
+      }
+      const changes = f[e + F4_DELTA];
+      const newSrc = f[e + F4_NSRC];
+      const newDst = f[e + F4_NDST];
+      frame32[l3 + 3] = newSrc;
+      frame32[l3 + 4] = newDst;
+      // TTL and header checksum share a word.
+      frame32[l3 + 2] = ((w2 & 0xffff) - 1) | (~fold((~w2 >>> 16) + (changes & 0xffff)) << 16);
+      let before = 0;
+      if (proto === UDP || proto === TCP) {
+        frame32[l3 + 5] = f[e + F4_NPORTS];
+        if (field !== 0) {
+          field += l3 << 1;
+          before = frame16[field];
+          if ((flags & FRAME_NEEDS_CSUM) === 0) {
+            const sum = ~fold((~before & 0xffff) + (changes >>> 16)) & 0xffff;
+            frame16[field] = sum === 0 && proto === UDP ? 0xffff : sum;
+          } else frame16[field] = fold(before + delta(src, newSrc) + delta(dst, newDst));
+        }
+      }
+      const macLo = f[e + F4_DMAC_LO];
+      let size = total + 14;
+      if (interfaces[r + IF_VLAN] === 0) {
+        const b = (half + 1) >> 1;
+        frame16[half] = macLo;
+        frame32[b] = (macLo >>> 16) | (action << 16);
+        frame32[b + 1] = interfaces[r + IF_MAC_LO];
+        frame32[b + 2] = (interfaces[r + IF_MAC_HI] & 0xffff) | 0x00080000;
+      } else size = this.tagged(frame16, half, macLo, action, r, 0x0008, slot, size);
+      if (fault !== 0) spoil(fault, frame16, frame32, half, l3, proto, field, before);
+      if (shadow !== null) {
+        shadow.made(out, size, size !== total + 14);
+        why = VERIFIED;
+        break;
+      }
+      meta[m + META_LEN] = size;
+      received += length;
+      sent += size;
     }
-    if (this.fault === FAULT_PROTO41 && proto === IPV6_IN_IP) words[w + 6] ^= 0x100;
-    return this.link(u16, h, f[e + F4_DMAC_LO], f[e + F4_DMAC_HI], slot, off, end, interfaces, r, 0x0008);
+    this.end(k - from, cached, out, received, sent, why);
+    return k;
   }
 
-  private hit6(home: number, slot: number, port: number, epoch: number): number {
-    const { i32, u16, u8, meta } = this.frames;
-    const m = slot * META_WORDS;
-    const off = meta[m + META_OFF];
-    const l3 = off + 14;
-    const w = l3 >> 2;
-    const w1 = i32[w + 1];
-    const proto = (w1 >> 16) & 0xff;
-    const key = proto | (port << 8) | KEY_VALID;
-    const s0 = i32[w + 2];
-    const s1 = i32[w + 3];
-    const s2 = i32[w + 4];
-    const s3 = i32[w + 5];
-    const d0 = i32[w + 6];
-    const d1 = i32[w + 7];
-    const d2 = i32[w + 8];
-    const d3 = i32[w + 9];
-    const raw = i32[w + 10];
-    let flows = this.levels[0];
-    let place = this.enabled[0] ? flows.find6(home, s0, s1, s2, s3, d0, d1, d2, d3, raw, key) : -1;
-    if (place < 0) {
-      if (this.levels.length < 2 || !this.enabled[1]) return -EX.EX_MISS;
-      flows = this.levels[1];
-      place = flows.find6(
-        flows.home6(s0, s1, s2, s3, d0, d1, d2, d3, raw, key),
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-        raw,
-        key,
-      );
-      if (place < 0) return -EX.EX_MISS;
-    }
-    const f = flows.words6;
-    const e = place << 5;
-    if (f[e + F6_EPOCH] !== epoch) return -EX.EX_EPOCH;
-    const last = f[e + F6_LAST];
-    if (((this.now - last) | 0) >= ENGINE_IDLE) return -EX.EX_IDLE;
-    const neighbours = this.tables.neighbours.words;
-    const neighbour = f[e + F6_NEIGH];
-    const nr = 4 + (neighbour >>> 16) * 16;
-    if ((neighbours[nr] & NUD_QUIET) === 0 || ((neighbours[nr + NEIGH_GEN] ^ neighbour) & 0xffff) !== 0)
-      return -EX.EX_NEIGHBOUR;
+  private run6(slots: Int32Array, from: number, n: number, port: number, epoch: number): number {
+    const { i32, u16, meta, interfaces, neighbours, homes, first, shadow, fault, now, mac01, mac25 } = this;
+    const enabled = this.enabled[0];
+    let out = -1;
+    let received = 0;
+    let sent = 0;
+    let cached = 0;
+    let why = 0;
+    let k = from;
+    for (; k < n; k++) {
+      const home = homes[k];
+      if (home < HOME6) break;
+      const slot = slots[k];
+      const m = slot * META_WORDS;
+      const off = meta[m + META_OFF];
+      const w = (off + 14) >> 2;
+      const w1 = i32[w + 1];
+      const proto = (w1 >> 16) & 0xff;
+      const key = proto | (port << 8) | KEY_VALID;
+      const s0 = i32[w + 2];
+      const s1 = i32[w + 3];
+      const s2 = i32[w + 4];
+      const s3 = i32[w + 5];
+      const d0 = i32[w + 6];
+      const d1 = i32[w + 7];
+      const d2 = i32[w + 8];
+      const d3 = i32[w + 9];
+      const raw = i32[w + 10];
+      let f = first.words6;
+      let place = enabled ? first.find6(home & ~HOME6, s0, s1, s2, s3, d0, d1, d2, d3, raw, key) : -1;
+      if (place < 0) {
+        const second = this.enabled[1] && this.levels.length > 1 ? this.levels[1] : null;
+        if (second !== null) {
+          const at = second.home6(s0, s1, s2, s3, d0, d1, d2, d3, raw, key);
+          place = second.find6(at, s0, s1, s2, s3, d0, d1, d2, d3, raw, key);
+        }
+        if (second === null || place < 0) {
+          why = EX.EX_MISS;
+          break;
+        }
+        f = second.words6;
+      }
+      const e = place << 5;
+      why = EX.EX_EPOCH;
+      if (f[e + F6_EPOCH] !== epoch) break;
+      const last = f[e + F6_LAST];
+      why = EX.EX_IDLE;
+      if (((now - last) | 0) >= ENGINE_IDLE) break;
+      const neighbour = f[e + F6_NEIGH];
+      const nr = 4 + (neighbour >>> 16) * 16;
+      why = EX.EX_NEIGHBOUR;
+      if ((neighbours[nr] & NUD_QUIET) === 0 || ((neighbours[nr + NEIGH_GEN] ^ neighbour) & 0xffff) !== 0) break;
 
-    const payload = ((w1 & 0xff) << 8) | ((w1 >> 8) & 0xff);
-    if (payload > meta[m + META_LEN] - 54 || payload < 8) return -EX.EX_LENGTH;
-    if (w1 >>> 24 <= 1) return -EX.EX_TTL;
-    const flags = meta[m + META_FLAGS];
-    const gso = meta[m + META_GSO];
-    const l4 = l3 + 40;
-    const end = l4 + payload;
-    let summed = false;
-    let headers = 48;
-    if (proto === TCP) {
-      if (payload < 20) return -EX.EX_LENGTH;
-      const t = i32[w + 13];
-      const offset = (t & 0xf0) >> 2;
-      if ((t & 0x1700) !== 0x1000) return -EX.EX_TCP_FLAGS;
-      if (offset < 20 || payload < offset) return -EX.EX_LENGTH;
-      headers = 40 + offset;
-      summed = true;
-    } else if (proto === UDP) {
-      const t = i32[w + 11];
-      const udp = ((t & 0xff) << 8) | ((t >> 8) & 0xff);
-      if (gso === 0 && udp !== payload) return -EX.EX_LENGTH;
-      summed = t >>> 16 !== 0;
-    }
-    const interfaces = this.tables.interfaces.words;
-    const out = (f[e + F6_DMAC_HI] >> 16) & 0xff;
-    const r = out * IF_WORDS;
-    if ((gso === 0 ? payload + 40 : headers + (gso >>> 16)) > interfaces[r + IF_MTU]) return -EX.EX_MTU;
-    if (summed && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) === 0) {
-      let pseudo = ((payload & 0xff) << 8) + (payload >> 8) + (proto << 8);
-      pseudo += halves(s0) + halves(s1) + halves(s2) + halves(s3) + halves(d0) + halves(d1) + halves(d2) + halves(d3);
-      if (fold(sumRange(u16, i32, u8, l4, end, pseudo)) !== 0xffff) return -EX.EX_CHECKSUM;
-    }
-    const h = off >> 1;
-    const ri = port * IF_WORDS;
-    if (
-      u16[h] !== (interfaces[ri + IF_MAC_LO] & 0xffff) ||
-      u16[h + 1] !== interfaces[ri + IF_MAC_LO] >>> 16 ||
-      u16[h + 2] !== interfaces[ri + IF_MAC_HI] ||
-      (u16[h + 3] & 1) !== 0
-    )
-      return -EX.EX_MAC;
+      const payload = ((w1 & 0xff) << 8) | ((w1 >> 8) & 0xff);
+      const length = meta[m + META_LEN];
+      why = EX.EX_LENGTH;
+      if (payload > length - 54 || payload < 8) break;
+      why = EX.EX_TTL;
+      if (w1 >>> 24 <= 1) break;
+      const flags = meta[m + META_FLAGS];
+      const gso = meta[m + META_GSO];
+      const l4 = (w + 10) << 2;
+      let summed = false;
+      let headers = 48;
+      if (proto === TCP) {
+        why = EX.EX_LENGTH;
+        if (payload < 20) break;
+        const t = i32[w + 13];
+        const offset = (t & 0xf0) >> 2;
+        why = EX.EX_TCP_FLAGS;
+        if ((t & 0x1700) !== 0x1000) break;
+        why = EX.EX_LENGTH;
+        if (offset < 20 || payload < offset) break;
+        headers = 40 + offset;
+        summed = true;
+      } else if (proto === UDP) {
+        const t = i32[w + 11];
+        const udp = ((t & 0xff) << 8) | ((t >> 8) & 0xff);
+        why = EX.EX_LENGTH;
+        if (gso === 0 && udp !== payload) break;
+        summed = t >>> 16 !== 0;
+      }
+      const action = f[e + F6_DMAC_HI];
+      const r = ((action >> 16) & 0xff) * IF_WORDS;
+      why = EX.EX_MTU;
+      if ((gso === 0 ? payload + 40 : headers + (gso >>> 16)) > interfaces[r + IF_MTU]) break;
+      if (summed && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) === 0) {
+        let pseudo = ((payload & 0xff) << 8) + (payload >> 8) + (proto << 8);
+        pseudo += halves(s0) + halves(s1) + halves(s2) + halves(s3) + halves(d0) + halves(d1) + halves(d2) + halves(d3);
+        why = EX.EX_CHECKSUM;
+        if (fold(sumRange(u16, i32, this.u8, l4, l4 + payload, pseudo)) !== 0xffff) break;
+      }
+      const h = off >> 1;
+      why = EX.EX_MAC;
+      if (u16[h] !== mac01 || i32[(off + 2) >> 2] !== mac25 || (u16[h + 3] & 1) !== 0) break;
+      why = 0;
+      if (out !== ((action >> 16) & 0xff)) {
+        if (out >= 0) break;
+        out = (action >> 16) & 0xff;
+      }
 
-    f[e + F6_PACKETS]++;
-    f[e + F6_BYTES] = (f[e + F6_BYTES] + payload + 40) | 0;
-    if (last !== this.now) f[e + F6_LAST] = this.now;
-    this.counters[T.C_ENGINE + (flows === this.levels[0] ? EX.EX_HITS : EX.EX_CACHE_HITS)]++;
+      f[e + F6_PACKETS]++;
+      f[e + F6_BYTES] = (f[e + F6_BYTES] + payload + 40) | 0;
+      if (last !== now) f[e + F6_LAST] = now;
+      if (f !== first.words6) cached++;
+
+      let frame32 = i32;
+      let frame16 = u16;
+      let l3 = w;
+      let half = h;
+      if (shadow !== null) {
+        shadow.take(f[e + F6_CONN], off, off + 54 + payload);
+        frame32 = shadow.i32;
+        frame16 = shadow.u16;
+        l3 = SHADOW_L3;
+        half = SHADOW_HALF;
+      }
+      // The action: hop limit and link header.
+      frame32[l3 + 1] = w1 - 0x01000000;
+      const macLo = f[e + F6_DMAC_LO];
+      let size = payload + 54;
+      if (interfaces[r + IF_VLAN] === 0) {
+        const b = (half + 1) >> 1;
+        frame16[half] = macLo;
+        frame32[b] = (macLo >>> 16) | (action << 16);
+        frame32[b + 1] = interfaces[r + IF_MAC_LO];
+        frame32[b + 2] = (interfaces[r + IF_MAC_HI] & 0xffff) | (0xdd86 << 16);
+      } else size = this.tagged(frame16, half, macLo, action, r, 0xdd86, slot, size);
+      if (fault !== 0) spoil(fault, frame16, frame32, half, l3, proto, 0, 0);
+      if (shadow !== null) {
+        shadow.made(out, size, size !== payload + 54);
+        why = VERIFIED;
+        break;
+      }
+      meta[m + META_LEN] = size;
+      received += length;
+      sent += size;
+    }
+    this.end(k - from, cached, out, received, sent, why);
+    return k;
+  }
+
+  /** A run is over: its counters, once for all its frames. A verified frame is a hit as well. */
+  private end(frames: number, cached: number, out: number, received: number, sent: number, why: number): void {
+    const hits = (why === VERIFIED ? frames + 1 : frames) - cached;
+    if (hits !== 0) this.counters[T.C_ENGINE + EX.EX_HITS] += hits;
+    if (cached !== 0) this.counters[T.C_ENGINE + EX.EX_CACHE_HITS] += cached;
     this.outPort = out;
-    if (this.verify) {
-      this.copyForVerify(f[e + F6_CONN], off, end);
-      this.shadow32[9] -= 0x01000000;
-      return this.link(this.shadow16, 9, f[e + F6_DMAC_LO], f[e + F6_DMAC_HI], slot, off, end, interfaces, r, 0xdd86);
-    }
-    i32[w + 1] = w1 - 0x01000000;
-    return this.link(u16, h, f[e + F6_DMAC_LO], f[e + F6_DMAC_HI], slot, off, end, interfaces, r, 0xdd86);
+    this.received = received;
+    this.sent = sent;
+    this.why = why;
   }
 
-  /** The new link header; returns the frame's new length. Padding behind the datagram goes. */
-  private link(
+  /** A link header with the VLAN tag of the egress port, 4 bytes before the old one. Returns the frame's new length. */
+  private tagged(
     u16: Uint16Array,
-    h: number,
+    half: number,
     macLo: number,
     macHi: number,
-    slot: number,
-    off: number,
-    end: number,
-    interfaces: Int32Array,
     r: number,
     etherType: number,
+    slot: number,
+    size: number,
   ): number {
-    const m = slot * META_WORDS;
-    const meta = this.frames.meta;
+    const { interfaces, meta } = this;
+    const at = half - 2;
     const vlan = interfaces[r + IF_VLAN];
-    let at = h;
-    let length = end - off;
-    if (vlan !== 0) {
-      at -= 2;
-      length += 4;
-      if (!this.verify) {
-        meta[m + META_OFF] = off - 4;
-        if ((meta[m + META_FLAGS] & FRAME_NEEDS_CSUM) !== 0) meta[m + META_CSUM] += 4;
-      }
-    }
-    u16[at] = this.fault === FAULT_MAC ? macLo ^ 0x100 : macLo;
+    u16[at] = macLo;
     u16[at + 1] = macLo >>> 16;
     u16[at + 2] = macHi;
     u16[at + 3] = interfaces[r + IF_MAC_LO];
     u16[at + 4] = interfaces[r + IF_MAC_LO] >>> 16;
     u16[at + 5] = interfaces[r + IF_MAC_HI];
-    if (vlan !== 0) {
-      u16[at + 6] = 0x0081;
-      u16[at + 7] = ((vlan & 0xff) << 8) | (vlan >> 8);
-      u16[at + 8] = etherType;
+    u16[at + 6] = 0x0081;
+    u16[at + 7] = ((vlan & 0xff) << 8) | (vlan >> 8);
+    u16[at + 8] = etherType;
+    if (this.shadow === null) {
+      const m = slot * META_WORDS;
+      meta[m + META_OFF] -= 4;
+      if ((meta[m + META_FLAGS] & FRAME_NEEDS_CSUM) !== 0) meta[m + META_CSUM] += 4;
     }
-    if (this.verify) {
-      this.expected = true;
-      this.expectedPort = this.outPort;
-      this.expectedLength = length;
-      this.expectedStart = at << 1;
-    } else meta[m + META_LEN] = length;
-    return length;
-  }
-
-  // --- verify --------------------------------------------------------------------------------------------------------
-
-  /** Verify: the engine's frame lies in `shadow` from byte 18 on (so that its IP header is 4-aligned). */
-  private copyForVerify(connection: number, off: number, end: number): void {
-    this.shadow8.set(this.frames.u8.subarray(off, end), 18);
-    const at = (connection >> 1) * CT_F64 + CT_F64_PACKETS + (connection & 1);
-    const doubles = this.tables.conntrack.doubles;
-    this.expectedCount = at;
-    this.expectedPackets = doubles[at] + 1;
-    this.expectedBytes = doubles[at + 2] + end - off - 14;
-  }
-
-  /** Verify: called by the path for every frame that the slow path sends. */
-  compare(slot: number, port: number): void {
-    if (!this.expected) return;
-    this.expected = false;
-    const m = slot * META_WORDS;
-    const off = this.frames.meta[m + META_OFF];
-    const length = this.frames.meta[m + META_LEN];
-    let what = '';
-    if (port !== this.expectedPort) what = `egress port ${this.expectedPort}, slow path ${port}`;
-    else if (length !== this.expectedLength) what = `length ${this.expectedLength}, slow path ${length}`;
-    else
-      for (let n = 0; n < length && what === ''; n++)
-        if (this.shadow8[this.expectedStart + n] !== this.frames.u8[off + n]) what = `byte ${n}`;
-    const counted = this.tables.conntrack.doubles;
-    const at = this.expectedCount;
-    if (what === '' && (counted[at] !== this.expectedPackets || counted[at + 2] !== this.expectedBytes))
-      what = `counted ${this.expectedPackets} packets, ${this.expectedBytes} bytes, slow path ${counted[at]}, ${counted[at + 2]}`;
-    if (what !== '') this.mismatch(what, this.frames.u8.slice(off, off + length));
-  }
-
-  /** Verify: the walk is over; a hit that the slow path did not send is a difference too. */
-  settleVerify(reason: string): void {
-    if (!this.expected) return;
-    this.expected = false;
-    this.mismatch(reason, null);
-  }
-
-  private mismatch(what: string, slow: Uint8Array | null): void {
-    this.counters[T.C_ENGINE + EX.EX_MISMATCH]++;
-    const start = this.expectedStart;
-    this.onMismatch(what, this.shadow8.slice(start, start + this.expectedLength), slow);
+    return size + 4;
   }
 
   // --- offload-program -------------------------------------------------------------------------------------------------

@@ -67,9 +67,10 @@ export class WatchedPath extends Path {
       const slot = slots[k];
       const length = meta[slot * META_WORDS + META_LEN];
       observer.arrived(slot, port);
-      const after = fast.hit(k, slot, port, epoch, this);
-      observer.engine(slot, port, after);
-      if (after < 0) {
+      const hit = fast.run(slots, k, k + 1, port, epoch) > k;
+      const copied = !hit && fast.refused(slot, port, this);
+      observer.engine(slot, port, hit ? fast.sent : copied ? 0 : -1);
+      if (!hit && !copied) {
         this.told = slot;
         this.receive(slot);
         this.told = -1;
@@ -80,7 +81,7 @@ export class WatchedPath extends Path {
       counters[row + T.CP_RX_PACKETS]++;
       counters[row + T.CP_RX_BYTES] += length;
       // Length 0: the engine has queued copies.
-      if (after > 0) this.queue(slot, fast.outPort, after);
+      if (hit) this.queue(slot, fast.outPort, fast.sent);
     }
   }
 

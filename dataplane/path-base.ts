@@ -258,7 +258,7 @@ export abstract class PathBase {
 
   /** Queues a finished frame for a port. */
   queue(slot: number, port: number, length: number): number {
-    if (this.fast?.verify) this.fast.compare(slot, port);
+    this.fast?.shadow?.compare(slot, port);
     // A VLAN port sends through the port that carries it.
     const parent = this.tables.interfaces.words[port * IF.IF_WORDS + IF.IF_PARENT];
     const device = parent !== 0 ? parent - 1 : port;
@@ -268,12 +268,6 @@ export abstract class PathBase {
     this.counters[row + T.CP_TX_PACKETS]++;
     this.counters[row + T.CP_TX_BYTES] += length;
     return FORWARDED;
-  }
-
-  protected countSent(port: number, packets: number, bytes: number): void {
-    const row = T.C_PORTS + port * 8;
-    this.counters[row + T.CP_TX_PACKETS] += packets;
-    this.counters[row + T.CP_TX_BYTES] += bytes;
   }
 
   /** Sends all queued frames. */

@@ -119,43 +119,43 @@ export class Path extends PathLocal {
     const meta = this.frames.meta;
     const row = T.C_PORTS + port * 8;
     fast.touch(slots, n, this.now);
-    const { txCount, counters, epoch } = this;
-    const parents = this.tables.interfaces.words;
+    const { counters, epoch } = this;
     let received = 0;
     let bytes = 0;
-    // Most of a burst leaves by one port: its counters are moved once per run of frames.
-    let out = -1;
-    let device = 0;
-    let sent = 0;
-    let sentBytes = 0;
-    for (let k = 0; k < n; k++) {
-      const slot = slots[k];
+    for (let k = 0; k < n; ) {
+      const end = fast.run(slots, k, n, port, epoch);
+      if (end > k) {
+        received += end - k;
+        bytes += fast.received;
+        this.queueRun(slots, k, end, fast.outPort, fast.sent);
+        k = end;
+      }
+      if (fast.why === 0) continue;
+      const slot = slots[k++];
       const length = meta[slot * META_WORDS + META_LEN];
-      const after = fast.hit(k, slot, port, epoch, this);
-      if (after < 0) {
-        this.receive(slot);
-        continue;
-      }
-      received++;
-      bytes += length;
-      if (after === 0) continue;
-      if (fast.outPort !== out) {
-        if (out >= 0) this.countSent(out, sent, sentBytes);
-        out = fast.outPort;
-        const parent = parents[out * IF.IF_WORDS + IF.IF_PARENT];
-        device = parent !== 0 ? parent - 1 : out;
-        sent = sentBytes = 0;
-      }
-      if (txCount[device] === TX_QUEUE) this.flushPort(device);
-      this.txSlots[device][txCount[device]++] = slot;
-      sent++;
-      sentBytes += after;
+      if (fast.refused(slot, port, this)) {
+        received++;
+        bytes += length;
+      } else this.receive(slot);
     }
-    if (out >= 0) this.countSent(out, sent, sentBytes);
     counters[T.C_RECEIVED] += received;
     counters[T.C_FORWARDED] += received;
     counters[row + T.CP_RX_PACKETS] += received;
     counters[row + T.CP_RX_BYTES] += bytes;
+  }
+
+  /** Frames that an entry has rewritten, all for one port. */
+  protected queueRun(slots: Int32Array, from: number, end: number, port: number, bytes: number): void {
+    const parent = this.tables.interfaces.words[port * IF.IF_WORDS + IF.IF_PARENT];
+    const device = parent !== 0 ? parent - 1 : port;
+    if (this.txCount[device] + end - from > TX_QUEUE) this.flushPort(device);
+    const queue = this.txSlots[device];
+    let at = this.txCount[device];
+    for (let k = from; k < end; k++) queue[at++] = slots[k];
+    this.txCount[device] = at;
+    const row = T.C_PORTS + port * 8;
+    this.counters[row + T.CP_TX_PACKETS] += end - from;
+    this.counters[row + T.CP_TX_BYTES] += bytes;
   }
 
   /** What must happen now and then: neighbours that answered, connections that expired; bounded. */
@@ -201,7 +201,7 @@ export class Path extends PathLocal {
     this.counters[T.C_RECEIVED]++;
     const verdict = this.walk(p);
     this.finish(p, verdict);
-    if (this.fast?.verify) this.fast.settleVerify(verdict >= DROP ? D.reasonName(verdict - DROP) : 'not sent');
+    this.fast?.shadow?.settle(verdict >= DROP ? D.reasonName(verdict - DROP) : 'not sent');
   }
 
   /** The life of a packet. */

@@ -6,8 +6,8 @@
  */
 import { mkdirSync, realpathSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { FAULT_CHECKSUM, FAULT_MAC, FAULT_PROTO41 } from '../../dataplane/fastpath.ts';
 import type { CaptureError } from '../../dataplane/ports/capture-reader.ts';
+import { FAULT_CHECKSUM, FAULT_MAC, FAULT_PROTO41 } from '../../dataplane/shadow.ts';
 import { type Cidr, inPrefix, networkWords, parseAddress, parseCidr } from '../../dataplane/wire/address.ts';
 import { didYouMean, quote } from '../config/errors.ts';
 import { type Config, loadConfig } from '../config/index.ts';

@@ -20,7 +20,7 @@ export type FrameLeft = (port: number, u8: Uint8Array, offset: number, length: n
 
 export interface SessionOptions {
   seed: number;
-  /** Makes the engine wrong on purpose (FAULT_* of dataplane/fastpath.ts). */
+  /** Makes the engine wrong on purpose (FAULT_* of dataplane/shadow.ts). */
   engineFault?: number;
   /** Path of the capture that gets the frames which leave a port; null: into memory (tests). */
   target: (port: string) => string | null;

@@ -7,7 +7,7 @@
  * all slots free, instead of mapping another piece.
  */
 import { Frames } from '../frames.ts';
-import { addressOf, mapMemory, viewMemory } from './ffi.ts';
+import { addressOf, mapHuge, viewMemory } from './ffi.ts';
 
 export class LiveFrames extends Frames {
   /** Address of the arena's first byte. */
@@ -21,7 +21,7 @@ export class LiveFrames extends Frames {
 
 /** Maps memory for an arena and returns its address; for `liveArena(small, large, address)` in a worker. */
 export function mapArena(small: number, large: number): number {
-  return mapMemory(Frames.bytes(small, large)).base;
+  return mapHuge(Frames.bytes(small, large)).base;
 }
 
 /**
@@ -30,7 +30,7 @@ export function mapArena(small: number, large: number): number {
  */
 export function liveArena(small: number, large: number, base = -1): LiveFrames {
   const bytes = Frames.bytes(small, large);
-  const memory = base < 0 ? mapMemory(bytes) : viewMemory(base, bytes);
+  const memory = base < 0 ? mapHuge(bytes) : viewMemory(base, bytes);
   return new LiveFrames(small, large, memory.buffer, memory.base);
 }
 

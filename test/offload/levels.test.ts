@@ -6,8 +6,8 @@ import { describe, expect, test } from 'vitest';
 import { MismatchCapture } from '../../controlplane/mismatches.ts';
 import { createRouter, type Router } from '../../controlplane/router.ts';
 import { showOffload } from '../../controlplane/show/offload.ts';
-import { FAULT_MAC } from '../../dataplane/fastpath.ts';
 import { CaptureReader } from '../../dataplane/ports/capture-reader.ts';
+import { FAULT_MAC } from '../../dataplane/shadow.ts';
 import { FlowTable } from '../../offload/table.ts';
 import { concat, ethernet, ipv4, ipv6, Random, toHex, u32, udp, verify } from '../lib/build.ts';
 import {

@@ -3,7 +3,7 @@
  * lost by a real gateway whose engine keyed such flows by what it took for ports. Ours keys protocol 41 by its addresses.
  */
 import { describe, expect, test } from 'vitest';
-import { FAULT_CHECKSUM, FAULT_MAC, FAULT_PROTO41 } from '../../dataplane/fastpath.ts';
+import { FAULT_CHECKSUM, FAULT_MAC, FAULT_PROTO41 } from '../../dataplane/shadow.ts';
 import { ipv4, ipv6, tcp, udp, verify } from '../lib/build.ts';
 import { DMZ, HOST, hits, macOf, SERVER, to, WAN, World } from './world.ts';
 
