@@ -4,8 +4,12 @@
  * comparison, all of it on the slow path). The harmless packets are echo requests and replies of 24 hosts' pings: known
  * to the router, and nothing that the engine takes. CPU time counts, not the clock on the wall; rounds alternate between
  * the two sides. `--write` puts the table into docs/reliability.md.
+ *
+ * `--answers` does something else: a live router with a pool of 64 ports under 10,000 flows, and how long its control plane
+ * takes to answer meanwhile (test/lab/pool-pressure.ts); it needs root.
  */
 import { parseArgs } from 'node:util';
+import { press } from '../lab/pool-pressure.ts';
 import { icmp, icmpv6, ipv4, ipv6, Random } from '../lib/build.ts';
 import * as H from '../lib/home.ts';
 import { machine, writeBlock } from '../soak/table.ts';
@@ -17,12 +21,27 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '3' },
     only: { type: 'string' },
     write: { type: 'boolean', default: false },
+    answers: { type: 'boolean', default: false },
   },
 });
 const seconds = Number(values.seconds);
 if (!(seconds > 0)) {
   console.error(`attack: --seconds: expected a number above 0, got "${values.seconds}"`);
   process.exit(2);
+}
+
+if (values.answers) {
+  const { answers, live } = await press();
+  live.close();
+  answers.sort((a, b) => a - b);
+  const at = (part: number): string =>
+    `${answers[Math.min(answers.length - 1, Math.floor(answers.length * part))].toFixed(1)} ms`;
+  const slowest = answers[answers.length - 1];
+  console.log(machine('npm run attack -- --answers'));
+  console.log(
+    `attack: ${answers.length} answers, half within ${at(0.5)}, 99 % within ${at(0.99)}, all within ${at(1)}`,
+  );
+  process.exit(slowest <= 100 ? 0 : 1);
 }
 
 const POOL = 20_000;
