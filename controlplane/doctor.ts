@@ -12,6 +12,7 @@ import { accessSync, closeSync, constants, existsSync, openSync, readFileSync } 
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import { delimiter, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { packageRoot } from './package-root.ts';
 
 export interface Check {
@@ -52,6 +53,8 @@ export interface Machine {
   loadError(name: string, inChild: boolean): string;
   /** Sets up an io_uring and closes it: 0, or the errno; -1 when there is no koffi to call it with. */
   uringErrno(): number;
+  /** Loads the kernel engine's program, in a child process, and lets it go: '' or why the kernel refuses. */
+  kernelEngineError(): string;
 }
 
 interface Tool {
@@ -142,8 +145,16 @@ export function doctor(machine: Machine = thisMachine()): DoctorReport {
     'kernel 6.6 (TCX)',
     atLeast(machine.kernelRelease, 6, 6),
     machine.kernelRelease,
-    'eBPF programs on a link that go away with their process',
+    'offload.engine: kernel (eBPF programs on a link that go away with their process); without it the emulated engine is used',
     'boot a newer kernel (Debian 12: linux-image-amd64 from bookworm-backports)',
+  );
+  const refusal = machine.kernelEngineError();
+  add(
+    'kernel engine (eBPF)',
+    refusal === '',
+    refusal || 'its program is accepted',
+    'offload.engine: kernel; without it the emulated engine is used',
+    'run it as root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN) on a kernel with CONFIG_BPF_SYSCALL; in a container: --privileged',
   );
   for (const [name, neededFor] of [
     ['cap', 'ports of kind host: receiving'],
@@ -277,6 +288,13 @@ export function thisMachine(): Machine {
     uringErrno() {
       if (loadInChild(root, 'koffi') !== '') return -1;
       return tryUring(require('koffi') as typeof import('koffi'));
+    },
+    kernelEngineError() {
+      const file = join(root, 'dist', 'dataplane', 'ports', 'kernel-engine.js');
+      if (!existsSync(file)) return 'not tried: the package is not built';
+      const script = `import(${JSON.stringify(pathToFileURL(file).href)}).then((engine) => console.log(engine.kernelEngineRefusal()), (error) => console.log(String(error.message).split('\\n')[0]))`;
+      const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 10_000 });
+      return child.signal === null ? child.stdout.trim() : `crashed (${child.signal})`;
     },
   };
 }

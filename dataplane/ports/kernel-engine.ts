@@ -184,6 +184,17 @@ export class KernelEngine {
   }
 }
 
+/** Empty when the kernel takes the engine's maps and program from this process, else why not. Nothing is attached. */
+export function kernelEngineRefusal(): string {
+  try {
+    const ports = [{ number: 0, ifname: 'none', ifindex: 0, peer: false }];
+    new KernelEngine({ entries: 8, neighbours: 8, idle: 1, ports }).close();
+    return '';
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
 /** The kernel's entries as a worker (or a test) programs them. */
 export class KernelFlows implements EX.Engine {
   readonly name = 'kernel';

@@ -28,6 +28,7 @@ const whole: Machine = {
   openError: () => '',
   loadError: () => '',
   uringErrno: () => 0,
+  kernelEngineError: () => '',
 };
 
 const missing = (report: DoctorReport) => report.checks.filter((check) => check.state === 'missing');
@@ -54,6 +55,7 @@ describe('doctor', () => {
       openError: () => 'ENOENT',
       loadError: (name) => `Cannot find module '${name}'`,
       uringErrno: () => -1,
+      kernelEngineError: () => 'kernel engine: expected a map of 8 entries (sluice_flows4), got EPERM',
     };
     const report = doctor(nothing);
     expect(missing(report)).toHaveLength(report.checks.length);

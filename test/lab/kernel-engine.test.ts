@@ -15,8 +15,8 @@ import { buildWorld, commandFile, packageRoot, SERVER4, SERVER6, type World } fr
 import { download, startHttpServer } from '../../controlplane/lab/http.ts';
 import { type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
 import { addressOf, syscall6 } from '../../dataplane/ports/ffi.ts';
+import { kernelEngineRefusal } from '../../dataplane/ports/kernel-engine.ts';
 import { inNetns } from '../../dataplane/ports/netns.ts';
-import { kernelRefusal } from '../offload/kernel-port.ts';
 import { labReady } from './need.ts';
 
 const BEHIND = '198.51.100.9';
@@ -59,7 +59,7 @@ interface Offload {
 
 const offload = async (world: World) => (await world.show('offload')).json as Offload;
 
-const refusal = labReady(['ping']) ? kernelRefusal() : 'no lab';
+const refusal = labReady(['ping']) ? kernelEngineRefusal() : 'no lab';
 if (refusal !== '') console.warn(`kernel engine, live: not run: ${refusal}`);
 
 describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: true }))(

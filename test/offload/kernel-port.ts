@@ -17,17 +17,6 @@ import { VERDICT_HIT } from '../../offload/kernel/program.ts';
 import { ENGINE_IDLE } from '../../offload/policy.ts';
 import { verify } from '../lib/build.ts';
 
-/** Empty when this machine can run the engine's programs, else why it cannot. */
-export function kernelRefusal(): string {
-  try {
-    const ports = [{ number: 0, ifname: 'none', ifindex: 1, peer: false }];
-    new KernelEngine({ entries: 8, neighbours: 8, idle: ENGINE_IDLE, ports }).close();
-    return '';
-  } catch (error) {
-    return (error as Error).message;
-  }
-}
-
 /** The kernel's clock moves in steps of milliseconds; here every hit is counted at its own instant. */
 class InstantFlows extends KernelFlows {
   now: () => number = () => 0;

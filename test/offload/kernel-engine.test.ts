@@ -1,0 +1,257 @@
+/**
+ * The kernel engine by itself: the assembler against clang's, and the program on single frames (BPF_PROG_TEST_RUN): what it
+ * leaves to the receiver, super-frames, flushes, and a table that says no. The engine's whole suite runs with it in vitest
+ * project `kernel`.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { IF_MTU, IF_WORDS } from '../../dataplane/interfaces.ts';
+import { NUD_REACHABLE } from '../../dataplane/neighbours.ts';
+import { testProgram } from '../../dataplane/ports/bpf.ts';
+import { KernelEngine, KernelFlows, kernelEngineRefusal } from '../../dataplane/ports/kernel-engine.ts';
+import * as T from '../../dataplane/tables.ts';
+import { delta, fold } from '../../dataplane/wire/sum.ts';
+import { Assembler } from '../../offload/kernel/assembler.ts';
+import { engineProgram, VERDICT_HIT } from '../../offload/kernel/program.ts';
+import { ENGINE_IDLE } from '../../offload/policy.ts';
+import { F4_BYTES, F4_PACKETS, type FlowSpec, newFlowSpec } from '../../offload/table.ts';
+import { ethernet, get16, ip, ipv4, ipv6, mac, tcp, toHex, udp, verify } from '../lib/build.ts';
+
+/** One of each, in this file's words and in clang's. */
+const SAMPLES: readonly [string, (a: Assembler) => Assembler][] = [
+  ['r1 = 5', (a) => a.mov('r1', 5)],
+  ['r2 = r1', (a) => a.mov('r2', 'r1')],
+  ['w3 = w1', (a) => a.mov32('r3', 'r1')],
+  ['r1 += -7', (a) => a.add('r1', -7)],
+  ['r1 += r2', (a) => a.add('r1', 'r2')],
+  ['r9 -= r7', (a) => a.sub('r9', 'r7')],
+  ['r1 &= 255', (a) => a.and('r1', 255)],
+  ['r1 |= r2', (a) => a.or('r1', 'r2')],
+  ['r1 ^= 65535', (a) => a.xor('r1', 65535)],
+  ['r1 <<= 5', (a) => a.lsh('r1', 5)],
+  ['r1 >>= 16', (a) => a.rsh('r1', 16)],
+  ['r5 = be16 r5', (a) => a.be16('r5')],
+  ['r2 = *(u8 *)(r7 + 14)', (a) => a.load(1, 'r2', 'r7', 14)],
+  ['r2 = *(u16 *)(r7 + 12)', (a) => a.load(2, 'r2', 'r7', 12)],
+  ['r2 = *(u32 *)(r6 + 76)', (a) => a.load(4, 'r2', 'r6', 76)],
+  ['r2 = *(u64 *)(r10 - 120)', (a) => a.load(8, 'r2', 'r10', -120)],
+  ['*(u8 *)(r7 + 22) = r2', (a) => a.store(1, 'r7', 22, 'r2')],
+  ['*(u16 *)(r7 + 4) = r2', (a) => a.store(2, 'r7', 4, 'r2')],
+  ['*(u32 *)(r7 + 6) = r2', (a) => a.store(4, 'r7', 6, 'r2')],
+  ['*(u64 *)(r10 - 8) = r5', (a) => a.store(8, 'r10', -8, 'r5')],
+  ['lock *(u64 *)(r8 + 8) += r2', (a) => a.atomicAdd('r8', 8, 'r2')],
+  ['r3 = 30000000000 ll', (a) => a.constant('r3', 30_000_000_000)],
+  ['if r1 == r2 goto +0', (a) => a.when('r1', '==', 'r2', 'a').label('a')],
+  ['if r1 != 65535 goto +0', (a) => a.when('r1', '!=', 65535, 'b').label('b')],
+  ['if r1 > r8 goto +0', (a) => a.when('r1', '>', 'r8', 'c').label('c')],
+  ['if r1 >= 2 goto +0', (a) => a.when('r1', '>=', 2, 'd').label('d')],
+  ['if r1 < 28 goto +0', (a) => a.when('r1', '<', 28, 'e').label('e')],
+  ['if r1 <= 1 goto +0', (a) => a.when('r1', '<=', 1, 'f').label('f')],
+  ['if r2 s> r3 goto +0', (a) => a.when('r2', 's>', 'r3', 'g').label('g')],
+  ['goto +0', (a) => a.jump('h').label('h')],
+  ['call 23', (a) => a.call(23)],
+  ['exit', (a) => a.exit()],
+];
+
+const hasClang = spawnSync('clang', ['--version']).status === 0;
+if (!hasClang) console.warn('clang: expected in PATH, got nothing; the assembler is not compared with it');
+
+describe('the assembler', () => {
+  test.skipIf(!hasClang)('writes what clang writes', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sluice-bpf-'));
+    try {
+      const object = join(folder, 'code.o');
+      const source = `.text\n${SAMPLES.map(([line]) => line).join('\n')}\n`;
+      const done = spawnSync('clang', ['-target', 'bpf', '-mcpu=v3', '-x', 'assembler', '-c', '-o', object, '-'], {
+        input: source,
+      });
+      expect(done.stderr.toString()).toBe('');
+      const ours = SAMPLES.reduce((a, [, write]) => write(a), new Assembler()).assemble({});
+      // ELF64: section headers at 0x28, 64 bytes each; .text is the executable one.
+      const bytes = readFileSync(object);
+      const sections = Number(bytes.readBigUInt64LE(0x28));
+      const count = bytes.readUInt16LE(0x3c);
+      let text = Buffer.alloc(0);
+      for (let n = 0; n < count; n++) {
+        const at = sections + n * 64;
+        const offset = Number(bytes.readBigUInt64LE(at + 24));
+        const size = Number(bytes.readBigUInt64LE(at + 32));
+        if ((bytes.readUInt32LE(at + 8) & 4) !== 0 && size > 0) text = bytes.subarray(offset, offset + size);
+      }
+      expect(toHex(ours)).toBe(toHex(text));
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  test('constants in memory, bit tests, maps (RFC 9669 §4.3, §5.1, §5.4)', () => {
+    const a = new Assembler().store(4, 'r6', 48, 0).when('r2', '&', 1, 'end').map('r1', 'm').mapValue('r2', 'm', 8);
+    expect(toHex(a.label('end').assemble({ m: 9 }))).toBe(
+      '6206300000000000' +
+        '4502040001000000' +
+        '1811000009000000' +
+        '0000000000000000' +
+        '1822000009000000' +
+        '0000000008000000',
+    );
+  });
+
+  test('refuses a label twice, and one that is not there', () => {
+    expect(() => new Assembler().label('a').label('a')).toThrow('expected a new name, got "a" twice');
+    expect(() => new Assembler().jump('b').assemble({})).toThrow('expected a label of this program, got "b"');
+    expect(() => new Assembler().map('r1', 'm').assemble({})).toThrow('expected a descriptor for "m"');
+  });
+
+  test('the program of a port: the same bytes each time, its number in them, short enough to read', () => {
+    const bytes = (port: number) => {
+      const code = engineProgram({ port, neighbours: 8192, idle: ENGINE_IDLE });
+      return toHex(code.assemble({ flows4: 3, flows6: 4, counters: 5, block: 6 }));
+    };
+    expect(bytes(1)).toBe(bytes(1));
+    expect(bytes(1)).not.toBe(bytes(2));
+    expect(bytes(1).length / 16).toBeLessThan(400);
+  });
+});
+
+const refusal = kernelEngineRefusal();
+if (refusal !== '') console.warn(`the kernel engine's program is not run: ${refusal}`);
+
+describe.skipIf(refusal !== '')('the program', () => {
+  const LAN = mac('02:00:00:00:01:01');
+  const HOST = mac('02:00:00:00:00:10');
+  const OUT = { src: '203.0.113.1', dst: '198.51.100.7' };
+  const raw = (address: string) => new DataView(Uint8Array.from(ip(address)).buffer).getInt32(0, true);
+  let tables: T.Tables;
+  let engine: KernelEngine;
+  let place = -1;
+
+  /** The entry of 192.168.1.10:5000 → 198.51.100.7:4000, which becomes 203.0.113.1:6000. */
+  function spec(proto: number): FlowSpec {
+    const f = newFlowSpec();
+    f.src[0] = raw('192.168.1.10');
+    f.dst[0] = raw('198.51.100.7');
+    f.newSrc = raw('203.0.113.1');
+    f.newDst = f.dst[0];
+    f.ports = 0xa00f8813 | 0;
+    f.newPorts = 0xa00f7017 | 0;
+    f.proto = proto;
+    f.outPort = 1;
+    f.macLo = 0x00000002;
+    f.macHi = 0xfe00;
+    f.epoch = tables.control[T.EPOCH];
+    f.neighbour = 1;
+    const addresses = delta(f.src[0], f.newSrc);
+    f.delta = fold(addresses + 0xfffe) | (fold(addresses + delta(f.ports, f.newPorts)) << 16);
+    return f;
+  }
+
+  beforeEach(() => {
+    tables = new T.Tables(T.createTables({ ...T.DEFAULT_SIZES, connections: 64, flows: 8, neighbours: 8 }, 1), 0);
+    const w = tables.interfaces.words;
+    for (const port of [0, 1]) {
+      w[port * IF_WORDS] = 3;
+      w[port * IF_WORDS + 1] = 0x00000002;
+      w[port * IF_WORDS + 2] = 0x0101 + port * 0x100;
+      w[port * IF_WORDS + IF_MTU] = 1500;
+    }
+    const n = tables.neighbours.ensure(1, 4, 1, 0, 0, 0, 0);
+    tables.neighbours.update(n, NUD_REACHABLE, 2, 0xfe00, 0);
+    const ports = [0, 1].map((number) => ({ number, ifname: `test${number}`, ifindex: 1, peer: false }));
+    engine = new KernelEngine({ entries: 8, neighbours: 8, idle: ENGINE_IDLE, ports });
+    engine.follow(tables);
+    const flows = tables.flows!;
+    flows.behind = new KernelFlows(engine.task, tables, flows, Number(process.hrtime.bigint() / 1000n) / 1000);
+    for (const proto of [6, 17]) {
+      const f = spec(proto);
+      f.neighbour = (n << 16) | 1;
+      place = flows.install(f, 0, 2);
+    }
+  });
+  afterEach(() => engine.close());
+
+  const run = (frame: Uint8Array, gso = 0) => testProgram(engine.programs.get(0) as number, frame, gso);
+  const from = { src: '192.168.1.10', dst: '198.51.100.7' };
+  const frame = (o: object = {}, header: object = {}, payload = 'hello') =>
+    ethernet({ src: HOST, dst: LAN }, ipv4({ ...from, ...header }, udp({ sport: 5000, dport: 4000, ...o }, payload)));
+  const segment = (length: number) =>
+    ethernet(
+      { src: HOST, dst: LAN },
+      ipv4(from, tcp({ sport: 5000, dport: 4000, seq: 1, ack: 1, flags: 'A', win: 100 }, 'x'.repeat(length))),
+    );
+
+  test('rewrites, counts, and names the port of exit; padding stays behind', () => {
+    const padded = new Uint8Array(60);
+    padded.set(frame());
+    const { verdict, frame: left } = run(padded);
+    expect(verdict).toBe(VERDICT_HIT | 1);
+    const expected = ethernet(
+      { src: '02:00:00:00:01:02', dst: '02:00:00:00:00:fe' },
+      ipv4({ ...OUT, ttl: 63 }, udp({ sport: 6000, dport: 4000 }, 'hello')),
+    );
+    expect(toHex(left)).toBe(toHex(expected));
+    const flows = tables.flows!;
+    flows.collect(4, place);
+    expect([flows.words4[(place << 4) + F4_PACKETS], flows.words4[(place << 4) + F4_BYTES]]).toEqual([1, 33]);
+  });
+
+  test('a UDP checksum of 0 stays 0; a wrong one stays wrong, for its receiver to see', () => {
+    const none = run(frame({ checksum: 0 }));
+    expect([none.verdict, get16(none.frame, 40)]).toEqual([VERDICT_HIT | 1, 0]);
+    const wrong = run(frame({ checksum: 0x1234 }));
+    expect(wrong.verdict).toBe(VERDICT_HIT | 1);
+    expect(verify(wrong.frame).some((text) => text.includes('udp'))).toBe(true);
+  });
+
+  test('the MTU is compared with the segments of a super-frame', () => {
+    expect(run(segment(1460)).verdict).toBe(VERDICT_HIT | 1);
+    expect(run(segment(1461)).verdict).toBe(0);
+    expect(run(segment(2800), 1460).verdict).toBe(VERDICT_HIT | 1);
+    expect(run(segment(2800), 1461).verdict).toBe(0);
+  });
+
+  test('a flush is seen by the next frame; so are a neighbour, a link and a switch', () => {
+    expect(run(frame()).verdict).not.toBe(0);
+    tables.flush(T.EPOCH_ROUTE);
+    expect(run(frame()).verdict).toBe(0);
+    const f = spec(17);
+    const n = tables.neighbours.find(1, 4, 1, 0, 0, 0);
+    f.neighbour = (n << 16) | 1;
+    tables.flows!.install(f, 0, 2);
+    expect(run(frame()).verdict).not.toBe(0);
+    tables.neighbours.update(n, NUD_REACHABLE, 3, 0xfe00, 0);
+    expect(run(frame()).verdict).toBe(0);
+    f.neighbour = (n << 16) | 2;
+    tables.flows!.install(f, 0, 2);
+    expect(run(frame()).verdict).not.toBe(0);
+    Atomics.or(tables.control, T.ENGINES, 1);
+    tables.flushed();
+    expect(run(frame()).verdict).toBe(0);
+  });
+
+  test('an entry that is taken out is gone', () => {
+    tables.flows!.remove(4, place, 4);
+    expect(run(frame()).verdict).toBe(0);
+  });
+
+  test('what it does not know goes up untouched', () => {
+    const frames = [
+      ethernet({ src: HOST, dst: LAN, type: 0x0806 }, new Uint8Array(46)),
+      frame({ sport: 5001 }),
+      frame({}, { ttl: 1 }),
+      frame({}, { more: true }),
+      frame({}, { options: Uint8Array.of(1, 1, 1, 0) }),
+      ethernet(
+        { src: HOST, dst: LAN },
+        ipv6({ src: '2001:db8::1', dst: '2001:db8::2' }, udp({ sport: 5000, dport: 4000 })),
+      ),
+      new Uint8Array(14),
+    ];
+    for (const one of frames) {
+      const { verdict, frame: left } = run(one);
+      expect([verdict, toHex(left)]).toEqual([0, toHex(one)]);
+    }
+  });
+});
