@@ -5,15 +5,23 @@
  * (replay, embedding without `unasked`): all of these speak without being asked.
  */
 import { NUD_FAILED } from '../dataplane/neighbours.ts';
-import type { Words } from '../dataplane/wire/address.ts';
+import { NH_CONNECTED, NH_GROUP, NH_PORT_WORD, NH_VIA } from '../dataplane/nexthops.ts';
+import type { Tables } from '../dataplane/tables.ts';
+import type { Family, Words } from '../dataplane/wire/address.ts';
 import type { Config, PortConfig } from './config/index.ts';
 import type { Control } from './control.ts';
+import { Dhcp4Client } from './dhcp4/client.ts';
+import { CLIENT_PORT, SERVER_PORT } from './dhcp4/message.ts';
+import { Dhcp4Relay } from './dhcp4/relay.ts';
+import { Dhcp4Server } from './dhcp4/server.ts';
+import { DNS_PORT, DnsForwarder } from './dns/forwarder.ts';
 import type { Protocol } from './protocol.ts';
 import { RaReceiver } from './ra/receiver.ts';
 import { RaSender } from './ra/sender.ts';
 import type { RandomSource } from './random.ts';
 
 const NOWHERE: Words = [0, 0, 0, 0];
+const UDP = 17;
 
 /** The protocols of a configuration, in the order in which they are stepped. */
 export function createServices(control: Control, config: Config, random: RandomSource): Protocol[] {
@@ -38,7 +46,37 @@ export function createServices(control: Control, config: Config, random: RandomS
         hasDefault: () => control.routes.get(6, NOWHERE, 0) !== 0,
       }),
     );
+  const clients = chosen(config, (port) => port.dhcp4?.client ?? null);
+  if (clients.size > 0) {
+    tables.setService(UDP, CLIENT_PORT, true);
+    protocols.push(new Dhcp4Client(tables.interfaces, clients, { random }));
+  }
+  const servers = chosen(config, (port) => port.dhcp4?.server ?? null);
+  const relays = chosen(config, (port) => port.dhcp4?.relay ?? null);
+  if (servers.size + relays.size > 0) tables.setService(UDP, SERVER_PORT, true);
+  if (servers.size > 0)
+    protocols.push(new Dhcp4Server(tables.interfaces, addresses, servers, { answersNames: config.dns !== null }));
+  if (relays.size > 0) protocols.push(new Dhcp4Relay(tables.interfaces, addresses, relays));
+  if (config.dns !== null) {
+    tables.setService(UDP, DNS_PORT, true);
+    protocols.push(
+      new DnsForwarder(addresses, config.dns, {
+        random,
+        listen: (port, on) => tables.setService(UDP, port, on),
+        routeTo: ({ family, words }) => egressOf(tables, family, words),
+      }),
+    );
+  }
   return protocols;
+}
+
+/** The port by which a packet of the router's own leaves towards an address; −1: there is no route. */
+function egressOf(tables: Tables, family: Family, words: Words): number {
+  const { routes, nexthops } = tables;
+  const found = family === 4 ? routes.lookup4(words[0]) : routes.lookup6(words[0], words[1], words[2], words[3]);
+  const n = found !== 0 && nexthops.kind(found) === NH_GROUP ? nexthops.select(found, words[3]) : found;
+  if (n === 0 || (nexthops.kind(n) !== NH_VIA && nexthops.kind(n) !== NH_CONNECTED)) return -1;
+  return nexthops.words[nexthops.at(n) + NH_PORT_WORD];
 }
 
 /** True when the port takes part in IPv6 without an address in its configuration: it needs a link-local one. */

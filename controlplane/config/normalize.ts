@@ -8,6 +8,7 @@
 import { MAX_WORKERS } from '../../conntrack/table.ts';
 import { checkConfig, connectedPort, isLinkLocal, isOwnAddress } from './checks.ts';
 import { DEFAULTS } from './defaults.ts';
+import { normalizeDns } from './dhcp4.ts';
 import { normalizeDelegation, normalizeDhcp6 } from './dhcp6.ts';
 import { isTreeMap } from './document.ts';
 import type { Path } from './errors.ts';
@@ -87,6 +88,7 @@ export function normalize(reader: Reader, machine: Machine): Config {
     api: normalizeApi(reader, top.api),
     snmp: normalizeSnmp(reader, top.snmp),
     delegation,
+    dns: normalizeDns(reader, top.dns, ports, scopes),
     warnings: reader.warnings,
   };
   checkConfig(reader, config, machine.memory);

@@ -5,6 +5,7 @@ import { ALLOW_ALL, ALLOW_ARP, ALLOW_IPV4, ALLOW_IPV6 } from '../../dataplane/in
 import { MSS_OFF, MSS_PMTU } from '../../dataplane/mss.ts';
 import { formatMac } from '../../dataplane/wire/address.ts';
 import { DEFAULTS, MAX_CONFIGURED_PORTS } from './defaults.ts';
+import { normalizeDhcp4 } from './dhcp4.ts';
 import { normalizeAcceptRa, normalizeRa } from './discovery.ts';
 import { isTreeMap, type TreeMap } from './document.ts';
 import { didYouMean } from './errors.ts';
@@ -109,6 +110,7 @@ function normalizePort(reader: Reader, name: string, number: number, value: unkn
     offloads: given.offloads ?? DEFAULTS['ports.NAME.offloads'],
     queues: given.queues ?? (kind === 'tap' || kind === 'packet' || kind === 'memory' ? workers : 1),
     conntrackZone: 0,
+    dhcp4: normalizeDhcp4(reader, given.dhcp4, [...path, 'dhcp4'], name, addresses),
     ra: normalizeRa(reader, given.ra, [...path, 'ra']),
     acceptRa: normalizeAcceptRa(reader, given['accept-ra'], [...path, 'accept-ra'], name, macText),
     dhcp6: null,

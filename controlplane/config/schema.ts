@@ -11,6 +11,7 @@ import { MAX_WORKERS } from '../../conntrack/table.ts';
 import { TIMEOUT_NAMES } from '../../conntrack/timeouts.ts';
 import { MAX_SOURCES } from '../../dataplane/interfaces.ts';
 import { MAX_CONNECTIONS, MAX_FLOW_ENTRIES } from './defaults.ts';
+import { dhcp4Schema, dnsSchema } from './dhcp4.ts';
 import { delegationSchema, dhcp6Schema } from './dhcp6.ts';
 import { acceptRaSchema, raSchema } from './discovery.ts';
 import {
@@ -107,6 +108,7 @@ export const portSchema = map({
   'accept-ra': acceptRaSchema.optional(),
   ra: raSchema.optional(),
   dhcp6: dhcp6Schema.optional(),
+  dhcp4: dhcp4Schema.optional(),
 });
 
 export const routeSchema = map({
@@ -302,6 +304,7 @@ export const topShallow = map({
   workers: integer(1, MAX_WORKERS).optional(),
   'log-level': oneOf(['error', 'warn', 'info', 'debug']).optional(),
   control: list,
+  dns: list,
   api: list,
   snmp: list,
   delegation: list,
@@ -329,6 +332,7 @@ export const configSchema = topShallow.extend({
   offload: offloadSchema.optional(),
   conntrack: conntrackSchema.optional(),
   control: controlSchema.optional(),
+  dns: dnsSchema.optional(),
   api: apiSchema.optional(),
   snmp: snmpSchema.extend({ users: z.array(snmpUserSchema).optional() }).optional(),
   delegation: delegationSchema.optional(),

@@ -6,6 +6,7 @@
  * so that a trace or an explanation can name the line that made the decision.
  */
 import type { Family, Words } from '../../dataplane/wire/address.ts';
+import type { DnsConfig } from '../dns/forwarder.ts';
 import type { RaReceiverConfig } from '../ra/receiver.ts';
 import type { RaSenderConfig } from '../ra/sender.ts';
 import type { DelegationConfig, Dhcp6Config } from './dhcp6.ts';
@@ -22,6 +23,8 @@ export type {
   PoolConfig,
   RemoteIdConfig,
 } from './dhcp6.ts';
+
+import type { Dhcp4Config } from './dhcp4.ts';
 
 /** Where something stands: line and column from 1; both 0 when the configuration was an object, not a text. */
 export interface Where {
@@ -121,6 +124,8 @@ export interface PortConfig {
   acceptRa: RaReceiverConfig | null;
   /** Null: no DHCPv6 on the port. */
   dhcp6: Dhcp6Config | null;
+  /** Null: no DHCPv4 on the port. */
+  dhcp4: Dhcp4Config | null;
   where: Where;
 }
 
@@ -386,6 +391,8 @@ export interface Config {
   workers: number;
   logLevel: LogLevel;
   control: { socket: string };
+  /** Null: the router answers no questions for names. */
+  dns: DnsConfig | null;
   /** Null: on the control socket only. */
   api: ApiConfig | null;
   /** Null: no agent. */

@@ -1,0 +1,115 @@
+/**
+ * Pool: the addresses that one DHCP server gives out of one range, who has which, and until when (RFC 2131 §4.3.1).
+ *
+ * A client is a key (its identifier, else its MAC). It keeps its address as long as nobody needs it: an address that has
+ * expired is given to somebody else only when no other is left, the longest unused first. Addresses are host integers
+ * here (they are counted), times are the router's clock.
+ */
+
+export type LeaseState = 'offered' | 'bound' | 'declined' | 'free';
+
+export interface PoolLease {
+  address: number;
+  /** '' for an address that nobody may have (declined). */
+  client: string;
+  state: LeaseState;
+  /** Clock at which the state ends. */
+  until: number;
+  hostName: string;
+}
+
+export class Pool {
+  readonly first: number;
+  readonly last: number;
+  private readonly byAddress = new Map<number, PoolLease>();
+  private readonly byClient = new Map<string, PoolLease>();
+  /** Addresses that only their client may have. */
+  private readonly reserved: ReadonlyMap<number, string>;
+  /** Addresses that are somebody's who does not ask: the router's own. */
+  private readonly excluded: ReadonlySet<number>;
+  private unused: number;
+
+  constructor(first: number, last: number, reserved: ReadonlyMap<number, string>, excluded: ReadonlySet<number>) {
+    this.first = first;
+    this.last = last;
+    this.reserved = reserved;
+    this.excluded = excluded;
+    this.unused = first;
+  }
+
+  /** What a client has, had, or is offered; undefined: nothing. */
+  find(client: string): PoolLease | undefined {
+    return this.byClient.get(client);
+  }
+
+  /** All records, in the order in which they were made. */
+  leases(): IterableIterator<PoolLease> {
+    return this.byAddress.values();
+  }
+
+  /**
+   * An address for a client: reserved, its own, the one it asks for (0: none), a fresh one, the longest unused one.
+   * 0: the pool is exhausted. Nothing is recorded yet.
+   */
+  choose(now: number, client: string, wanted: number): number {
+    for (const [address, owner] of this.reserved) if (owner === client) return address;
+    const own = this.byClient.get(client);
+    if (own !== undefined && own.state !== 'declined') return own.address;
+    if (this.isFree(now, wanted)) return wanted;
+    while (this.unused <= this.last) {
+      const address = this.unused;
+      if (this.isFree(now, address) && !this.byAddress.has(address)) return address;
+      this.unused++;
+    }
+    let best: PoolLease | null = null;
+    for (const lease of this.byAddress.values())
+      if (this.isFree(now, lease.address) && (best === null || ((lease.until - best.until) | 0) < 0)) best = lease;
+    return best?.address ?? 0;
+  }
+
+  /** Records an offer or a lease. The address must be the client's to have (`choose`, or its own). */
+  assign(client: string, address: number, state: 'offered' | 'bound', until: number, hostName: string): PoolLease {
+    const before = this.byClient.get(client);
+    if (before !== undefined && before.address !== address) this.byAddress.delete(before.address);
+    const other = this.byAddress.get(address);
+    if (other !== undefined && other.client !== client) this.byClient.delete(other.client);
+    const lease: PoolLease = { address, client, state, until, hostName };
+    // Taken out first: the map's order is by age.
+    this.byAddress.delete(address);
+    this.byAddress.set(address, lease);
+    this.byClient.set(client, lease);
+    return lease;
+  }
+
+  /** The client gives its address back; it is still remembered as its own. */
+  release(now: number, client: string): void {
+    const lease = this.byClient.get(client);
+    if (lease === undefined) return;
+    lease.state = 'free';
+    lease.until = now;
+  }
+
+  /** Somebody else uses the address: nobody gets it until `until`. */
+  decline(client: string, until: number): void {
+    const lease = this.byClient.get(client);
+    if (lease === undefined) return;
+    this.byClient.delete(client);
+    this.byAddress.set(lease.address, { address: lease.address, client: '', state: 'declined', until, hostName: '' });
+  }
+
+  /** True when this client may have this address now: it is its own, or nobody's. */
+  mayHave(now: number, client: string, address: number): boolean {
+    const owner = this.reserved.get(address);
+    if (owner !== undefined) return owner === client;
+    const lease = this.byAddress.get(address);
+    if (lease !== undefined && lease.client === client) return true;
+    return this.isFree(now, address);
+  }
+
+  private isFree(now: number, address: number): boolean {
+    if (address < this.first || address > this.last) return false;
+    if (this.reserved.has(address) || this.excluded.has(address)) return false;
+    const lease = this.byAddress.get(address);
+    return lease === undefined || ((lease.until - now) | 0) <= 0;
+  }
+}

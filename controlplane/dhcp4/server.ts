@@ -1,0 +1,374 @@
+/**
+ * DHCP server: leases for the hosts of a LAN, and for those behind relays (RFC 2131 §4.3, RFC 3046, RFC 6842).
+ *
+ * Authoritative for its subnets: a client that asks for an address of another one is refused, so that it does not wait for
+ * its old lease to end. Option 82 comes back as it was (RFC 3046 §2.2), and a reservation may name a relay's remote-id
+ * instead of a MAC. Everything is bounded: pools by their range, messages by `rate`; what is refused is counted.
+ *
+ * Event: dhcp4.lease { port, address, mac, hostName, seconds } at every lease given.
+ *
+ * Not here: leases over a restart of the router (hosts ask for their old address, and get it: RFC 2131 §4.3.2), BOOTP,
+ * probes before an offer (a client that finds its address taken declines it).
+ */
+import type { InterfaceTable } from '../../dataplane/interfaces.ts';
+import { formatIpv4, formatMac, inPrefix, macFromBytes, maskWords, type Words } from '../../dataplane/wire/address.ts';
+import { swap32 } from '../../dataplane/wire/bytes.ts';
+import { type Datagram, framed, readUdp, udpPacket } from '../datagram.ts';
+import type { Addresses, OwnAddress } from '../neighbour/addresses.ts';
+import type { Action, Event, Protocol } from '../protocol.ts';
+import * as M from './message.ts';
+import { Pool, type PoolLease } from './pool.ts';
+
+/** Addresses raw, times in seconds. */
+export interface Dhcp4PoolConfig {
+  /** The subnet served; null: the port's own. */
+  subnet: { words: Words; prefixLength: number } | null;
+  first: number;
+  last: number;
+  /** Null: the port's own address. */
+  router: number | null;
+}
+
+export interface Dhcp4ServerConfig {
+  /** Name of the port in events. */
+  name: string;
+  pools: Dhcp4PoolConfig[];
+  lease: number;
+  /** Empty: the port's own address, when the router answers questions there. */
+  dns: number[];
+  domain: string;
+  ntp: number[];
+  reservations: { key: string; address: number }[];
+  /** Messages a second. */
+  rate: number;
+}
+
+/** How long an offer is kept, milliseconds. */
+const OFFER_TIME = 60_000;
+/** An address that somebody uses without a lease is left alone for so long. */
+const DECLINE_TIME = 3_600_000;
+
+interface Served {
+  pool: Pool;
+  config: Dhcp4PoolConfig;
+}
+
+interface Server {
+  port: number;
+  config: Dhcp4ServerConfig;
+  pools: Served[];
+  /** Messages in the current second. */
+  second: number;
+  count: number;
+}
+
+export class Dhcp4Server implements Protocol {
+  readonly name = 'dhcp4-server';
+  readonly counters = {
+    received: 0,
+    malformed: 0,
+    limited: 0,
+    ignored: 0,
+    offers: 0,
+    acks: 0,
+    naks: 0,
+    exhausted: 0,
+    declined: 0,
+    released: 0,
+  };
+  private readonly interfaces: InterfaceTable;
+  private readonly addresses: Addresses;
+  private readonly answersNames: boolean;
+  private readonly servers = new Map<number, Server>();
+
+  /** @param options.answersNames hosts may ask the router for names: its address is the resolver unless one is given */
+  constructor(
+    interfaces: InterfaceTable,
+    addresses: Addresses,
+    ports: ReadonlyMap<number, Dhcp4ServerConfig>,
+    options: { answersNames: boolean },
+  ) {
+    this.interfaces = interfaces;
+    this.addresses = addresses;
+    this.answersNames = options.answersNames;
+    for (const [port, config] of ports) {
+      const reserved = new Map(config.reservations.map(({ key, address }) => [address, key]));
+      const own = new Set(
+        addresses
+          .ofPort(port)
+          .filter(({ family }) => family === 4)
+          .map(({ words }) => hostOrder(words[0])),
+      );
+      const pools = config.pools.map((pool) => ({
+        pool: new Pool(pool.first, pool.last, reserved, own),
+        config: pool,
+      }));
+      this.servers.set(port, { port, config, pools, second: 0, count: 0 });
+    }
+  }
+
+  step(now: number, event: Event): Action[] {
+    if (event.kind !== 'frame') return [];
+    const server = this.servers.get(event.port);
+    if (server === undefined) return [];
+    const datagram = readUdp(event.frame, event.etherType, event.l3);
+    if (datagram === null || datagram.family !== 4 || datagram.dport !== M.SERVER_PORT) return [];
+    const second = Math.floor((now >>> 0) / 1000);
+    if (second !== server.second) {
+      server.second = second;
+      server.count = 0;
+    }
+    if (++server.count > server.config.rate) {
+      this.counters.limited++;
+      return [];
+    }
+    const message = M.readMessage(datagram.payload);
+    if (message === null || message.op !== M.REQUEST_OP || message.htype !== 1 || message.chaddr.length !== 6) {
+      this.counters.malformed++;
+      return [];
+    }
+    this.counters.received++;
+    const out: Action[] = [];
+    this.serve(now, server, message, datagram, out);
+    return out;
+  }
+
+  next(): number {
+    return -1;
+  }
+
+  /** Leases of a port, for show: only those in force. */
+  leases(now: number, port: number): { address: string; client: string; hostName: string; seconds: number }[] {
+    const list: { address: string; client: string; hostName: string; seconds: number }[] = [];
+    for (const { pool } of this.servers.get(port)?.pools ?? [])
+      for (const { address, client, state, until, hostName } of pool.leases()) {
+        const left = (until - now) | 0;
+        if (state !== 'bound' || left <= 0) continue;
+        list.push({ address: formatIpv4(hostOrder(address)), client, hostName, seconds: Math.ceil(left / 1000) });
+      }
+    return list;
+  }
+
+  private serve(now: number, server: Server, message: M.Dhcp4Message, datagram: Datagram, out: Action[]): void {
+    const own = this.ownAddress(server.port);
+    const served = this.poolFor(server, message, own);
+    if (own === null || served === null) {
+      this.counters.ignored++;
+      return;
+    }
+    const client = keyOf(message, server.config);
+    switch (message.type) {
+      case M.DISCOVER: {
+        const wanted = hostOrder(M.addressOption(message, M.OPT_REQUESTED));
+        const address = served.pool.choose(now, client, wanted);
+        if (address === 0) {
+          if (this.counters.exhausted++ === 0)
+            out.push({ kind: 'log', level: 'warn', message: `dhcp4: ${server.config.name}: no address is left` });
+          return;
+        }
+        const known = served.pool.find(client);
+        // An offer must not shorten a lease in force: the client may come back to it.
+        if (known?.state !== 'bound' || ((known.until - now) | 0) <= 0)
+          served.pool.assign(client, address, 'offered', (now + OFFER_TIME) | 0, hostNameOf(message));
+        this.counters.offers++;
+        this.reply(server, served, message, own, M.OFFER, address, out);
+        return;
+      }
+      case M.REQUEST:
+        this.request(now, server, served, message, own, client, out);
+        return;
+      case M.DECLINE:
+        this.counters.declined++;
+        served.pool.decline(client, (now + DECLINE_TIME) | 0);
+        return;
+      case M.RELEASE: {
+        const lease = served.pool.find(client);
+        // §4.3.4; only who has the address may give it back.
+        if (lease === undefined || hostOrder(message.ciaddr) !== lease.address) return;
+        this.counters.released++;
+        served.pool.release(now, client);
+        return;
+      }
+      case M.INFORM:
+        // §4.3.5: parameters for an address that came from elsewhere; no lease.
+        if (message.ciaddr === datagram.src[0] && message.ciaddr !== 0)
+          this.reply(server, served, message, own, M.ACK, 0, out);
+        return;
+      default:
+        this.counters.ignored++;
+    }
+  }
+
+  /** §4.3.2: selecting, init-reboot, renewing and rebinding are told apart by what the message carries. */
+  private request(
+    now: number,
+    server: Server,
+    served: Served,
+    message: M.Dhcp4Message,
+    own: OwnAddress,
+    client: string,
+    out: Action[],
+  ): void {
+    const { pool } = served;
+    const chosen = M.addressOption(message, M.OPT_SERVER);
+    const requested = M.addressOption(message, M.OPT_REQUESTED);
+    if (chosen !== 0 && chosen !== own.words[0]) {
+      // Another server's offer was taken.
+      if (pool.find(client)?.state === 'offered') pool.release(now, client);
+      return;
+    }
+    const wanted = requested !== 0 ? requested : message.ciaddr;
+    const address = hostOrder(wanted);
+    const subnet = served.config.subnet ?? own;
+    const isHere = inPrefix([wanted, 0, 0, 0], { family: 4, words: subnet.words, prefixLength: subnet.prefixLength });
+    if (wanted === 0 || !isHere || !this.isAllowed(now, pool, client, address)) {
+      this.counters.naks++;
+      this.reply(server, served, message, own, M.NAK, 0, out);
+      return;
+    }
+    const seconds = server.config.lease;
+    const lease = pool.assign(client, address, 'bound', (now + seconds * 1000) | 0, hostNameOf(message));
+    this.counters.acks++;
+    this.reply(server, served, message, own, M.ACK, address, out);
+    this.tell(server, lease, message, seconds, out);
+  }
+
+  private isAllowed(now: number, pool: Pool, client: string, address: number): boolean {
+    const own = pool.find(client);
+    // Who has an address may not ask for a second one.
+    if (own !== undefined && own.address !== address && own.state === 'bound' && ((own.until - now) | 0) > 0)
+      return false;
+    return pool.mayHave(now, client, address);
+  }
+
+  private tell(server: Server, lease: PoolLease, message: M.Dhcp4Message, seconds: number, out: Action[]): void {
+    const { lo, hi } = macFromBytes(message.chaddr);
+    const data = {
+      port: server.config.name,
+      address: formatIpv4(hostOrder(lease.address)),
+      mac: formatMac(lo, hi),
+      hostName: lease.hostName,
+      seconds,
+    };
+    out.push({ kind: 'event', name: 'dhcp4.lease', data });
+  }
+
+  // --- answers -----------------------------------------------------------------------------------------------------------
+
+  private reply(
+    server: Server,
+    served: Served,
+    message: M.Dhcp4Message,
+    own: OwnAddress,
+    type: number,
+    address: number,
+    out: Action[],
+  ): void {
+    const options = new Map<number, Uint8Array>([[M.OPT_SERVER, M.addressBytes4(own.words[0])]]);
+    if (type !== M.NAK) this.parameters(server, served, own, message.type !== M.INFORM, options);
+    // RFC 6842: the client identifier comes back; RFC 3046 §2.2: so does the relay's option.
+    for (const code of [M.OPT_CLIENT, M.OPT_RELAY]) {
+      const data = message.options.get(code);
+      if (data !== undefined) options.set(code, data);
+    }
+    const answer: M.Dhcp4Message = {
+      ...message,
+      op: M.REPLY_OP,
+      hops: 0,
+      secs: 0,
+      ciaddr: type === M.ACK ? message.ciaddr : 0,
+      yiaddr: hostOrder(address),
+      siaddr: 0,
+      type,
+      options,
+    };
+    const from = own.words;
+    // §4.3.2: a refusal by way of a relay is to be broadcast by it.
+    if (type === M.NAK && message.giaddr !== 0) answer.flags |= M.BROADCAST_FLAG;
+    const payload = M.writeMessage(answer);
+    const port = server.port;
+    if (message.giaddr !== 0) {
+      const packet = udpPacket(4, from, [message.giaddr, 0, 0, 0], M.SERVER_PORT, M.SERVER_PORT, payload);
+      out.push({ kind: 'output', packet, port });
+      return;
+    }
+    if (type !== M.NAK && message.ciaddr !== 0) {
+      const packet = udpPacket(4, from, [message.ciaddr, 0, 0, 0], M.SERVER_PORT, M.CLIENT_PORT, payload);
+      out.push({ kind: 'output', packet, port });
+      return;
+    }
+    const toAll = type === M.NAK || (message.flags & M.BROADCAST_FLAG) !== 0;
+    const to: Words = toAll ? [-1, 0, 0, 0] : [answer.yiaddr, 0, 0, 0];
+    const packet = udpPacket(4, from, to, M.SERVER_PORT, M.CLIENT_PORT, payload);
+    const mac = toAll ? { lo: -1, hi: 0xffff } : macFromBytes(message.chaddr);
+    out.push({ kind: 'send', port, frame: framed(this.interfaces, port, mac.lo, mac.hi, packet) });
+  }
+
+  private parameters(
+    server: Server,
+    served: Served,
+    own: OwnAddress,
+    isLease: boolean,
+    options: Map<number, Uint8Array>,
+  ) {
+    const { config } = server;
+    const length = served.config.subnet?.prefixLength ?? own.prefixLength;
+    if (isLease) {
+      options.set(M.OPT_LEASE, M.numberBytes(config.lease));
+      options.set(M.OPT_T1, M.numberBytes(Math.floor(config.lease / 2)));
+      options.set(M.OPT_T2, M.numberBytes(Math.floor(config.lease * 0.875)));
+    }
+    options.set(M.OPT_MASK, M.addressBytes4(maskWords(4, length)[0]));
+    options.set(M.OPT_ROUTER, M.addressBytes4(served.config.router ?? own.words[0]));
+    const dns = config.dns.length > 0 ? config.dns : this.answersNames ? [own.words[0]] : [];
+    if (dns.length > 0) options.set(M.OPT_DNS, M.addressBytes4(...dns));
+    if (config.domain !== '') options.set(M.OPT_DOMAIN, new TextEncoder().encode(config.domain));
+    if (config.ntp.length > 0) options.set(M.OPT_NTP, M.addressBytes4(...config.ntp));
+  }
+
+  /** §4.3.1: the relay's address says on which subnet the client is; without one it is on ours. */
+  private poolFor(server: Server, message: M.Dhcp4Message, own: OwnAddress | null): Served | null {
+    for (const served of server.pools) {
+      const { subnet } = served.config;
+      if (message.giaddr === 0 ? subnet === null : subnet !== null && covers(subnet, message.giaddr)) return served;
+    }
+    const isOurs = message.giaddr !== 0 && own !== null && covers(own, message.giaddr);
+    return isOurs ? (server.pools.find(({ config }) => config.subnet === null) ?? null) : null;
+  }
+
+  private ownAddress(port: number): OwnAddress | null {
+    return this.addresses.ofPort(port).find(({ family, state }) => family === 4 && state === 'preferred') ?? null;
+  }
+}
+
+/** A reservation's remote-id, else the client identifier, else the MAC (RFC 2131 §4.2). */
+function keyOf(message: M.Dhcp4Message, config: Dhcp4ServerConfig): string {
+  const remote = M.relayOption(message).get(M.SUB_REMOTE);
+  const byRelay = remote === undefined ? '' : `remote ${hex(remote)}`;
+  const byMac = `mac ${hex(message.chaddr)}`;
+  for (const { key } of config.reservations) if (key === byRelay || key === byMac) return key;
+  const id = message.options.get(M.OPT_CLIENT);
+  return id === undefined || id.length < 2 ? byMac : `id ${hex(id)}`;
+}
+
+/** How reservations name a client: `mac` and its six bytes, or `remote` and a remote-id. */
+export function reservationKey(kind: 'mac' | 'remote', bytes: Uint8Array): string {
+  return `${kind} ${hex(bytes)}`;
+}
+
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes, (b) => b.toString(16).padStart(2, '0')).join('');
+}
+
+function hostNameOf(message: M.Dhcp4Message): string {
+  return M.textOption(message, M.OPT_HOST_NAME).slice(0, 63);
+}
+
+function covers(prefix: { words: Words; prefixLength: number }, address: number): boolean {
+  return inPrefix([address, 0, 0, 0], { family: 4, words: prefix.words, prefixLength: prefix.prefixLength });
+}
+
+/** A raw word as an unsigned number that counts as addresses do, and back. */
+export function hostOrder(word: number): number {
+  return swap32(word) >>> 0;
+}

@@ -1,0 +1,90 @@
+/**
+ * Names of the house: hosts of the configuration and hosts that told the DHCP server how they are called; forward and
+ * reverse. And the reverse zones of addresses that mean nothing outside (RFC 6303 §4): they are answered here or not at
+ * all.
+ */
+import { type Address, addressBytes, formatAddress, parseAddress } from '../../dataplane/wire/address.ts';
+import { TYPE_A, TYPE_AAAA, TYPE_PTR } from './wire.ts';
+
+export type LocalAnswer =
+  | { type: 'A'; ttl: number; data: string }
+  | { type: 'AAAA'; ttl: number; data: string }
+  | { type: 'PTR'; ttl: number; data: string };
+
+/** Seconds that a host may keep what can change with the next configuration. */
+const TTL = 60;
+const MAX_LEASES = 4096;
+
+interface Known {
+  address: Address;
+  /** Clock; null: for ever. */
+  until: number | null;
+}
+
+export class LocalNames {
+  private readonly domain: string;
+  private readonly forward = new Map<string, Known[]>();
+  private readonly reverse = new Map<string, { name: string; until: number | null }>();
+
+  constructor(domain: string, hosts: ReadonlyMap<string, readonly Address[]>) {
+    this.domain = domain;
+    for (const [name, addresses] of hosts) for (const address of addresses) this.add(name.toLowerCase(), address, null);
+  }
+
+  private add(name: string, address: Address, until: number | null): void {
+    const known = (this.forward.get(name) ?? []).filter((one) => until === null || one.until === null);
+    known.push({ address, until });
+    this.forward.set(name, known);
+    this.reverse.set(reverseName(address), { name, until });
+  }
+
+  /** A lease of the DHCP server: its host is found by name as long as the lease lives. A configured name wins. */
+  lease(now: number, hostName: string, address: string, seconds: number): void {
+    const parsed = parseAddress(address);
+    const label = hostName.toLowerCase();
+    if (parsed === null || this.domain === '' || !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(label)) return;
+    const name = `${label}.${this.domain.toLowerCase()}`;
+    if (this.forward.get(name)?.some(({ until }) => until === null)) return;
+    if (this.forward.size >= MAX_LEASES && !this.forward.has(name)) return;
+    this.add(name, parsed, (now + seconds * 1000) | 0);
+  }
+
+  /** Records for a question; empty: the name is ours but has none of this type; null: not ours. */
+  find(now: number, name: string, type: number): LocalAnswer[] | null {
+    const isAlive = (until: number | null) => until === null || ((until - now) | 0) > 0;
+    const reverse = this.reverse.get(name);
+    if (reverse !== undefined && isAlive(reverse.until))
+      return type === TYPE_PTR ? [{ type: 'PTR', ttl: TTL, data: reverse.name }] : [];
+    const known = this.forward.get(name)?.filter(({ until }) => isAlive(until)) ?? [];
+    if (known.length === 0) return null;
+    const answers: LocalAnswer[] = [];
+    for (const { address } of known) {
+      const data = formatAddress(address.family, ...address.words);
+      if (address.family === 4 && type === TYPE_A) answers.push({ type: 'A', ttl: TTL, data });
+      else if (address.family === 6 && type === TYPE_AAAA) answers.push({ type: 'AAAA', ttl: TTL, data });
+    }
+    return answers;
+  }
+}
+
+/** `1.1.168.192.in-addr.arpa`, or the 32 nibbles of ip6.arpa (RFC 3596 §2.5). */
+export function reverseName(address: Address): string {
+  const bytes = Array.from(addressBytes(address.family, address.words)).reverse();
+  if (address.family === 4) return `${bytes.join('.')}.in-addr.arpa`;
+  return `${bytes.flatMap((b) => [(b & 15).toString(16), (b >> 4).toString(16)]).join('.')}.ip6.arpa`;
+}
+
+/** RFC 6303 §4 and RFC 4193 §4.4: private, link-local and loopback addresses, and the zeros. */
+export function isPrivateReverse(name: string): boolean {
+  if (name.endsWith('.in-addr.arpa')) {
+    const parts = name.slice(0, -'.in-addr.arpa'.length).split('.').reverse();
+    const [a, b] = parts;
+    if (a === '10' || a === '127' || a === '0') return true;
+    if (a === '192' && b === '168') return true;
+    if (a === '169' && b === '254') return true;
+    return a === '172' && Number(b) >= 16 && Number(b) <= 31;
+  }
+  if (!name.endsWith('.ip6.arpa')) return false;
+  const nibbles = name.slice(0, -'.ip6.arpa'.length).split('.').reverse().join('');
+  return /^f[cd]/.test(nibbles) || /^fe[89ab]/.test(nibbles) || /^0{31}[01]$/.test(nibbles);
+}

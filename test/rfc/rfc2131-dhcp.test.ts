@@ -1,0 +1,377 @@
+/**
+ * RFC 2131 (DHCP), RFC 3046 (option 82), RFC 3442 (classless routes), RFC 5227 (probe): client, relay and server of the
+ * router against each other over cables, and against scripted messages.
+ */
+import { describe, expect, it } from 'vitest';
+import type { Dhcp4Client } from '../../controlplane/dhcp4/client.ts';
+import * as M from '../../controlplane/dhcp4/message.ts';
+import type { Dhcp4Server } from '../../controlplane/dhcp4/server.ts';
+import type { Event } from '../../controlplane/protocol.ts';
+import { createRouter, type Router } from '../../controlplane/router.ts';
+import * as B from '../lib/build.ts';
+import { Wire } from '../lib/wire.ts';
+
+const NAMES = ['', 'DISCOVER', 'OFFER', 'REQUEST', 'DECLINE', 'ACK', 'NAK', 'RELEASE', 'INFORM'];
+const HOST = '02:00:00:00:00:0a';
+const LAN_MAC = '02:00:00:00:01:01';
+
+function make(ports: Record<string, unknown>, extra: Record<string, unknown> = {}): Router {
+  return createRouter(
+    { ports, offload: { mode: 'off' }, conntrack: { max: 1024 }, ...extra },
+    { unasked: true, slots: { small: 256, large: 4 } },
+  );
+}
+
+const server = (more: Record<string, unknown> = {}, addresses = '192.0.2.1/24') =>
+  make({
+    lan: {
+      kind: 'memory',
+      mac: LAN_MAC,
+      addresses,
+      dhcp4: {
+        server: { range: '192.0.2.100-192.0.2.102', lease: 600, dns: '192.0.2.53', domain: 'isp.example', ...more },
+      },
+    },
+  });
+const client = (more: Record<string, unknown> = {}) =>
+  make({ wan: { kind: 'memory', mac: '02:00:00:00:01:02', dhcp4: { client: { 'host-name': 'home', ...more } } } });
+
+const protocol = <T>(router: Router, name: string): T =>
+  router.control.protocols.find((p) => p.name === name) as unknown as T;
+const stateOf = (router: Router) => protocol<Dhcp4Client>(router, 'dhcp4-client').stateOf(0)!;
+const clientOf = (router: Router) => protocol<Dhcp4Client>(router, 'dhcp4-client');
+const serverOf = (router: Router) => protocol<Dhcp4Server>(router, 'dhcp4-server');
+
+/** `DISCOVER 0.0.0.0 > 255.255.255.255` of every DHCP message among the frames, read from the bytes. */
+function talk(frames: readonly Uint8Array[]): string[] {
+  return frames
+    .filter((f) => B.get16(f, 12) === 0x0800 && f[23] === 17 && [67, 68].includes(B.get16(f, 36)))
+    .map((f) => {
+      const type = f.indexOf(53, 42 + 240);
+      return `${NAMES[f[type + 2]]} ${B.ipText(f.subarray(26, 30))} > ${B.ipText(f.subarray(30, 34))}`;
+    });
+}
+
+function events(router: Router): string[] {
+  const list: string[] = [];
+  router.control.protocols.push({
+    name: 'ear',
+    next: () => -1,
+    step: (_now: number, event: Event) => {
+      if (event.kind === 'event') list.push(`${event.name} ${JSON.stringify(event.data)}`);
+      return [];
+    },
+  });
+  return list;
+}
+
+/** A message from a scripted client. */
+function message(
+  o: Partial<M.Dhcp4Message> & { type: number; mac?: string; opts?: [number, Uint8Array][] },
+): Uint8Array {
+  return M.writeMessage({
+    op: 1,
+    htype: 1,
+    hops: 0,
+    xid: 7,
+    secs: 0,
+    flags: 0x8000,
+    ciaddr: 0,
+    yiaddr: 0,
+    siaddr: 0,
+    giaddr: 0,
+    chaddr: B.mac(o.mac ?? HOST),
+    ...o,
+    options: new Map(o.opts ?? []),
+  });
+}
+const fromClient = (payload: Uint8Array, mac = HOST, src = '0.0.0.0') =>
+  B.ethernet(
+    { src: mac, dst: 'ff:ff:ff:ff:ff:ff' },
+    B.ipv4({ src, dst: '255.255.255.255' }, B.udp({ sport: 68, dport: 67 }, payload)),
+  );
+const answers = (router: Router, port = 'lan') =>
+  router
+    .take(port)
+    .filter((f) => B.get16(f, 12) === 0x0800 && f[23] === 17)
+    .map((f) => {
+      expect(B.verify(f)).toEqual([]);
+      return { frame: f, message: M.readMessage(f.subarray(42))! };
+    });
+const ipWord = (text: string) => {
+  const b = B.ip(text);
+  return b[0] | (b[1] << 8) | (b[2] << 16) | (b[3] << 24);
+};
+
+describe('a client and a server on one cable', () => {
+  it('four messages, a probe, an address, a default route; the events tell all of it', () => {
+    const [isp, home] = [server(), client()];
+    const told = events(home);
+    const wire = new Wire();
+    const heard = wire.join({ router: isp, port: 'lan' }, { router: home, port: 'wan' });
+    wire.advance(4000);
+    expect(talk(heard.map((h) => h.frame))).toEqual([
+      'DISCOVER 0.0.0.0 > 255.255.255.255',
+      'OFFER 192.0.2.1 > 255.255.255.255',
+      'REQUEST 0.0.0.0 > 255.255.255.255',
+      'ACK 192.0.2.1 > 255.255.255.255',
+    ]);
+    expect(stateOf(home)).toEqual({ state: 'bound', address: '192.0.2.100' });
+    expect(told[0]).toMatch(
+      /^dhcp4.bound .*"address":"192.0.2.100","prefixLength":24,"router":"192.0.2.1","servers":\["192.0.2.53"\],"domain":"isp.example"/,
+    );
+    expect(home.control.routes.get(4, [0, 0, 0, 0], 0)).toBeGreaterThan(0);
+    expect(serverOf(isp).leases(isp.now, 0)).toMatchObject([{ address: '192.0.2.100', hostName: 'home' }]);
+  });
+
+  it('§4.4.5: renews at half of the lease by unicast, and keeps its address as long as somebody answers', () => {
+    const [isp, home] = [server(), client()];
+    const wire = new Wire();
+    const heard = wire.join({ router: isp, port: 'lan' }, { router: home, port: 'wan' });
+    wire.advance(4000);
+    heard.length = 0;
+    wire.advance(310_000, 100);
+    expect(talk(heard.map((h) => h.frame))).toEqual(['REQUEST 192.0.2.100 > 192.0.2.1', 'ACK 192.0.2.1 > 192.0.2.100']);
+    expect(stateOf(home).state).toBe('bound');
+  });
+
+  it('rebinds by broadcast at seven eighths, and gives the address up at the end', () => {
+    const [isp, home] = [server(), client()];
+    const told = events(home);
+    const wire = new Wire();
+    wire.join({ router: isp, port: 'lan' }, { router: home, port: 'wan' });
+    wire.advance(4000);
+    // From here on nobody answers.
+    const seen: { at: number; line: string }[] = [];
+    for (let t = 0; t < 620; t++) {
+      home.advance(1000);
+      for (const line of talk(home.take('wan'))) seen.push({ at: home.now, line });
+    }
+    const first = (line: string) => seen.find((one) => one.line.startsWith(line))!.at;
+    expect(first('REQUEST 192.0.2.100 > 255.255.255.255') / 1000).toBeGreaterThanOrEqual(525);
+    expect(first('DISCOVER') / 1000).toBeGreaterThanOrEqual(600);
+    // The first renewal asks for the server's MAC, which nobody tells; it is broadcast that is seen.
+    expect(told.at(-1)).toBe('dhcp4.lost {"port":"wan"}');
+    expect(home.control.routes.get(4, [0, 0, 0, 0], 0)).toBe(0);
+    expect(home.control.addresses.ofPort(0)).toEqual([]);
+  });
+
+  it('RFC 5227 §2.1: declines an address that somebody else answers for, and gets another one ten seconds later', () => {
+    const [isp, home] = [server(), client()];
+    const wire = new Wire();
+    const heard = wire.join({ router: isp, port: 'lan' }, { router: home, port: 'wan' });
+    while (stateOf(home).state !== 'checking') wire.advance(10);
+    home.inject(
+      'wan',
+      B.ethernet(
+        { src: HOST, dst: '02:00:00:00:01:02', type: 0x806 },
+        B.arp({ op: 'reply', sha: HOST, spa: '192.0.2.100', tpa: '0.0.0.0' }),
+      ),
+    );
+    expect(clientOf(home).counters.declined).toBe(1);
+    wire.advance(15_000);
+    expect(talk(heard.map((h) => h.frame)).filter((line) => line.startsWith('DECLINE')).length).toBe(1);
+    expect(stateOf(home)).toEqual({ state: 'bound', address: '192.0.2.101' });
+  });
+
+  it('a link that goes takes address and route with it, and the next one begins anew', () => {
+    const [isp, home] = [server(), client()];
+    const wire = new Wire();
+    wire.join({ router: isp, port: 'lan' }, { router: home, port: 'wan' });
+    wire.advance(4000);
+    home.setLink('wan', false);
+    expect(stateOf(home)).toEqual({ state: 'init', address: '' });
+    expect(home.control.addresses.ofPort(0)).toEqual([]);
+    home.setLink('wan', true);
+    wire.advance(4000);
+    // The same address again: the server remembers its client.
+    expect(stateOf(home).address).toBe('192.0.2.100');
+  });
+
+  it('ten thousand hostile answers leave no address and no exception', () => {
+    const home = client();
+    home.advance(1500);
+    const random = new B.Random(4);
+    for (let n = 0; n < 10_000; n++) {
+      const discover = home.take('wan').find((f) => B.get16(f, 12) === 0x0800);
+      const xid = discover === undefined ? random.next() | 0 : B.get32(discover, 46) | 0;
+      const payload = message({ type: random.pick([2, 5, 6]), op: 2, xid, mac: '02:00:00:00:01:02' } as never);
+      for (let k = 0; k < 4; k++) payload[random.int(0, payload.length - 1)] = random.int(0, 255);
+      const packet = B.ipv4(
+        { src: '192.0.2.66', dst: '255.255.255.255' },
+        B.udp({ sport: 67, dport: 68 }, payload.subarray(0, random.int(0, payload.length))),
+      );
+      home.inject('wan', B.ethernet({ src: HOST, dst: 'ff:ff:ff:ff:ff:ff' }, packet));
+    }
+    expect(stateOf(home).address).toBe('');
+    expect(clientOf(home).counters.malformed).toBeGreaterThan(1000);
+  });
+});
+
+describe('the server', () => {
+  const request = (address: string, more: Partial<M.Dhcp4Message> & { mac?: string } = {}) =>
+    fromClient(message({ type: M.REQUEST, opts: [[M.OPT_REQUESTED, B.ip(address)]], ...more }), more.mac ?? HOST);
+
+  it('§4.3.2: INIT-REBOOT gets its address back, one of another subnet is refused by broadcast', () => {
+    const isp = server();
+    isp.inject('lan', request('192.0.2.101'));
+    expect(answers(isp)[0].message).toMatchObject({ type: M.ACK, yiaddr: ipWord('192.0.2.101') });
+    isp.inject('lan', request('10.0.0.5', { mac: '02:00:00:00:00:0b' }));
+    const [nak] = answers(isp);
+    expect(nak.message.type).toBe(M.NAK);
+    expect(B.ipText(nak.frame.subarray(30, 34))).toBe('255.255.255.255');
+    expect(nak.message.options.has(M.OPT_ROUTER)).toBe(false);
+  });
+
+  it('an address that another client has is refused; a chosen other server is not answered', () => {
+    const isp = server();
+    isp.inject('lan', request('192.0.2.101'));
+    isp.inject('lan', request('192.0.2.101', { mac: '02:00:00:00:00:0b' }));
+    expect(answers(isp).map((a) => a.message.type)).toEqual([M.ACK, M.NAK]);
+    const opts: [number, Uint8Array][] = [
+      [M.OPT_REQUESTED, B.ip('192.0.2.102')],
+      [M.OPT_SERVER, B.ip('192.0.2.2')],
+    ];
+    isp.inject('lan', fromClient(message({ type: M.REQUEST, opts }), HOST));
+    expect(answers(isp)).toEqual([]);
+  });
+
+  it('an exhausted pool: silence, counted; a released address is given again', () => {
+    const isp = server();
+    const macs = [1, 2, 3, 4].map((n) => `02:00:00:00:00:0${n}`);
+    for (const mac of macs) isp.inject('lan', fromClient(message({ type: M.DISCOVER, mac }), mac));
+    expect(answers(isp).map((a) => a.message.type)).toEqual([M.OFFER, M.OFFER, M.OFFER]);
+    expect(serverOf(isp).counters.exhausted).toBe(1);
+    isp.inject('lan', request('192.0.2.100', { mac: macs[0] }));
+    const opts: [number, Uint8Array][] = [[M.OPT_SERVER, B.ip('192.0.2.1')]];
+    isp.inject(
+      'lan',
+      fromClient(message({ type: M.RELEASE, mac: macs[0], ciaddr: ipWord('192.0.2.100'), opts }), macs[0]),
+    );
+    answers(isp);
+    isp.inject('lan', fromClient(message({ type: M.DISCOVER, mac: macs[3] }), macs[3]));
+    expect(answers(isp)[0].message.yiaddr).toBe(ipWord('192.0.2.100'));
+  });
+
+  it('a flood of DISCOVERs from invented MACs: no more answers than the rate, no more offers than addresses', () => {
+    const isp = server({ rate: 100 });
+    for (let n = 0; n < 5000; n++) {
+      const mac = `02:aa:00:00:${(n >> 8).toString(16).padStart(2, '0')}:${(n & 255).toString(16).padStart(2, '0')}`;
+      isp.inject('lan', fromClient(message({ type: M.DISCOVER, mac }), mac));
+    }
+    expect(serverOf(isp).counters).toMatchObject({ received: 100, limited: 4900, offers: 3, exhausted: 97 });
+    // Offers that nobody took are over after a minute.
+    isp.advance(61_000);
+    answers(isp);
+    isp.inject('lan', fromClient(message({ type: M.DISCOVER })));
+    expect(answers(isp).length).toBe(1);
+  });
+
+  it('reservations by MAC and by remote-id; nobody else gets them', () => {
+    const isp = server({
+      reservations: [
+        { mac: HOST, address: '192.0.2.100' },
+        { 'remote-id': 'line 7', address: '192.0.2.101' },
+      ],
+    });
+    const other = '02:00:00:00:00:0b';
+    const line = B.concat(Uint8Array.of(2, 6), B.toBytes('line 7'));
+    isp.inject('lan', fromClient(message({ type: M.DISCOVER, mac: other }), other));
+    isp.inject('lan', fromClient(message({ type: M.DISCOVER })));
+    isp.inject('lan', fromClient(message({ type: M.DISCOVER, mac: other, opts: [[M.OPT_RELAY, line]] }), other));
+    const got = answers(isp).map((a) => B.ipText(a.frame.subarray(58, 62)));
+    expect(got).toEqual(['192.0.2.102', '192.0.2.100', '192.0.2.101']);
+  });
+});
+
+describe('RFC 3046: the relay agent', () => {
+  /** client ═ relay(lan 10.1.0.1, up 192.0.2.9) ═ server(192.0.2.1, subnet 10.1.0.0/24 relayed). */
+  const world = () => {
+    const isp = make(
+      {
+        lan: {
+          kind: 'memory',
+          mac: LAN_MAC,
+          addresses: '192.0.2.1/24',
+          dhcp4: {
+            server: {
+              range: '192.0.2.100-192.0.2.110',
+              relayed: [{ subnet: '10.1.0.0/24', range: '10.1.0.50-10.1.0.60' }],
+              reservations: [{ 'remote-id': 'box 12', address: '10.1.0.77' }],
+            },
+          },
+        },
+      },
+      { routes: [{ to: '10.1.0.0/24', via: '192.0.2.9' }] },
+    );
+    const relay = make({
+      lan: {
+        kind: 'memory',
+        mac: '02:00:00:00:02:01',
+        addresses: '10.1.0.1/24',
+        dhcp4: { relay: { to: '192.0.2.1', 'circuit-id': 'eth 0/1', 'remote-id': 'box 12' } },
+      },
+      up: { kind: 'memory', mac: '02:00:00:00:02:02', addresses: '192.0.2.9/24' },
+    });
+    const home = client();
+    const wire = new Wire();
+    const upper = wire.join({ router: isp, port: 'lan' }, { router: relay, port: 'up' });
+    const lower = wire.join({ router: relay, port: 'lan' }, { router: home, port: 'wan' });
+    return { isp, relay, home, wire, upper, lower };
+  };
+
+  it('a client behind it is served from its subnet, by its line; option 82 is on the upper cable only', () => {
+    const { home, wire, upper, lower } = world();
+    wire.advance(8000);
+    expect(stateOf(home)).toEqual({ state: 'bound', address: '10.1.0.77' });
+    const relayed = talk(upper.map((h) => h.frame));
+    expect(relayed.slice(0, 2)).toEqual(['DISCOVER 10.1.0.1 > 192.0.2.1', 'OFFER 192.0.2.1 > 10.1.0.1']);
+    const option = B.toHex(
+      B.concat(Uint8Array.of(82, 17, 1, 7), B.toBytes('eth 0/1'), Uint8Array.of(2, 6), B.toBytes('box 12')),
+    );
+    expect(upper.filter((h) => B.toHex(h.frame).includes(option)).length).toBe(4);
+    expect(lower.filter((h) => B.toHex(h.frame).includes(option))).toEqual([]);
+  });
+
+  it('§2.1: drops what claims to have come through it, loops, and options that a client brings', () => {
+    const { relay } = world();
+    relay.advance(10);
+    const inject = (o: Partial<M.Dhcp4Message> & { opts?: [number, Uint8Array][] }) =>
+      relay.inject('lan', fromClient(message({ type: M.DISCOVER, ...o })));
+    inject({ giaddr: ipWord('10.1.0.1') });
+    inject({ hops: 16 });
+    inject({ opts: [[M.OPT_RELAY, Uint8Array.of(1, 1, 65)]] });
+    const { counters } = protocol<{ counters: Record<string, number> }>(relay, 'dhcp4-relay');
+    expect(counters).toMatchObject({ loops: 2, untrusted: 1, requests: 0 });
+  });
+});
+
+describe('the codec', () => {
+  it('RFC 3396: options longer than 255 bytes come back whole; RFC 2131 §4.1: overloaded fields are read', () => {
+    const long = B.toBytes('x'.repeat(600));
+    const back = M.readMessage(message({ type: M.ACK, opts: [[M.OPT_MESSAGE, long]] }))!;
+    expect(back.options.get(M.OPT_MESSAGE)).toEqual(long);
+    const plain = message({ type: M.ACK });
+    plain.set([52, 1, 3, 255], 240 + 3);
+    plain.set([12, 4, ...B.toBytes('file'), 255], 108);
+    plain.set([15, 5, ...B.toBytes('sname'), 255], 44);
+    const read = M.readMessage(plain)!;
+    expect(M.textOption(read, M.OPT_HOST_NAME)).toBe('file');
+    expect(M.textOption(read, M.OPT_DOMAIN)).toBe('sname');
+  });
+
+  it('refuses what is cut, and never throws on noise', () => {
+    const good = message({ type: M.DISCOVER, opts: [[M.OPT_HOST_NAME, B.toBytes('a name')]] });
+    const cut = good.slice(0, 247);
+    expect(M.readMessage(good)).not.toBeNull();
+    expect(M.readMessage(cut)).toBeNull();
+    const random = new B.Random(2);
+    for (let n = 0; n < 20_000; n++) {
+      const noise = good.slice(0, random.int(0, good.length));
+      for (let k = random.int(0, 8); k > 0 && noise.length > 0; k--)
+        noise[random.int(0, noise.length - 1)] = random.int(0, 255);
+      const read = M.readMessage(noise);
+      if (read !== null) expect(M.readMessage(M.writeMessage(read))).not.toBeNull();
+    }
+  });
+});
