@@ -15,6 +15,7 @@ import { CLIENT_PORT, SERVER_PORT } from './dhcp4/message.ts';
 import { Dhcp4Relay } from './dhcp4/relay.ts';
 import { Dhcp4Server } from './dhcp4/server.ts';
 import { DNS_PORT, DnsForwarder } from './dns/forwarder.ts';
+import { Gateway } from './gateway/gateway.ts';
 import type { Protocol } from './protocol.ts';
 import { RaReceiver } from './ra/receiver.ts';
 import { RaSender } from './ra/sender.ts';
@@ -67,6 +68,7 @@ export function createServices(control: Control, config: Config, random: RandomS
       }),
     );
   }
+  if (config.gateway !== null) protocols.push(new Gateway(tables.interfaces, config.gateway));
   return protocols;
 }
 

@@ -119,6 +119,8 @@ export const DEFAULTS = {
   'conntrack.tcp-liberal': false,
   'conntrack.checksum': true,
   'log-level': 'info',
+  'gateway.mode': 'dual',
+  'gateway.ula': 'auto',
   'dns.cache': 4096,
   'dns.max-ttl': 86400,
   'control.socket': '/run/sluice.sock',

@@ -12,6 +12,7 @@ import { normalizeDns } from './dhcp4.ts';
 import { normalizeDelegation, normalizeDhcp6 } from './dhcp6.ts';
 import { isTreeMap } from './document.ts';
 import type { Path } from './errors.ts';
+import { normalizeGateway } from './gateway.ts';
 import { normalizeApi, normalizeSnmp } from './management.ts';
 import { items, normalizeNat } from './nat.ts';
 import { normalizePorts, normalizeZones } from './ports.ts';
@@ -68,6 +69,8 @@ export function normalize(reader: Reader, machine: Machine): Config {
     const value = isTreeMap(raw) ? raw.dhcp6 : undefined;
     port.dhcp6 = normalizeDhcp6(reader, value, ['ports', port.name, 'dhcp6'], port.name, scopes, delegation);
   }
+  const wantsNames = top.dns !== undefined || (top.gateway !== undefined && top.gateway !== null);
+  const gateway = normalizeGateway(reader, top.gateway, ports, scopes, delegation, wantsNames);
   const config: Config = {
     file: reader.source.file,
     ports,
@@ -88,7 +91,8 @@ export function normalize(reader: Reader, machine: Machine): Config {
     api: normalizeApi(reader, top.api),
     snmp: normalizeSnmp(reader, top.snmp),
     delegation,
-    dns: normalizeDns(reader, top.dns, ports, scopes),
+    dns: normalizeDns(reader, wantsNames ? (top.dns ?? {}) : undefined, ports, scopes),
+    gateway,
     warnings: reader.warnings,
   };
   checkConfig(reader, config, machine.memory);

@@ -14,6 +14,7 @@ import { MAX_CONNECTIONS, MAX_FLOW_ENTRIES } from './defaults.ts';
 import { dhcp4Schema, dnsSchema } from './dhcp4.ts';
 import { delegationSchema, dhcp6Schema } from './dhcp6.ts';
 import { acceptRaSchema, raSchema } from './discovery.ts';
+import { gatewaySchema } from './gateway.ts';
 import {
   address,
   boolean,
@@ -305,6 +306,7 @@ export const topShallow = map({
   'log-level': oneOf(['error', 'warn', 'info', 'debug']).optional(),
   control: list,
   dns: list,
+  gateway: list,
   api: list,
   snmp: list,
   delegation: list,
@@ -333,6 +335,7 @@ export const configSchema = topShallow.extend({
   conntrack: conntrackSchema.optional(),
   control: controlSchema.optional(),
   dns: dnsSchema.optional(),
+  gateway: gatewaySchema.optional(),
   api: apiSchema.optional(),
   snmp: snmpSchema.extend({ users: z.array(snmpUserSchema).optional() }).optional(),
   delegation: delegationSchema.optional(),

@@ -7,6 +7,7 @@
  */
 import type { Family, Words } from '../../dataplane/wire/address.ts';
 import type { DnsConfig } from '../dns/forwarder.ts';
+import type { GatewayConfig } from '../gateway/gateway.ts';
 import type { RaReceiverConfig } from '../ra/receiver.ts';
 import type { RaSenderConfig } from '../ra/sender.ts';
 import type { DelegationConfig, Dhcp6Config } from './dhcp6.ts';
@@ -393,6 +394,8 @@ export interface Config {
   control: { socket: string };
   /** Null: the router answers no questions for names. */
   dns: DnsConfig | null;
+  /** Null: nothing provisions itself. What it means for the ports is in them. */
+  gateway: GatewayConfig | null;
   /** Null: on the control socket only. */
   api: ApiConfig | null;
   /** Null: no agent. */
