@@ -68,7 +68,7 @@ export function createServices(control: Control, config: Config, random: RandomS
       }),
     );
   }
-  if (config.gateway !== null) protocols.push(new Gateway(tables.interfaces, config.gateway));
+  if (config.gateway !== null) protocols.push(new Gateway(tables.interfaces, addresses, config.gateway));
   return protocols;
 }
 

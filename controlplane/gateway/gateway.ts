@@ -23,6 +23,7 @@ import {
   type Words,
 } from '../../dataplane/wire/address.ts';
 import { isLinkLocal } from '../../dataplane/wire/ipv6.ts';
+import { type Addresses, isUsable } from '../neighbour/addresses.ts';
 import type { Action, Event, Protocol, Told } from '../protocol.ts';
 import { compose, eui64 } from '../ra/identifiers.ts';
 import { type Deed, type Input, IPV4, IPV6, type State } from './table.ts';
@@ -56,6 +57,7 @@ export class Gateway implements Protocol {
   readonly name = 'gateway';
   readonly states: { v4: State; v6: State } = { v4: 'down', v6: 'down' };
   private readonly interfaces: InterfaceTable;
+  private readonly addresses: Addresses;
   private readonly config: GatewayConfig;
   /** Addresses given to ports, by text. */
   private readonly numbered = new Map<string, Numbered>();
@@ -64,8 +66,9 @@ export class Gateway implements Protocol {
   private hasAddress = false;
   private begun = false;
 
-  constructor(interfaces: InterfaceTable, config: GatewayConfig) {
+  constructor(interfaces: InterfaceTable, addresses: Addresses, config: GatewayConfig) {
     this.interfaces = interfaces;
+    this.addresses = addresses;
     this.config = config;
   }
 
@@ -89,7 +92,14 @@ export class Gateway implements Protocol {
 
   private both(input: Input, why: string, out: Action[]): void {
     if (this.config.mode !== 'v6') this.turn('v4', input, why, out);
-    if (this.config.mode !== 'v4') this.turn('v6', input, why, out);
+    if (this.config.mode === 'v4') return;
+    this.turn('v6', input, why, out);
+    // An address that has passed once is not tested again when the link comes back.
+    const own = this.addresses
+      .ofPort(this.config.wan.port)
+      .find((one) => one.family === 6 && isLinkLocal(one.words[0]));
+    if (input === 'link up' && own !== undefined && isUsable(own))
+      this.turn('v6', 'link-local ready', formatIpv6(...own.words), out);
   }
 
   /** What was told, as an input of the table. */
@@ -229,6 +239,11 @@ export class Gateway implements Protocol {
       };
       this.say('add', one, times, out, known !== undefined);
       if (one.deprecated) this.say('deprecate', one, {}, out, known?.deprecated === true);
+    }
+    for (const { port, words } of wanted.values()) {
+      // Kept from before, and tested then.
+      const own = port === this.config.wan.port ? undefined : this.addresses.find(port, 6, words);
+      if (own !== undefined && isUsable(own)) this.turn('v6', 'lan ready', formatIpv6(...words), out);
     }
   }
 
