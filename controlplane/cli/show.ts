@@ -1,7 +1,7 @@
 /**
  * `sluice show WHAT`: what a running router knows, asked over its control socket.
  *
- *   sluice show conntrack|nat|offload|route|neigh|link|drops|stages|workers [-j] [--socket PATH] [FILTER=VALUE ...]
+ *   sluice show conntrack|nat|offload|route|neigh|link|drops|stages|workers|dhcp6 [-j] [--socket PATH] [FILTER=VALUE ...]
  *
  * Text as the tools that people know print it (conntrack, ip); `-j` prints JSON with iproute2's keys. Exit codes: 0, 1
  * nobody runs there, 2 usage.

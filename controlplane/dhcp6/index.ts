@@ -89,6 +89,11 @@ export class Dhcp6 implements Protocol {
     return this.context.counters;
   }
 
+  /** What the times of clients and relays, and those of leases, are compared with. */
+  times(now: number): { time: number; wall: number } {
+    return { time: this.clock.at(now), wall: this.options.wall(now) };
+  }
+
   step(now: number, event: Event): Action[] {
     const time = this.clock.at(now);
     const actions: Action[] = this.begun ? [] : this.begin(time);

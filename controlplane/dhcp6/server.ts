@@ -19,7 +19,7 @@ import { isLinkLocal } from '../../dataplane/wire/ipv6.ts';
 import type { Dhcp6ServerConfig } from '../config/index.ts';
 import type { Action } from '../protocol.ts';
 import * as C from './constants.ts';
-import { type Context, isUnspecified, sameWords } from './context.ts';
+import { type Context, isMulticast, isUnspecified, sameWords } from './context.ts';
 import { RateLimit } from './counters.ts';
 import { clientName, Delegation } from './delegation.ts';
 import { macBytes, sameBytes } from './duid.ts';
@@ -36,7 +36,7 @@ interface Asker {
   addressPools: Pool[];
   /** Prefixes of the link, for Confirm; empty: the server cannot tell. */
   networks: Words[];
-  /** Its link-local address when it is on the port's own link. */
+  /** Its address when it is on the port's own link: link-local with all but odd clients. */
   via: Words | null;
 }
 
@@ -84,14 +84,16 @@ export class Server {
       counters.fault('unicast');
       return [];
     }
-    if (!isLinkLocal(datagram.from[0])) {
+    // §13.1: clients speak from their link-local address, or another of the link: a route may lead there.
+    if (isMulticast(datagram.from) || !this.context.addresses.isOnLink(this.port, 6, datagram.from)) {
       counters.fault('unexpected');
       return [];
     }
     const mac = macBytes({ lo: datagram.macLo, hi: datagram.macHi });
     const asker = this.asker(message, mac, this.ownNetworks(), datagram.from);
     const { reply, actions } = this.answer(wall, message, asker);
-    const from = this.context.linkLocal(this.port);
+    const near = isLinkLocal(datagram.from[0]);
+    const from = near ? this.context.linkLocal(this.port) : this.context.global(this.port);
     if (reply === null || from === undefined) return actions;
     counters.sentMessage(reply.type);
     const sent = sendTo(

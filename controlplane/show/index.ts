@@ -5,6 +5,7 @@
 
 import { showWho } from '../carrier/who.ts';
 import { showConntrack } from './conntrack.ts';
+import { showDhcp6 } from './dhcp6.ts';
 import { showDrops, showStages, showWorkers } from './drops.ts';
 import { showExpect } from './expect.ts';
 import { showLink } from './link.ts';
@@ -28,4 +29,5 @@ export const VIEWS: Readonly<Record<string, View>> = {
   stages: showStages,
   workers: showWorkers,
   who: showWho,
+  dhcp6: showDhcp6,
 };

@@ -1,0 +1,278 @@
+/**
+ * DHCPv6 with real programs: our client against Kea and WIDE's dhcp6s, WIDE's dhcp6c and perfdhcp against our server, and
+ * every message read by tshark's dissector, which must find none malformed.
+ *
+ *   isp namespace ── wan [sluice] lan ── customer namespace
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, it } from 'vitest';
+import { Lab, type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
+import { labReady } from './need.ts';
+
+const MAIN = fileURLToPath(new URL('../../dist/controlplane/cli/main.js', import.meta.url));
+const PROGRAMS = ['kea-dhcp6', 'perfdhcp', 'dhcp6c', 'dhcp6s', 'tshark', 'tcpdump'];
+
+interface Dhcp6Shown {
+  clients: { state: string; leases: { prefix: string }[]; dns: string[] }[];
+  leases: { client: string; prefix: string }[];
+  faults: Record<string, number>;
+}
+
+describe.skipIf(!labReady(PROGRAMS, { tun: true }))('DHCPv6 with real programs', () => {
+  let lab: Lab;
+  let folder = '';
+  let isp = '';
+  let customer = '';
+  let host = '';
+  let router: LabProcess;
+
+  afterEach(() => {
+    lab?.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  async function start(dhcp6: { wan?: string; lan?: string; more?: string }): Promise<void> {
+    folder = mkdtempSync(join(tmpdir(), 'sluice-dhcp6-'));
+    lab = new Lab();
+    isp = lab.namespace('isp');
+    customer = lab.namespace('customer');
+    host = lab.namespace('router');
+    lab.apply();
+    await run(dhcp6);
+  }
+
+  /** Starts the router, and moves its devices to where a cable would lead. */
+  async function run(dhcp6: { wan?: string; lan?: string; more?: string }): Promise<void> {
+    const file = join(folder, 'router.yaml');
+    writeFileSync(
+      file,
+      `ports:
+  wan: { kind: tap, ifname: d6-wan, zone: wan, mac: "02:00:00:00:06:02"${dhcp6.wan ?? ''} }
+  lan: { kind: tap, ifname: d6-lan, zone: lan, mac: "02:00:00:00:06:01", addresses: "2001:db8:6:1::1/64"${dhcp6.lan ?? ''} }
+zones: { lan: { forward: accept, input: accept }, wan: { forward: drop, input: drop } }
+control: { socket: "${join(folder, 'control.sock')}" }
+workers: 1
+${dhcp6.more ?? ''}`,
+    );
+    router = lab.spawn(host, process.execPath, [MAIN, 'run', file]);
+    await waitFor('the router to run', () => /running/.test(router.stdout() + router.stderr()) || !router.running(), {
+      timeout: 20_000,
+    });
+    expect(router.running(), router.stderr()).toBe(true);
+    for (const [device, ns, address] of [
+      ['d6-wan', isp, '2001:db8:6:ffff::1/64'],
+      ['d6-lan', customer, '2001:db8:6:1::c/64'],
+    ]) {
+      lab.runSync(host, 'ip', ['link', 'set', device, 'netns', ns]);
+      lab.device({ ns, name: device, addresses: [address] });
+    }
+    lab.apply();
+  }
+
+  function shown(): Dhcp6Shown {
+    const args = [MAIN, 'show', 'dhcp6', '-j', '--socket', join(folder, 'control.sock')];
+    const done = spawnSync(process.execPath, args, { encoding: 'utf8', maxBuffer: 2 ** 26 });
+    expect(done.stderr).toBe('');
+    return JSON.parse(done.stdout);
+  }
+
+  function routes(): string {
+    return spawnSync(process.execPath, [MAIN, 'show', 'route', '--socket', join(folder, 'control.sock')], {
+      encoding: 'utf8',
+    }).stdout;
+  }
+
+  /** Records DHCPv6 on a device until `stop`, which gives the names of the messages as tshark tells them. */
+  async function record(ns: string, device: string) {
+    const file = join(folder, 'dhcp6.pcap');
+    const args = ['-i', device, '-U', '-Z', 'root', '-w', file, 'udp port 546 or udp port 547'];
+    const capture = lab.spawn(ns, 'tcpdump', args);
+    await waitFor('tcpdump to listen', () => /listening/.test(capture.stderr()));
+    return async () => {
+      // What tcpdump has read by now is in the file (-U); a message more is a message that nobody asked about.
+      await waitFor('the capture to have something', () => readFileSync(file).length > 24);
+      await capture.stop('SIGTERM');
+      const tshark = (...more: string[]) =>
+        spawnSync('tshark', ['-r', file, ...more], { encoding: 'utf8', timeout: 25_000 }).stdout.trim();
+      expect(
+        tshark('-o', 'udp.check_checksum:TRUE', '-Y', '_ws.malformed || udp.checksum.status == 0 || dhcpv6.malformed'),
+      ).toBe('');
+      return tshark('-T', 'fields', '-e', 'dhcpv6.msgtype').split('\n').map(Number);
+    };
+  }
+
+  /** Client, bound, with a prefix; what the ISP's program must be told differs. */
+  async function bound(server: LabProcess): Promise<Dhcp6Shown['clients'][0]> {
+    await waitFor('the client to be bound', () => shown().clients[0].state === 'bound', {
+      timeout: 20_000,
+      detail: () => `${JSON.stringify(shown())}\n${server.stdout()}${server.stderr()}`,
+    });
+    return shown().clients[0];
+  }
+
+  it('our client and Kea: an address, two prefixes, a renewal, a release', async () => {
+    await start({ wan: ', dhcp6: { client: { ia-pd: [{}, { hint: "::/60" }] } }' });
+    const stop = await record(isp, 'd6-wan');
+    const config = {
+      Dhcp6: {
+        'interfaces-config': { interfaces: ['d6-wan'] },
+        'server-id': { type: 'EN', 'enterprise-id': 32473, identifier: '0102', persist: false },
+        'lease-database': { type: 'memfile', persist: false },
+        'preferred-lifetime': 40,
+        'valid-lifetime': 80,
+        'renew-timer': 3,
+        'rebind-timer': 30,
+        'option-data': [{ name: 'dns-servers', data: '2001:db8::53' }],
+        subnet6: [
+          {
+            id: 1,
+            subnet: '2001:db8:6:ffff::/64',
+            interface: 'd6-wan',
+            pools: [{ pool: '2001:db8:6:ffff::100-2001:db8:6:ffff::1ff' }],
+            'pd-pools': [
+              { prefix: '2001:db8:8000::', 'prefix-len': 40, 'delegated-len': 56 },
+              { prefix: '2001:db8:9000::', 'prefix-len': 44, 'delegated-len': 60 },
+            ],
+          },
+        ],
+        loggers: [{ name: 'kea-dhcp6', severity: 'INFO', output_options: [{ output: 'stdout' }] }],
+      },
+    };
+    mkdirSync(join(folder, 'kea'));
+    writeFileSync(join(folder, 'kea.json'), JSON.stringify(config));
+    const env = { KEA_PIDFILE_DIR: join(folder, 'kea'), KEA_LOCKFILE_DIR: join(folder, 'kea') };
+    const kea = lab.spawn(isp, 'kea-dhcp6', ['-c', join(folder, 'kea.json')], { env });
+    const client = await bound(kea);
+    const prefixes = client.leases.map(({ prefix }) => prefix).sort();
+    expect(prefixes.length).toBe(3);
+    expect(prefixes[0]).toMatch(/^2001:db8:6:ffff::1[0-9a-f]{2}\/128$/);
+    for (const prefix of prefixes.slice(1)) expect(routes()).toContain(`unreachable ${prefix} proto dhcp`);
+    expect(client.dns).toEqual(['2001:db8::53']);
+    await waitFor(
+      'Kea to see a renewal',
+      () => /DHCP6_LEASE_RENEW|RENEW/.test(kea.stdout()) && shown().clients[0].state === 'bound',
+      { timeout: 15_000 },
+    );
+    const types = await stop();
+    // Solicits before Kea listened, then the four, then Renew and Reply.
+    expect(types.filter((type, n) => type !== 1 || types[n + 1] !== 1).slice(0, 6)).toEqual([1, 2, 3, 7, 5, 7]);
+  });
+
+  it("our client and WIDE's dhcp6s, rapid commit", async () => {
+    await start({ wan: ', dhcp6: { client: { ia-na: false, ia-pd: [{}], rapid-commit: true } }' });
+    const stop = await record(isp, 'd6-wan');
+    writeFileSync(
+      join(folder, 'dhcp6s.conf'),
+      `option domain-name-servers 2001:db8::53;
+interface d6-wan { allow rapid-commit; };
+host cpe { duid 00:03:00:01:02:00:00:00:06:02; prefix 2001:db8:7000::/56 600; };
+`,
+    );
+    const dhcp6s = lab.spawn(isp, 'dhcp6s', [
+      '-f',
+      '-D',
+      '-c',
+      join(folder, 'dhcp6s.conf'),
+      '-P',
+      join(folder, 'dhcp6s.pid'),
+      'd6-wan',
+    ]);
+    const client = await bound(dhcp6s);
+    expect(client.leases.map(({ prefix }) => prefix)).toEqual(['2001:db8:7000::/56']);
+    const types = await stop();
+    expect(types.slice(-2)).toEqual([1, 7]);
+  });
+
+  it("WIDE's dhcp6c and our server: address, prefix, route, release", async () => {
+    await start({
+      lan: ', dhcp6: { server: { addresses: "2001:db8:6:1::1000-2001:db8:6:1::1fff", delegate: customers, dns: "2001:db8::53" } }',
+      more: 'delegation: { pools: { customers: { prefix: "2001:db8:8000::/40", length: 60 } } }\n',
+    });
+    const stop = await record(customer, 'd6-lan');
+    lab.runSync(customer, 'ip', ['link', 'add', 'inside', 'type', 'veth', 'peer', 'name', 'inside2']);
+    lab.runSync(customer, 'ip', ['link', 'set', 'inside', 'up']);
+    writeFileSync(
+      join(folder, 'dhcp6c.conf'),
+      `interface d6-lan { send ia-pd 1; send ia-na 10; request domain-name-servers; };
+id-assoc na 10 { };
+id-assoc pd 1 { prefix-interface inside { sla-id 1; sla-len 4; }; };
+`,
+    );
+    const dhcp6c = lab.spawn(customer, 'dhcp6c', [
+      '-f',
+      '-D',
+      '-c',
+      join(folder, 'dhcp6c.conf'),
+      '-p',
+      join(folder, 'dhcp6c.pid'),
+      'd6-lan',
+    ]);
+    await waitFor('both leases', () => shown().leases.length === 2, { timeout: 20_000, detail: () => dhcp6c.stderr() });
+    const prefix = shown().leases.find((lease) => lease.prefix.endsWith('/60'))!.prefix;
+    expect(routes()).toMatch(new RegExp(`${prefix} via fe80::[0-9a-f:]+ dev lan proto dhcp`));
+    const addresses = () => lab.runSync(customer, 'ip', ['-6', 'addr']).stdout;
+    await waitFor('dhcp6c to number its inside', () => /2001:db8:80[0-9a-f]{2}:[0-9a-f]+1:/.test(addresses()), {
+      detail: addresses,
+    });
+    expect(addresses()).toMatch(/2001:db8:6:1::1[0-9a-f]{3}\/128/);
+    await dhcp6c.stop('SIGTERM', 8000);
+    await waitFor('the release', () => shown().leases.length === 0, { timeout: 10_000, detail: () => dhcp6c.stderr() });
+    expect(routes()).not.toContain(prefix);
+    const types = await stop();
+    expect(types.filter((type, n) => type !== 1 || types[n + 1] !== 1).slice(0, 4)).toEqual([1, 2, 3, 7]);
+    // One for each IA, as this client does it.
+    expect(types.slice(-4).sort()).toEqual([7, 7, 8, 8]);
+  });
+
+  it('perfdhcp and our server: hundreds of clients, none lost, and all there after kill -9', async () => {
+    const dhcp6 = {
+      lan: ', dhcp6: { server: { delegate: customers, preferred: 50000, valid: 80000 } }',
+      more: '',
+    };
+    await start({});
+    await router.stop('SIGKILL');
+    dhcp6.more = `delegation: { file: "${join(folder, 'leases6')}", pools: { customers: { prefix: "2001:db8:8000::/40", length: 60 } } }\n`;
+    await run(dhcp6);
+    await waitFor(
+      'the link',
+      async () =>
+        (await lab.run(customer, 'ping', ['-n', '-c1', '-W1', '2001:db8:6:1::1'], { check: false })).status === 0,
+    );
+    const args = [
+      '-6',
+      '-l',
+      'd6-lan',
+      '-e',
+      'prefix-only',
+      '-R',
+      '500',
+      '-r',
+      '200',
+      '-n',
+      '500',
+      '-W',
+      '500000',
+      '-s',
+      '1',
+    ];
+    const perf = await lab.run(customer, 'perfdhcp', [...args, 'all'], { check: false, timeout: 25_000 });
+    expect(shown().faults).toEqual({});
+    expect(perf.stdout).toMatch(/received packets: [1-9]/);
+    const before = shown()
+      .leases.map(({ client, prefix }) => `${client} ${prefix}`)
+      .sort();
+    expect(before.length).toBeGreaterThan(250);
+    expect(new Set(before).size).toBe(before.length);
+    await router.stop('SIGKILL');
+    await run(dhcp6);
+    expect(
+      shown()
+        .leases.map(({ client, prefix }) => `${client} ${prefix}`)
+        .sort(),
+    ).toEqual(before);
+  });
+});
