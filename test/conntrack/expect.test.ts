@@ -190,118 +190,115 @@ interface Known {
 }
 
 describe('against a list (property)', () => {
-  it.each([1, 2, 3])(
-    '20,000 steps of adding, meeting, prolonging, removing, and masters that end; seed %d',
-    (seed) => {
-      const b = bench();
-      const { table, conntrack } = b;
-      const random = new Random(seed);
-      let now = 0;
-      const masters = Array.from({ length: 5 }, () => b.master(0x3fffffff));
-      let list: Known[] = [];
-      const clone = (s: ExpectSpec) => ({ ...s, src: s.src.slice(), dst: s.dst.slice() });
-      const isLive = (k: Known) => masters.includes(k.spec.master) && k.ends - now >= 0;
-      const meets = (k: Known, s: ExpectSpec) => {
-        const both = k.spec.flags & s.flags;
-        return (
-          k.spec.key === s.key &&
-          k.spec.dst[0] === s.dst[0] &&
-          k.spec.ports >>> 16 === s.ports >>> 16 &&
-          !((both & EXP_ADDRESS) !== 0 && k.spec.src[0] !== s.src[0]) &&
-          !((both & EXP_PORT) !== 0 && ((k.spec.ports ^ s.ports) & 0xffff) !== 0)
-        );
-      };
-      let met = 0;
-      for (let step = 0; step < 20_000; step++) {
-        const s = spec(random.pick(masters), {
-          key: random.pick(KEYS),
-          from: random.int(1, 3),
-          to: random.int(1, 3),
-          flags: random.pick([0, EXP_ADDRESS, EXP_PORT, EXP_ADDRESS | EXP_PORT]),
-          ports: ports(random.int(1, 3), random.int(1, 8)),
-          class: random.int(0, 1),
-          timeout: random.int(1, 20),
-          wanted: random.int(1, 4) << 16,
-        });
-        const what = random.int(0, 99);
-        if (what < 40) {
-          const limit = random.pick([0, 0, 4]);
-          const result = table.add(s, limit, now);
-          list = list.filter(isLive);
-          const equal = list.filter((k) => meets(k, s));
-          const own = list.filter((k) => k.spec.master === s.master && k.spec.class === s.class);
-          if (equal.length > 0) {
-            // Several may stand in the way (of sources that do not meet each other): whichever is found first decides.
-            const mine = equal.filter(
-              (k) => k.spec.master === s.master && k.spec.class === s.class && k.spec.wanted === s.wanted,
-            );
-            if (mine.length === 0) expect(result).toBe(-1);
-            else if (mine.length === equal.length) expect(result).toBeGreaterThanOrEqual(0);
-            if (result >= 0) {
-              const at = mine.find(
-                (k) =>
-                  table.words[table.at(result) + 8] === k.spec.dst[0] &&
-                  table.words[table.at(result) + 12] === k.spec.ports &&
-                  table.words[table.at(result) + 3] === k.spec.flags &&
-                  table.words[table.at(result) + 4] === k.spec.src[0],
-              );
-              expect(at).toBeDefined();
-              at!.ends = now + s.timeout * 1000;
-            }
-          } else if (limit > 0 && own.length >= limit) {
-            expect(result).toBeGreaterThanOrEqual(0);
-            const first = own.reduce((x, y) => (y.ends < x.ends ? y : x)).ends;
-            // Of several that end at once any may go: the table is asked which.
-            const gone = own.filter((k) => k.ends === first).find((k) => !has(table, k));
-            expect(gone).toBeDefined();
-            list = list.filter((k) => k !== gone);
-            list.push({ spec: clone(s), ends: now + s.timeout * 1000 });
-          } else if (list.length < CAPACITY) {
-            expect(result).toBeGreaterThanOrEqual(0);
-            list.push({ spec: clone(s), ends: now + s.timeout * 1000 });
-          } else expect(result).toBe(-2);
-        } else if (what < 80) {
-          const p = packet(s.src[0], s.dst[0], s.ports);
-          const found = table.match(p, s.key, 0, now);
-          const fits = list.filter(
-            (k) =>
-              isLive(k) &&
-              k.spec.key === s.key &&
-              k.spec.dst[0] === p.d0 &&
-              k.spec.ports >>> 16 === p.ports >>> 16 &&
-              ((k.spec.flags & EXP_ADDRESS) === 0 || k.spec.src[0] === p.s0) &&
-              ((k.spec.flags & EXP_PORT) === 0 || ((k.spec.ports ^ p.ports) & 0xffff) === 0),
+  it.each([1, 2, 3])('20,000 steps of adding, meeting, prolonging, removing, and masters that end; seed %d', (seed) => {
+    const b = bench();
+    const { table, conntrack } = b;
+    const random = new Random(seed);
+    let now = 0;
+    const masters = Array.from({ length: 5 }, () => b.master(0x3fffffff));
+    let list: Known[] = [];
+    const clone = (s: ExpectSpec) => ({ ...s, src: s.src.slice(), dst: s.dst.slice() });
+    const isLive = (k: Known) => masters.includes(k.spec.master) && k.ends - now >= 0;
+    const meets = (k: Known, s: ExpectSpec) => {
+      const both = k.spec.flags & s.flags;
+      return (
+        k.spec.key === s.key &&
+        k.spec.dst[0] === s.dst[0] &&
+        k.spec.ports >>> 16 === s.ports >>> 16 &&
+        !((both & EXP_ADDRESS) !== 0 && k.spec.src[0] !== s.src[0]) &&
+        !((both & EXP_PORT) !== 0 && ((k.spec.ports ^ s.ports) & 0xffff) !== 0)
+      );
+    };
+    let met = 0;
+    for (let step = 0; step < 20_000; step++) {
+      const s = spec(random.pick(masters), {
+        key: random.pick(KEYS),
+        from: random.int(1, 3),
+        to: random.int(1, 3),
+        flags: random.pick([0, EXP_ADDRESS, EXP_PORT, EXP_ADDRESS | EXP_PORT]),
+        ports: ports(random.int(1, 3), random.int(1, 8)),
+        class: random.int(0, 1),
+        timeout: random.int(1, 20),
+        wanted: random.int(1, 4) << 16,
+      });
+      const what = random.int(0, 99);
+      if (what < 40) {
+        const limit = random.pick([0, 0, 4]);
+        const result = table.add(s, limit, now);
+        list = list.filter(isLive);
+        const equal = list.filter((k) => meets(k, s));
+        const own = list.filter((k) => k.spec.master === s.master && k.spec.class === s.class);
+        if (equal.length > 0) {
+          // Several may stand in the way (of sources that do not meet each other): whichever is found first decides.
+          const mine = equal.filter(
+            (k) => k.spec.master === s.master && k.spec.class === s.class && k.spec.wanted === s.wanted,
           );
-          // Two that a packet could fulfil meet each other: the table never holds both.
-          expect(fits.length).toBeLessThanOrEqual(1);
-          expect(found >= 0).toBe(fits.length === 1);
-          if (found < 0) continue;
-          met++;
-          expect(table.words[table.at(found) + 14]).toBe(fits[0].spec.master + 1);
-          if (random.chance(0.5)) {
-            table.remove(found);
-            list = list.filter((k) => k !== fits[0]);
+          if (mine.length === 0) expect(result).toBe(-1);
+          else if (mine.length === equal.length) expect(result).toBeGreaterThanOrEqual(0);
+          if (result >= 0) {
+            const at = mine.find(
+              (k) =>
+                table.words[table.at(result) + 8] === k.spec.dst[0] &&
+                table.words[table.at(result) + 12] === k.spec.ports &&
+                table.words[table.at(result) + 3] === k.spec.flags &&
+                table.words[table.at(result) + 4] === k.spec.src[0],
+            );
+            expect(at).toBeDefined();
+            at!.ends = now + s.timeout * 1000;
           }
-        } else if (what < 85) {
-          const which = random.int(-1, 1);
-          table.removeOf(s.master, which);
-          list = list.filter((k) => k.spec.master !== s.master || (which >= 0 && k.spec.class !== which));
-        } else if (what < 90) {
-          table.prolong(s.master, s.class, s.timeout, now);
-          for (const k of list)
-            if (isLive(k) && k.spec.master === s.master && k.spec.class === s.class) k.ends = now + s.timeout * 1000;
-        } else if (what < 92) {
-          const at = random.int(0, masters.length - 1);
-          conntrack.delete(masters[at]);
-          list = list.filter((k) => k.spec.master !== masters[at]);
-          masters[at] = b.master(0x3fffffff);
-        } else now += random.int(1, 3000);
-      }
-      expect(met).toBeGreaterThan(200);
-      for (const m of masters) table.removeOf(m, -1);
-      expect(list.filter((k) => isLive(k) && has(table, k))).toEqual([]);
-    },
-  );
+        } else if (limit > 0 && own.length >= limit) {
+          expect(result).toBeGreaterThanOrEqual(0);
+          const first = own.reduce((x, y) => (y.ends < x.ends ? y : x)).ends;
+          // Of several that end at once any may go: the table is asked which.
+          const gone = own.filter((k) => k.ends === first).find((k) => !has(table, k));
+          expect(gone).toBeDefined();
+          list = list.filter((k) => k !== gone);
+          list.push({ spec: clone(s), ends: now + s.timeout * 1000 });
+        } else if (list.length < CAPACITY) {
+          expect(result).toBeGreaterThanOrEqual(0);
+          list.push({ spec: clone(s), ends: now + s.timeout * 1000 });
+        } else expect(result).toBe(-2);
+      } else if (what < 80) {
+        const p = packet(s.src[0], s.dst[0], s.ports);
+        const found = table.match(p, s.key, 0, now);
+        const fits = list.filter(
+          (k) =>
+            isLive(k) &&
+            k.spec.key === s.key &&
+            k.spec.dst[0] === p.d0 &&
+            k.spec.ports >>> 16 === p.ports >>> 16 &&
+            ((k.spec.flags & EXP_ADDRESS) === 0 || k.spec.src[0] === p.s0) &&
+            ((k.spec.flags & EXP_PORT) === 0 || ((k.spec.ports ^ p.ports) & 0xffff) === 0),
+        );
+        // Two that a packet could fulfil meet each other: the table never holds both.
+        expect(fits.length).toBeLessThanOrEqual(1);
+        expect(found >= 0).toBe(fits.length === 1);
+        if (found < 0) continue;
+        met++;
+        expect(table.words[table.at(found) + 14]).toBe(fits[0].spec.master + 1);
+        if (random.chance(0.5)) {
+          table.remove(found);
+          list = list.filter((k) => k !== fits[0]);
+        }
+      } else if (what < 85) {
+        const which = random.int(-1, 1);
+        table.removeOf(s.master, which);
+        list = list.filter((k) => k.spec.master !== s.master || (which >= 0 && k.spec.class !== which));
+      } else if (what < 90) {
+        table.prolong(s.master, s.class, s.timeout, now);
+        for (const k of list)
+          if (isLive(k) && k.spec.master === s.master && k.spec.class === s.class) k.ends = now + s.timeout * 1000;
+      } else if (what < 92) {
+        const at = random.int(0, masters.length - 1);
+        conntrack.delete(masters[at]);
+        list = list.filter((k) => k.spec.master !== masters[at]);
+        masters[at] = b.master(0x3fffffff);
+      } else now += random.int(1, 3000);
+    }
+    expect(met).toBeGreaterThan(200);
+    for (const m of masters) table.removeOf(m, -1);
+    expect(list.filter((k) => isLive(k) && has(table, k))).toEqual([]);
+  });
 });
 
 /** Whether a record with this tuple, these flags and this end is in the table. */
