@@ -3,6 +3,7 @@
  * What RFC 3715 §2.1 lists as incompatible with NAT, and what a gateway can do about it by watching.
  */
 import { describe, expect, it } from 'vitest';
+import { conntrackLine } from '../../conntrack/format.ts';
 import { createRouter } from '../../controlplane/router.ts';
 import { addressOf, macOf, OUTSIDE, portOf, type Seen, World } from '../conntrack/nat-world.ts';
 import { concat, ethernet, get16, get32, icmp, ipText, ipv4, ipv6, Random, type Segment, u32 } from '../lib/build.ts';
@@ -54,6 +55,10 @@ describe('RFC 4303 through NAT: one host', () => {
     expect(back(world, G, 0x2001)).toBe(A);
     expect(back(world, G, 0x2001)).toBe(A);
     expect(lines(world)).toEqual([`${A}>${G}#1001 ${G}>${OUTSIDE}#2001 SEEN_REPLY,ASSURED,SRC_NAT`]);
+    const { words, words6, doubles } = world.router.tables.conntrack;
+    expect(conntrackLine(words, words6, doubles, 0, 0, { counters: false })).toBe(
+      `unknown  50 600 src=${A} dst=${G} spi=0x1001 src=${G} dst=${OUTSIDE} spi=0x2001 [ASSURED] mark=0 use=1`,
+    );
   });
 
   it('§2.1: SPIs 0 to 255 are reserved: they open nothing and are never learned', () => {
