@@ -51,6 +51,8 @@ const FRAGMENT = 44;
 export const NO_NEXT_HEADER = 59;
 const DESTINATION = 60;
 const MOBILITY = 135;
+/** Destination option of Mobile IPv6. */
+const HOME_ADDRESS = 0xc9;
 
 /** Extension headers that a packet may have before it is refused; eight is more than any real use (RFC 8504 §5.3). */
 const MAX_EXTENSION_HEADERS = 8;
@@ -65,6 +67,7 @@ export function parseIp(p: Packet, frames: Frames, frameEnd: number): number {
   p.fragMore = 0;
   p.hasOptions = 0;
   p.chain = 0;
+  p.homeAt = 0;
   p.errorType = 0;
   p.innerL3 = 0;
   p.innerL4 = 0;
@@ -188,6 +191,7 @@ function parseIpv6(p: Packet, frames: Frames, frameEnd: number): number {
     if (proto === HOP_BY_HOP || proto === ROUTING || proto === DESTINATION || proto === MOBILITY) {
       if (end - at < 8 || end - at < (length = (u8[at + 1] + 1) << 3)) return chainBroken(p);
       if (proto === MOBILITY) break;
+      if (proto === DESTINATION) p.homeAt = homeAddressAt(u8, at + 2, at + length) || p.homeAt;
       if (proto === HOP_BY_HOP) {
         // RFC 8200 §4.1: only directly behind the fixed header.
         if (at !== l3 + 40) return parameterProblem(p, 1, protoAt - l3, IPV6_CHAIN);
@@ -261,6 +265,20 @@ function checkHopByHop(p: Packet, u8: Uint8Array, from: number, to: number): num
       return parameterProblem(p, 2, at - p.l3, IPV6_CHAIN);
     }
     at += 2 + u8[at + 1];
+  }
+  return 0;
+}
+
+/** Offset of the address in a Home Address option (RFC 6275 §6.3); 0: there is none, or the options are not well formed. */
+function homeAddressAt(u8: Uint8Array, from: number, to: number): number {
+  for (let at = from; at + 1 < to; ) {
+    if (u8[at] === 0) {
+      at++;
+      continue;
+    }
+    const length = u8[at + 1];
+    if (u8[at] === HOME_ADDRESS) return length === 16 && at + 18 <= to ? at + 2 : 0;
+    at += 2 + length;
   }
   return 0;
 }
@@ -343,7 +361,14 @@ export function parseTransport(p: Packet, frames: Frames): number {
 /** Whether the checksum over pseudo-header and `length` bytes of transport is right, or vouched for. */
 function checksumRight(p: Packet, frames: Frames, length: number): boolean {
   if ((p.flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) !== 0) return true;
-  return fold(sumRange(frames.u16, frames.i32, frames.u8, p.l4, p.l4 + length, pseudoHeader(p, length))) === 0xffff;
+  let sum = pseudoHeader(p, length);
+  if (p.homeAt !== 0) {
+    // RFC 6275 §6.3: the pseudo-header has the home address, not the care-of address that the packet is from.
+    const u8 = frames.u8;
+    sum -= halves(p.rs0) + halves(p.rs1) + halves(p.rs2) + halves(p.rs3);
+    for (let at = p.homeAt; at < p.homeAt + 16; at += 2) sum += u8[at] | (u8[at + 1] << 8);
+  }
+  return fold(sumRange(frames.u16, frames.i32, frames.u8, p.l4, p.l4 + length, sum)) === 0xffff;
 }
 
 /** Sum of the pseudo-header of the received addresses (RFC 793 §3.1, RFC 8200 §8.1); not folded, below 2^21. */

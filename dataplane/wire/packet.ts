@@ -67,6 +67,8 @@ export class Packet {
   hasOptions = 0;
   /** IPv6 extension headers that the chain has, those that the filter asks for (CHAIN_*, dataplane/filter.ts). */
   chain = 0;
+  /** Absolute offset of the address in an IPv6 Home Address option, 0 none. */
+  homeAt = 0;
   /** Zone of the route back to the source, 0 none; set only where the filter asks for it. */
   sourceZone = 0;
   /** IPv4 Don't Fragment. */
@@ -155,6 +157,7 @@ export class Packet {
     this.isFragment = p.isFragment;
     this.hasOptions = p.hasOptions;
     this.chain = p.chain;
+    this.homeAt = p.homeAt;
     this.sourceZone = p.sourceZone;
     this.dontFragment = p.dontFragment;
     this.flags = p.flags;

@@ -254,6 +254,19 @@ describe('§3.2 connection-free filters', () => {
     expect(crosses(home, 'wan', B.ipv6({ ...IN, ext, finalDst: H.HOST6 }, ANSWER))).toBe(true);
   });
 
+  it('REC-27: a Home Address option: the checksum covers the home address (RFC 6275 §6.3), and is still checked', () => {
+    const home = '2001:db8:77::7';
+    const option = B.concat(B.hex('01020000c910'), B.ip(home));
+    const packet = (payload: Uint8Array) => B.ipv6({ ...OUT, next: 17, ext: [M.destinationOptions(option)] }, payload);
+    const right = B.complete(DATA, B.ip(home), B.ip(OUT.dst));
+    const gateway = new H.Home();
+    gateway.lan(packet(right));
+    expect(gateway.router.take('wan')).toHaveLength(1);
+    gateway.lan(packet(B.complete(DATA, B.ip(OUT.src), B.ip(OUT.dst))));
+    expect(gateway.router.take('wan')).toHaveLength(0);
+    expect(gateway.dropped.UDP_CSUM).toBe(1);
+  });
+
   it('REC-28, REC-30: a Mobility Header flow from inside, its answers, and errors about it', () => {
     const mobility = B.hex('3b00000000000000');
     const home = new H.Home();
