@@ -5,7 +5,7 @@
  *
  * Messages go to the standard error, one line each. Exit codes: 0 stopped by SIGTERM, SIGINT or SIGHUP; 1 a device or the
  * socket could not be had; 2 usage or configuration, and then nothing was started. SLUICE_HOST_PORT=off in the environment
- * leaves out sluice0.
+ * leaves out sluice0, SLUICE_PRIVILEGES=keep leaves the process all of its privileges (live/privileges.ts).
  */
 import { parseArgs } from 'node:util';
 import { IoError } from '../../dataplane/ports/ffi.ts';
@@ -16,6 +16,7 @@ import { socketPath } from '../api/socket.ts';
 import { compareConfig } from '../apply/index.ts';
 import { type Config, ConfigError, parseConfig, readConfigText } from '../config/index.ts';
 import { checkKinds, LiveError } from '../live/devices.ts';
+import { CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, dropPrivileges } from '../live/privileges.ts';
 import { Signals } from '../live/stop.ts';
 import { Supervisor } from '../live/supervisor.ts';
 import { liveSource } from '../show/source.ts';
@@ -28,6 +29,9 @@ Runs the router that FILE describes, until SIGTERM or Ctrl-C.
   --io BACKEND   how TAP queues are read and written (default: auto, io_uring where the kernel has it)
   --quiet        warnings only
 `;
+
+/** What a live router may do, once it runs. */
+const NEEDED: readonly number[] = [CAP_NET_ADMIN, CAP_NET_RAW];
 
 const BACKENDS: readonly string[] = ['auto', 'uring', 'readwrite'];
 
@@ -65,6 +69,13 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
     if (!(error instanceof ConfigError)) throw error;
     process.stderr.write(`${error.message}\n`);
     return 2;
+  }
+  try {
+    dropPrivileges(config.offload.engine === 'kernel' ? [...NEEDED, CAP_BPF, CAP_PERFMON] : NEEDED);
+  } catch (error) {
+    if (!(error instanceof IoError)) throw error;
+    process.stderr.write(`${error.message}\n`);
+    return 1;
   }
   for (const warning of config.warnings) process.stderr.write(`warning: ${warning}\n`);
   return runRouter(text, config, io, quiet || config.logLevel === 'warn' || config.logLevel === 'error');

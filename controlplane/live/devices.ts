@@ -10,7 +10,7 @@ import { close } from '../../dataplane/ports/ffi.ts';
 import type { HostPort } from '../../dataplane/ports/host.ts';
 import type { KernelEngine, KernelPort as KernelPortDevice } from '../../dataplane/ports/kernel-engine.ts';
 import { linkDetails, linkState, NO_LINK } from '../../dataplane/ports/links.ts';
-import { openPacket } from '../../dataplane/ports/packet.ts';
+import { openPacket, PLACE_BYTES } from '../../dataplane/ports/packet.ts';
 import { type OpenedTap, openTap, type TapOptions, TUN_F_ALL } from '../../dataplane/ports/tap.ts';
 import { parseMac } from '../../dataplane/wire/address.ts';
 import type { PortTask } from '../../dataplane/worker.ts';
@@ -143,8 +143,11 @@ async function openDevice(port: PortConfig, workers: number, kernel: KernelEngin
       }
       return device;
     }
-    for (let worker = 0; worker < workers; worker++)
-      device.tasks.push(task(worker, { kind: 'packet', fd: packet.fds[worker], offloads, ring }));
+    for (let worker = 0; worker < workers; worker++) {
+      // Each has a ring of its own, and a place in it that outlives it.
+      const own = ring === null ? null : { ...ring, place: new SharedArrayBuffer(PLACE_BYTES) };
+      device.tasks.push(task(worker, { kind: 'packet', fd: packet.fds[worker], offloads, ring: own }));
+    }
     return device;
   }
   device.kind = 'host';

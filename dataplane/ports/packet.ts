@@ -113,7 +113,15 @@ export interface PacketRing {
   blocks: number;
   /** V2: bytes from one slot to the next; slots do not cross blocks. */
   slotBytes: number;
+  /**
+   * Where its reader is: block, cursor, packets left (int32). The kernel goes on where it was, so who takes a dead worker's
+   * ring over must go on there, too. Absent: the ring is new.
+   */
+  place?: SharedArrayBuffer;
 }
+
+/** Bytes of a ring's `place`. */
+export const PLACE_BYTES = 12;
 
 /** Opens the sockets of a port. Main thread; the order of the descriptors is the order in the fan-out group. Errors: IoError. */
 export function openPacket(options: PacketOptions): OpenedPacket {
@@ -207,6 +215,7 @@ export class PacketPort implements Port {
   private block = 0;
   private cursor = 0;
   private left = 0;
+  private readonly place: Int32Array;
   private arena: Frames | null = null;
   private base = 0;
   /** struct mmsghdr[BATCH] (64 bytes each), struct iovec[BATCH]. */
@@ -221,7 +230,7 @@ export class PacketPort implements Port {
     this.number = options.number;
     this.pollFd = options.fd;
     this.offloads = options.offloads;
-    const geometry = options.ring ?? { version: TPACKET_V2, blocks: 0, slotBytes: SMALL_SLOT_BYTES };
+    const geometry: PacketRing = options.ring ?? { version: TPACKET_V2, blocks: 0, slotBytes: SMALL_SLOT_BYTES };
     this.version = geometry.version;
     this.slotBytes = geometry.slotBytes;
     this.perBlock = Math.floor(BLOCK_BYTES / this.slotBytes);
@@ -233,6 +242,8 @@ export class PacketPort implements Port {
     this.ring = new Int32Array(ring.buffer);
     this.ring16 = new Uint16Array(ring.buffer);
     this.ringBase = ring.base;
+    this.place = new Int32Array(geometry.place ?? new ArrayBuffer(PLACE_BYTES));
+    [this.block, this.cursor, this.left] = this.place;
     const memory = mapMemory(BATCH * 80);
     this.messages = new Int32Array(memory.buffer);
     this.messagesAt = memory.base;
@@ -248,6 +259,9 @@ export class PacketPort implements Port {
     if (this.blocks === 0) return 0;
     const count =
       this.version === TPACKET_V2 ? this.readSlots(frames, slots, max) : this.readBlocks(frames, slots, max);
+    this.place[0] = this.block;
+    this.place[1] = this.cursor;
+    this.place[2] = this.left;
     // A device that went down and came back needs nothing from us: its frames say that it is back.
     if (count > 0) this.linkUp = true;
     this.counters.rxPackets += count;

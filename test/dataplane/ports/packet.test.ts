@@ -27,7 +27,7 @@ function bytesOf(frames: Frames, slot: number): Uint8Array {
 }
 
 describe.skipIf(skipped !== '')('AF_PACKET', async () => {
-  const { openPacket, PacketPort } = await import('../../../dataplane/ports/packet.ts');
+  const { openPacket, PacketPort, PLACE_BYTES } = await import('../../../dataplane/ports/packet.ts');
   const { liveArena } = await import('../../../dataplane/ports/arena.ts');
   const { Poller, WOKE_PORT } = await import('../../../dataplane/ports/poller.ts');
   const { PeerSocket } = await import('./peer.ts');
@@ -107,6 +107,39 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
       expect(port.counters.rxPackets).toBe(800);
       expect(port.counters.txPackets).toBe(800);
       expect([frames.freeSmallCount, frames.freeLargeCount]).toEqual([128, 40]);
+      port.close();
+      peer.close();
+    });
+
+  for (const mode of ['latency', 'bulk'] as const)
+    it(`a ring that another took over stood still until the kernel had gone round it (${mode})`, () => {
+      const { near, other } = pair();
+      const opened = openPacket({ device: near, queues: 1, mode, superFrames: true, promiscuous: true, netns });
+      const ring = { ...opened.ring!, place: new SharedArrayBuffer(PLACE_BYTES) };
+      const take = () => new PacketPort({ name: near, number: 9, fd: opened.fds[0], offloads: opened.offloads, ring });
+      const peer = new PeerSocket(far, ifindex(far, other));
+      const frames = liveArena(16, 4);
+      const slots = new Int32Array(8);
+      let port = take();
+      for (let n = 0; n < 6; n++) {
+        const frame = new Uint8Array(60).fill(n + 1);
+        frame.set([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5]);
+        peer.send(frame);
+        peer.send(frame);
+        // One of the two is read before the reader dies, the other by who comes after it.
+        for (let read = 0; read < 2; read++) {
+          if (read === 1) port = take();
+          const sleeper = new Poller([port], -1);
+          let got = port.rxBurst(frames, slots, 1);
+          for (let turn = 0; turn < 4 && got === 0; turn++) {
+            sleeper.wait(500);
+            got = port.rxBurst(frames, slots, 1);
+          }
+          expect([n, read, got]).toEqual([n, read, 1]);
+          expect(bytesOf(frames, slots[0])).toEqual(frame);
+          frames.free(slots[0]);
+        }
+      }
       port.close();
       peer.close();
     });

@@ -85,7 +85,7 @@ function pptpMessage(frame: Uint8Array): number {
   if (get16(frame, 12) !== 0x0800 || frame[23] !== 6) return 0;
   if (get16(frame, 34) !== 1723 && get16(frame, 36) !== 1723) return 0;
   const data = 34 + (frame[46] >> 4) * 4;
-  return frame.length >= data + 20 && get16(frame, data + 4) === 0x1a2b ? get16(frame, data + 8) : 0;
+  return frame.length >= data + 16 && get16(frame, data + 4) === 0x1a2b ? get16(frame, data + 8) : 0;
 }
 
 /** The client has ended a call or its control connection: Sluice ends the call's GRE at once, Linux when the server agrees. */

@@ -519,11 +519,12 @@ class Generator {
     if (out.length <= l4) return out;
     // A second copy that differs from the first is no duplicate for Sluice (docs/differences-from-linux.md).
     if (six ? out[20] === 44 : (get16(out, 20) & 0x3fff) !== 0) return out;
-    // The words of FTP and SIP stay: what Linux does not understand there it drops (docs/differences-from-linux.md).
+    // The words of FTP and SIP stay, and who says them: what Linux does not understand there it drops (docs/differences-from-linux.md).
     const ports = [get16(out, l4), get16(out, l4 + 2)];
     const proto = out[six ? 20 : 23];
-    const words = proto === 6 ? (ports.includes(21) ? 20 : 60) : proto === 17 && ports.some(isSip) ? 8 : 60;
-    const at = random.chance(0.2) ? header : random.int(l4, Math.min(out.length, l4 + words) - 1);
+    const sip = proto === 17 && ports.some(isSip);
+    const words = proto === 6 ? (ports.includes(21) ? 20 : 60) : sip ? 8 : 60;
+    const at = random.chance(0.2) ? header : random.int(sip ? l4 + 4 : l4, Math.min(out.length, l4 + words) - 1);
     if (at === (six ? 21 : 22)) return out;
     out[at] ^= 1 << random.int(0, 7);
     if (random.chance(0.7)) mend(out);

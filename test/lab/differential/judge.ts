@@ -101,8 +101,8 @@ export class Judge {
     let pair = this.pairs.get(key);
     if (pair === undefined) {
       const player = new KernelPlayer(configOf(topology));
-      // A path MTU that an error has taught the kernel would outlive the scenario: it learns none.
-      player.router.lab.sysctl(player.router.ns, { 'net.ipv4.ip_no_pmtu_disc': 2 });
+      // A path MTU that an error has taught the kernel would outlive the scenario: it learns none, and of IPv6 forgets it at once.
+      player.router.lab.sysctl(player.router.ns, { 'net.ipv4.ip_no_pmtu_disc': 2, 'net.ipv6.route.mtu_expires': 0 });
       player.router.lab.apply();
       pair = { player, router: makeRouter(topology) };
       this.pairs.set(key, pair);
