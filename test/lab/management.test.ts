@@ -175,7 +175,9 @@ describe.skipIf(!labReady(['ping', 'curl', 'snmpwalk'], { tun: true }))('a live 
     };
     await says(1);
     const difference = sluice('apply', configuration('reject'), '--diff');
-    expect(difference.stdout).toMatch(/^- zones\.lan\.ipv4\.forward: accept\n[\s\S]*^\+ zones\.lan\.ipv4\.forward: reject$/m);
+    expect(difference.stdout).toMatch(
+      /^- zones\.lan\.ipv4\.forward: accept\n[\s\S]*^\+ zones\.lan\.ipv4\.forward: reject$/m,
+    );
     const applied = sluice('apply', configuration('reject'), '--confirm', '5s');
     expect([applied.status, applied.stderr]).toEqual([0, '']);
     expect(applied.stdout).toContain('applied; 0 connections ended');
