@@ -4,10 +4,13 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { expect, it } from 'vitest';
 import { PAGE_ROUTES } from '../../controlplane/api/pages.ts';
 import { packageRoot } from '../../controlplane/package-root.ts';
-import '../../examples/gateway.test.mjs';
+
+// Its own tests, as any project's runner finds them.
+await import(pathToFileURL(join(packageRoot(), 'examples', 'gateway.test.mjs')).href);
 
 it('the package brings every file of the dashboard, and the server knows every file', async () => {
   const { files } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { files: string[] };
