@@ -38,8 +38,8 @@ export class Observer {
   leave(_p: Packet, _stage: number, _acted: boolean, _verdict: number): void {}
   /** The packet is dropped; its stage and detail say more. The frame is still in its slot. */
   dropped(_p: Packet, _reason: number): void {}
-  /** The engine has looked: `length` of the frame that it made, or −1. */
-  engine(_slot: number, _port: number, _length: number): void {}
+  /** The engine has looked: `length` of the frame that it made, or −1 and why not (EX_*; VERIFIED: verify alone sends it on). */
+  engine(_slot: number, _port: number, _length: number, _why: number): void {}
   /** A frame leaves by `port`. */
   queued(_slot: number, _port: number, _length: number): void {}
   /** The packet's walk is over, before its slot is given back. */
@@ -69,7 +69,7 @@ export class WatchedPath extends Path {
       observer.arrived(slot, port);
       const hit = fast.run(slots, k, k + 1, port, epoch) > k;
       const copied = !hit && fast.refused(slot, port, this);
-      observer.engine(slot, port, hit ? fast.sent : copied ? 0 : -1);
+      observer.engine(slot, port, hit ? fast.sent : copied ? 0 : -1, fast.why);
       if (!hit && !copied) {
         this.told = slot;
         this.receive(slot);

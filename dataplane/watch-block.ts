@@ -103,6 +103,8 @@ export const R_WORDS = R_STAGES + MAX_STAGES / 4;
 export const RF_ENGINE = 1;
 export const RF_OWN = 2;
 export const RF_RESUMED = 4;
+/** From this bit on: why the engine has left it to the slow path (EX_*). */
+export const RF_WHY = 8;
 
 export const DIRECTION_NONE = 0;
 export const DIRECTION_IN = 1;

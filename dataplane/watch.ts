@@ -57,6 +57,8 @@ export class Watch extends Observer {
   private pendingLength = 0;
   private pendingAt = 0;
   private byEngine = false;
+  /** Why the engine has left the packet to the slow path (EX_*); 0: it was not asked. */
+  private why = 0;
   /** The packet that walks, null before it is parsed; and the router's own answer to it. */
   private packet: Packet | null = null;
   private ownPacket: Packet | null = null;
@@ -121,6 +123,7 @@ export class Watch extends Observer {
     this.id = this.ids[slot] = ++this.nextId;
     this.packet = null;
     this.resumed = this.byEngine = false;
+    this.why = 0;
     this.stages[0] = STAGE_RX;
     this.stageCount = 1;
     this.visited = 1;
@@ -148,11 +151,14 @@ export class Watch extends Observer {
     } else for (let n = 0; n < length; n++) this.copy[2 + n] = this.frames.u8[off + n];
   }
 
-  override engine(slot: number, port: number, length: number): void {
+  override engine(slot: number, port: number, length: number, why: number): void {
     this.stages[this.stageCount++] = STAGE_OFFLOAD_LOOKUP;
     this.visited |= 1 << STAGE_OFFLOAD_LOOKUP;
     if (this.timing) this.times[STAGE_OFFLOAD_LOOKUP]++;
-    if (length < 0) return;
+    if (length < 0) {
+      this.why = Math.max(0, why);
+      return;
+    }
     this.byEngine = true;
     if (this.tracing === 0) return;
     this.stages[this.stageCount++] = STAGE_TX;
@@ -328,7 +334,8 @@ export class Watch extends Observer {
     h[B.R_FLAGS] =
       (this.byEngine && p === null ? B.RF_ENGINE : 0) |
       (p !== null && p === this.ownPacket ? B.RF_OWN : 0) |
-      (this.resumed ? B.RF_RESUMED : 0);
+      (this.resumed ? B.RF_RESUMED : 0) |
+      (this.why << B.RF_WHY);
     if (p === null || p === this.ownPacket) h[B.R_ANSWERS] = p === null ? 0 : this.answers;
     if (p === null) {
       if (this.tupleCount === 0) this.tuplesOfFrames(-1);

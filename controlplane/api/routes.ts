@@ -14,6 +14,7 @@ import { REPLAY_ROUTE } from './replay.ts';
 import { type ApiContext, numberOf, type Route } from './route.ts';
 import { streamEvents } from './stream.ts';
 import { summarize } from './summary.ts';
+import { WATCH_ROUTES } from './watch.ts';
 
 /** A configuration of the largest size that the reader takes. */
 const MAX_CONFIGURATION = 4 * 1024 * 1024;
@@ -166,6 +167,7 @@ const API_ROUTES: readonly Route[] = [
     },
   },
   EXPLAIN_ROUTE,
+  ...WATCH_ROUTES,
   REPLAY_ROUTE,
   {
     method: 'GET',

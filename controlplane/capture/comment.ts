@@ -1,6 +1,7 @@
 /** Comment: what a capture says of a frame: why it was dropped, how it was translated, what it answers. */
 import * as D from '../../dataplane/drop.ts';
 import * as B from '../../dataplane/watch-block.ts';
+import { EX_MISS, EX_TEXT } from '../../offload/engine.ts';
 import { dropText, endpoint, hasPortPair, hostPort } from '../explain/words.ts';
 
 /** A record's words (watch-block.ts), by number. */
@@ -17,7 +18,10 @@ export function frameComment(word: RecordWord): string {
     if (verdict === D.DELIVERED) return 'delivered to the router';
     if (verdict === D.CONSUMED)
       return word(B.R_STAGE) === D.STAGE_REASSEMBLY ? 'to the worker that reassembles it' : 'went on as other frames';
-    return (flags & B.RF_ENGINE) !== 0 ? 'forwarded by the engine' : 'forwarded';
+    if ((flags & B.RF_ENGINE) !== 0) return 'forwarded by the engine';
+    const why = flags >> B.RF_WHY;
+    // No entry is no exception: most packets have none.
+    return why <= EX_MISS ? 'forwarded' : `forwarded; the engine left it to the slow path: ${EX_TEXT[why]}`;
   }
   const answers = word(B.R_ANSWERS);
   const parts =

@@ -88,6 +88,14 @@ export class CaptureSession {
     this.frames++;
   }
 
+  /** Writes down how many frames were lost so far. Also what shows the reader of a quiet capture that it goes on. */
+  statistics(): void {
+    const now = Date.now();
+    const seconds = Math.floor(now / 1000);
+    this.writer.statistics(0, seconds, (now - seconds * 1000) * 1e6, this.lost);
+    this.waiting += 1;
+  }
+
   /** Tells the reader. */
   wake(): void {
     if (this.open && this.waiting > 0) this.onData();

@@ -50,6 +50,18 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'who was behind an outside address and port: sluice nat who ADDRESS:PORT [--at TIME]',
     load: async () => (await import('../carrier/command.ts')).natCommand,
   },
+  explain: {
+    summary: 'what would happen to a packet, stage by stage, and why: sluice explain --flow FLOW',
+    load: async () => (await import('./explain.ts')).explainCommand,
+  },
+  trace: {
+    summary: 'follow packets through the stages: sluice trace add STAGE PACKETS',
+    load: async () => (await import('./trace.ts')).traceCommand,
+  },
+  capture: {
+    summary: 'frames with what became of each, as pcapng: sluice capture -w - [--drops]',
+    load: async () => (await import('./capture.ts')).captureCommand,
+  },
   show: {
     summary: 'look into a running router: sluice show conntrack|nat|route|neigh|link|drops [-j]',
     load: async () => (await import('./show.ts')).showCommand,

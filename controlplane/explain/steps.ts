@@ -21,6 +21,7 @@ import {
   TCP_MAXWIN,
 } from '../../conntrack/record.ts';
 import * as D from '../../dataplane/drop.ts';
+import { VERIFIED } from '../../dataplane/fastpath.ts';
 import * as IF from '../../dataplane/interfaces.ts';
 import * as NEIGH from '../../dataplane/neighbours.ts';
 import * as NH from '../../dataplane/nexthops.ts';
@@ -29,15 +30,7 @@ import * as T from '../../dataplane/tables.ts';
 import { formatAddress, formatMac } from '../../dataplane/wire/address.ts';
 import { Packet } from '../../dataplane/wire/packet.ts';
 import * as tcp from '../../dataplane/wire/tcp.ts';
-import {
-  EX_CACHE_HITS,
-  EX_HITS,
-  EX_TEXT,
-  FLOWS_INSTALLED,
-  FLOWS_PENDING,
-  NOT_OFFLOADED,
-  WHY_NO_REPLY,
-} from '../../offload/engine.ts';
+import { FLOWS_INSTALLED, FLOWS_PENDING, NOT_OFFLOADED, WHY_NO_REPLY } from '../../offload/engine.ts';
 import { tableZone } from '../compile-rules.ts';
 import type { Config, PrefixValue, Where } from '../config/index.ts';
 import type { Control } from '../control.ts';
@@ -135,15 +128,13 @@ export class Steps extends Observer {
     this.stack.push(walk);
   }
 
-  override engine(_slot: number, _port: number, _length: number): void {
-    // Counters of this copy began at 0: what has just been counted says why.
-    const said = EX_TEXT.findIndex((_, n) => this.tables.counters[T.C_ENGINE + n] > 0);
-    for (let n = 0; n < EX_TEXT.length; n++) this.tables.counters[T.C_ENGINE + n] = 0;
-    const hit = said === EX_HITS || said === EX_CACHE_HITS;
+  override engine(_slot: number, _port: number, _length: number, why: number): void {
+    // The engine works beside the path here (verify): a hit is what only verify sends to the slow path.
+    const hit = why === VERIFIED;
     this.engineStep = {
       stage: 'offload-lookup',
       looked_up: 'the engine’s entry for this flow',
-      found: hit ? `an entry${said === EX_CACHE_HITS ? ' in the flow cache' : ''}` : (EX_FOUND[said] ?? 'none'),
+      found: hit ? 'an entry' : (EX_FOUND[why] ?? 'none'),
       decided: hit
         ? 'the engine forwards it by itself; the stages below are what the slow path would do'
         : 'the slow path must have it',

@@ -1,13 +1,15 @@
 /**
  * `show conntrack`: every connection, as `conntrack -L -o extended` prints it, IPv4 before IPv6 as they were made.
  *
- * Filters are those of the conntrack tool, on the ORIGINAL tuple: family, proto, src, dst, sport, dport.
+ * Filters are those of the conntrack tool, on the ORIGINAL tuple: family, proto, src and dst (an address or a prefix), sport,
+ * dport; and state (TCP and SCTP, or a status such as ASSURED, SRC_NAT, OFFLOAD, UNREPLIED) and zone.
  */
 import { type ConntrackJson, conntrackJson, conntrackLine } from '../../conntrack/format.ts';
 import { helperOf } from '../../conntrack/helpers/index.ts';
+import { inPrefix, networkWords, parseAddress, parseCidr } from '../../dataplane/wire/address.ts';
 import { familyFilter, knownFilters, type Shown, type ShowSource } from './source.ts';
 
-export const CONNECTION_FILTERS = ['family', 'proto', 'src', 'dst', 'sport', 'dport'] as const;
+export const CONNECTION_FILTERS = ['family', 'proto', 'src', 'dst', 'sport', 'dport', 'state', 'zone'] as const;
 
 export function showConntrack(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
   const list = connections(source, filters);
@@ -19,8 +21,7 @@ export function connections(
   source: ShowSource,
   filters: Readonly<Record<string, string>>,
 ): { line: string; json: ConntrackJson }[] {
-  knownFilters(filters, CONNECTION_FILTERS);
-  const family = familyFilter(filters);
+  const matches = connectionFilter(filters);
   const { conntrack: table } = source.tables;
   const now = source.tables.now();
   const helperName = (helper: number): string | undefined => helperOf(helper)?.name;
@@ -28,21 +29,47 @@ export function connections(
   for (let index = 0; index < table.highWater; index++) {
     if (!table.inUse(index, now)) continue;
     const json = conntrackJson(table.words, table.words6, table.doubles, index, now, { helperName });
-    if (family !== null && json.family !== (family === 4 ? 'inet' : 'inet6')) continue;
-    if (!matches(json, filters)) continue;
+    if (!matches(json)) continue;
     const line = conntrackLine(table.words, table.words6, table.doubles, index, now, { extended: true, helperName });
     found.push({ line, json });
   }
   return found.sort((a, b) => a.json.family.length - b.json.family.length);
 }
 
-function matches(json: ConntrackJson, filters: Readonly<Record<string, string>>): boolean {
-  const { proto, src, dst, sport, dport } = filters;
-  return (
+/**
+ * What the filters ask of a connection, also of one in an event. Throws RangeError for a filter that is none.
+ */
+export function connectionFilter(filters: Readonly<Record<string, string>>): (json: ConntrackJson) => boolean {
+  knownFilters(filters, CONNECTION_FILTERS);
+  const family = familyFilter(filters);
+  const { proto, sport, dport, zone } = filters;
+  const src = addressFilter('src', filters.src);
+  const dst = addressFilter('dst', filters.dst);
+  const state = filters.state?.toUpperCase();
+  return (json) =>
+    (family === null || json.family === (family === 4 ? 'inet' : 'inet6')) &&
     (proto === undefined || proto === json.protocol || proto === String(json.protocol_number)) &&
-    (src === undefined || src === json.orig.src) &&
-    (dst === undefined || dst === json.orig.dst) &&
+    src(json.orig.src) &&
+    dst(json.orig.dst) &&
     (sport === undefined || sport === String(json.orig.sport)) &&
-    (dport === undefined || dport === String(json.orig.dport))
-  );
+    (dport === undefined || dport === String(json.orig.dport)) &&
+    (zone === undefined || zone === String(json.zone)) &&
+    (state === undefined ||
+      state === json.state ||
+      json.status.includes(state) ||
+      (state === 'UNREPLIED' && !json.status.includes('SEEN_REPLY')));
+}
+
+/** True for the addresses that an address or a prefix covers. Throws RangeError. */
+function addressFilter(name: string, text: string | undefined): (address: string) => boolean {
+  if (text === undefined) return () => true;
+  const exact = parseAddress(text);
+  const bits = exact?.family === 4 ? 32 : 128;
+  const prefix = exact === null ? parseCidr(text) : { ...exact, prefixLength: bits };
+  if (prefix === null) throw new RangeError(`${name}: expected an address or a prefix, got "${text}"`);
+  const network = { ...prefix, words: networkWords(prefix.family, prefix.words, prefix.prefixLength) };
+  return (address) => {
+    const parsed = parseAddress(address);
+    return parsed !== null && parsed.family === network.family && inPrefix(parsed.words, network);
+  };
 }

@@ -1,6 +1,9 @@
 /**
  * `show drops`, `show stages` and `show workers`: what the counters say.
  *
+ * PACKETS and NS of `stages` are those of the last time that the stages were timed (`sluice show stages --sample SECONDS`):
+ * packets that a stage had to do with, and nanoseconds of one in sixteen of them, other stages that it began included.
+ *
  * Drops are counted by reason, not by stage: `stages` files each reason under the stage of the packet's path that is the
  * usual one to give it (a few, as TX_LINK_DOWN, are given at two).
  */
@@ -65,12 +68,23 @@ export function showDrops(source: ShowSource, filters: Readonly<Record<string, s
 export function showStages(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
   knownFilters(filters, []);
   const { received, forwarded, delivered, generated, held, dropped } = readCounters(source.tables, source.config);
-  const stages = STAGES.map((stage) => {
+  const times = source.watch?.stageTimes();
+  const stages = STAGES.map((stage, number) => {
     const own = Object.entries(dropped).filter(([reason]) => stageOf(reason) === stage);
-    return { stage, dropped: own.reduce((sum, [, count]) => sum + count, 0), reasons: Object.fromEntries(own) };
+    const { packets = 0, timed = 0, nanoseconds = 0 } = times?.[number] ?? {};
+    return {
+      stage,
+      dropped: own.reduce((sum, [, count]) => sum + count, 0),
+      reasons: Object.fromEntries(own),
+      // Of the last time that the stages were timed.
+      ...(packets > 0 ? { packets } : {}),
+      ...(timed > 0 ? { nanoseconds: Math.round(nanoseconds / timed) } : {}),
+    };
   });
-  const rows = stages.map(({ stage, dropped: count, reasons }) => [
+  const rows = stages.map(({ stage, dropped: count, reasons, packets, nanoseconds }) => [
     stage,
+    String(packets ?? '-'),
+    String(nanoseconds ?? '-'),
     String(count),
     Object.entries(reasons)
       .map(([reason, n]) => `${reason} ${n}`)
@@ -79,7 +93,7 @@ export function showStages(source: ShowSource, filters: Readonly<Record<string, 
   const totals = { received, forwarded, delivered, generated, held };
   const summary = Object.entries(totals).map(([name, count]) => `${name} ${count}`);
   return {
-    text: `${summary.join(', ')}\n${table(['STAGE', 'DROPPED', 'REASONS'], rows, [1])}`,
+    text: `${summary.join(', ')}\n${table(['STAGE', 'PACKETS', 'NS', 'DROPPED', 'REASONS'], rows, [1, 2, 3])}`,
     json: { ...totals, stages },
   };
 }

@@ -14,6 +14,8 @@ import { showNeigh } from './neigh.ts';
 import { showOffload } from './offload.ts';
 import { showRoute } from './route.ts';
 import type { View } from './source.ts';
+import { showTrace } from './trace.ts';
+import { showZones } from './zones.ts';
 
 export { liveSource, type Shown, type ShowSource, type View } from './source.ts';
 
@@ -28,6 +30,8 @@ export const VIEWS: Readonly<Record<string, View>> = {
   drops: showDrops,
   stages: showStages,
   workers: showWorkers,
+  zones: showZones,
+  trace: showTrace,
   who: showWho,
   dhcp6: showDhcp6,
 };

@@ -14,6 +14,7 @@ import {
   workerAt,
 } from '../../dataplane/live.ts';
 import * as T from '../../dataplane/tables.ts';
+import type { Watchers } from '../capture/watchers.ts';
 import type { Config } from '../config/index.ts';
 import type { Control } from '../control.ts';
 import type { Supervisor } from '../live/supervisor.ts';
@@ -55,6 +56,8 @@ export interface ShowSource {
   readonly control: Control;
   readonly config: Config;
   readonly live?: LiveSource;
+  /** Captures, traces, times of stages. */
+  readonly watch?: Watchers;
 }
 
 /** What a view answers. */
@@ -78,6 +81,7 @@ export function liveSource(supervisor: Supervisor): ShowSource {
     get config() {
       return control.config;
     },
+    watch: supervisor.watch,
     live: {
       engine: () => (supervisor.kernel === null ? 'emulated' : 'kernel'),
       workers: () =>

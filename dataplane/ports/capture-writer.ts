@@ -14,6 +14,7 @@ import {
   BLOCK_ENHANCED,
   BLOCK_INTERFACE,
   BLOCK_SECTION,
+  BLOCK_STATISTICS,
   BYTE_ORDER_MAGIC,
   CaptureError,
   LINKTYPE_ETHERNET,
@@ -216,6 +217,22 @@ export class CaptureWriter {
     return this.buffer.slice(0, this.used);
   }
 
+  /**
+   * pcapng: writes an Interface Statistics Block (draft, section 4.6): frames that this interface lost until this time. Interface
+   * `interfaceId` must have been declared.
+   */
+  statistics(interfaceId: number, seconds: number, nanos: number, lost: number): void {
+    if (this.format === 'pcap' || this.error !== null || this.closed || interfaceId >= this.interfaceCount) return;
+    const start = this.begin(BLOCK_STATISTICS, 64);
+    this.word(interfaceId);
+    this.timestamp(seconds, nanos);
+    this.option(5, 8); // isb_ifdrop
+    this.word(lost % 4294967296);
+    this.word(Math.floor(lost / 4294967296));
+    this.option(0, 0);
+    this.finish(start);
+  }
+
   /** The capture since the last `take`, copied out. Only for a writer in memory. */
   take(): Uint8Array<ArrayBuffer> {
     const taken = this.buffer.slice(0, this.used);
@@ -289,16 +306,21 @@ export class CaptureWriter {
     nanos: number,
     interfaceId: number,
   ): void {
-    // seconds · 10^9 + nanos as 64 bits: two products of at most 2^48, so that doubles stay exact.
-    const upper = Math.floor(seconds / 65536) * 1e9;
-    const lower = (upper % 65536) * 65536 + (seconds % 65536) * 1e9 + nanos;
     this.word(interfaceId);
-    this.word(Math.floor(upper / 65536) + Math.floor(lower / 4294967296));
-    this.word(lower % 4294967296);
+    this.timestamp(seconds, nanos);
     this.word(kept);
     this.word(original);
     this.copy(u8, offset, kept);
     this.pad();
+  }
+
+  /** High word, then low word of nanoseconds since 1970. */
+  private timestamp(seconds: number, nanos: number): void {
+    // seconds · 10^9 + nanos as 64 bits: two products of at most 2^48, so that doubles stay exact.
+    const upper = Math.floor(seconds / 65536) * 1e9;
+    const lower = (upper % 65536) * 65536 + (seconds % 65536) * 1e9 + nanos;
+    this.word(Math.floor(upper / 65536) + Math.floor(lower / 4294967296));
+    this.word(lower % 4294967296);
   }
 
   /** Starts a block; `room` bounds its whole length. Returns where it starts in the buffer. */

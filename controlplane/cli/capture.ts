@@ -1,0 +1,162 @@
+/**
+ * `sluice capture`: frames of a running router as pcapng, with what became of each, into a file or a pipe.
+ *
+ *   sluice capture -w FILE|- [--port PORT ...] [--drops] [--flow FLOW] [--stage STAGE] [--snap BYTES]
+ *                  [--count FRAMES] [--seconds N] [--socket PATH]
+ *
+ * Ends at Ctrl-C, when the reader of the pipe has gone, or after FRAMES or N seconds; the file always ends with a whole
+ * block. Exit codes: 0, 1 nobody runs there or the file cannot be written, 2 usage.
+ */
+import { openSync, writeSync } from 'node:fs';
+import { type IncomingMessage, request } from 'node:http';
+import { ApiError } from '../api/client.ts';
+import { socketPath } from '../api/socket.ts';
+import { Blocks } from '../capture/blocks.ts';
+import { answering } from './answering.ts';
+import { EXIT_OK, parseArguments, UsageError, wholeNumber } from './args.ts';
+
+const COMMAND = 'sluice capture';
+
+export const CAPTURE_USAGE = `usage: sluice capture -w FILE|- [--port PORT ...] [--drops] [--flow FLOW] [--stage STAGE]
+                      [--snap BYTES] [--count FRAMES] [--seconds N] [--socket PATH]
+
+Writes frames as pcapng: an interface for each port, the direction, one packet identifier for what came in and what left
+because of it, and a comment: why it was dropped, how it was translated.
+
+  sluice capture -w - | wireshark -k -i -
+  sluice capture -w - --drops | tshark -r - -T fields -e frame.comment
+
+  -w FILE         file to write, - for the standard output
+  --port PORT     only this port; may be repeated
+  --drops         only what is dropped
+  --flow FLOW     only this flow, both directions: "tcp 192.168.1.10:4000 > 198.51.100.7:443", any at either place
+  --stage STAGE   only packets that this stage of the path had to do with
+  --snap BYTES    bytes kept of each frame
+  --count FRAMES  end after so many frames
+  --seconds N     end after N seconds
+  --socket PATH   control socket of the router (default: ${socketPath()})
+`;
+
+/** Runs the command with the arguments behind `capture`; resolves to the exit code. */
+export async function captureCommand(argv: readonly string[]): Promise<number> {
+  const args = parseArguments(COMMAND, argv, {
+    write: { kind: 'value', alias: 'w', expected: 'a file, or -' },
+    port: { kind: 'list', expected: 'the name of a port' },
+    drops: { kind: 'flag' },
+    flow: { kind: 'value', expected: 'a flow' },
+    stage: { kind: 'value', expected: 'a stage' },
+    snap: { kind: 'value', expected: 'a number of bytes' },
+    count: { kind: 'value', expected: 'a number of frames' },
+    seconds: { kind: 'value', expected: 'a number of seconds' },
+    socket: { kind: 'value', expected: 'a path' },
+  });
+  if (args.flags.has('help')) {
+    process.stdout.write(CAPTURE_USAGE);
+    return EXIT_OK;
+  }
+  const file = args.values.get('write');
+  if (file === undefined || args.operands.length > 0)
+    throw new UsageError(COMMAND, `expected -w FILE or -w -, got ${args.operands[0] ?? 'nothing'}`);
+  if (file === '-' && process.stdout.isTTY)
+    throw new UsageError(COMMAND, '-w -: expected a pipe or a file as standard output, got a terminal');
+  const query = new URLSearchParams();
+  for (const port of args.lists.get('port') ?? []) query.append('port', port);
+  if (args.flags.has('drops')) query.set('drops', '1');
+  for (const name of ['flow', 'stage', 'snap']) {
+    const value = args.values.get(name);
+    if (value !== undefined) query.set(name, value);
+  }
+  const limit = (name: string): number => {
+    const text = args.values.get(name);
+    return text === undefined ? 0 : wholeNumber(COMMAND, name, text, 1, 1_000_000_000);
+  };
+  const [count, seconds] = [limit('count'), limit('seconds')];
+  return answering(() => stream(args.values.get('socket') ?? socketPath(), query, file, count, seconds));
+}
+
+/** Reads the stream until it is enough. Errors: ApiError. */
+function stream(
+  socketPath: string,
+  query: URLSearchParams,
+  file: string,
+  count: number,
+  seconds: number,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const blocks = new Blocks(count);
+    let target = -1;
+    let done = false;
+    const end = (error?: Error): void => {
+      if (done) return;
+      done = true;
+      clearTimeout(timer);
+      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, stop);
+      asked.destroy();
+      if (error !== undefined) {
+        reject(error);
+        return;
+      }
+      const lost = blocks.lost > 0 ? `, ${blocks.lost} lost: the capture could not keep up` : '';
+      process.stderr.write(`${blocks.frames} frames${lost}\n`);
+      resolve();
+    };
+    const stop = (): void => end();
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, stop);
+    const timer = setTimeout(stop, seconds > 0 ? seconds * 1000 : 2 ** 31 - 1);
+    const refused = (text: string): Error => new ApiError(text, 0);
+    const asked = request({ socketPath, path: `/v1/capture?${query}`, agent: false }, (response: IncomingMessage) => {
+      if (response.statusCode !== 200) {
+        let text = '';
+        response.setEncoding('utf8');
+        response.on('data', (part: string) => {
+          text += part;
+        });
+        response.on('end', () => end(new ApiError(errorOf(text), response.statusCode ?? 0)));
+        return;
+      }
+      try {
+        // The router has agreed: only now is a file of this name given up.
+        target = file === '-' ? 1 : openSync(file, 'w');
+      } catch (error) {
+        end(refused(`${file}: expected a file that can be written, got ${(error as Error).message}`));
+        return;
+      }
+      response.on('data', (bytes: Buffer) => {
+        const whole = blocks.take(bytes);
+        if (!writeAll(target, whole) || blocks.enough) end();
+      });
+      response.on('error', () => {});
+      response.on('close', () => end());
+    });
+    asked.on('error', (error: NodeJS.ErrnoException) =>
+      end(
+        refused(
+          `${socketPath}: expected a running router, got ${error.code ?? error.message}; start one with "sluice run FILE"`,
+        ),
+      ),
+    );
+    asked.end();
+  });
+}
+
+/** Writes everything; false when nobody reads any more, or the disk is full. A slow pipe is waited for. */
+function writeAll(target: number, bytes: Uint8Array): boolean {
+  for (let at = 0; at < bytes.length; ) {
+    try {
+      at += writeSync(target, bytes, at);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== 'EAGAIN') return false;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+    }
+  }
+  return true;
+}
+
+function errorOf(text: string): string {
+  try {
+    return (JSON.parse(text) as { error: string }).error;
+  } catch {
+    return 'the request was refused';
+  }
+}
