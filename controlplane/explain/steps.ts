@@ -506,7 +506,9 @@ export class Steps extends Observer {
   }
 
   private alg(p: Packet, before: Packet, verdict: number): Omit<Step, 'stage'> {
-    const number = p.ct >= 0 ? this.tables.conntrack.words[p.ct * CT_WORDS + CT_HELPER] & 0xff : 0;
+    // A drop has given the record of a first packet back; what it says is still there.
+    const index = p.ct >= 0 ? p.ct : before.ct;
+    const number = index >= 0 ? this.tables.conntrack.words[index * CT_WORDS + CT_HELPER] & 0xff : 0;
     const name = helperOf(number)?.name ?? 'none';
     const alg = Object.values(this.config.alg).find((one) => one.name === name);
     const change = p.end - p.l3 - (before.end - before.l3);
