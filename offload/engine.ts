@@ -20,6 +20,8 @@ export interface Engine {
   readonly name: string;
   /** Entries that it can hold. */
   readonly capacity: number;
+  /** True when both ports are this engine's: it then also takes what comes in tagged, as the emulated engine does not. */
+  between(inPort: number, outPort: number): boolean;
   /** A place is about to get another entry: counting for it begins now. */
   begin(family: number, place: number): void;
   /**

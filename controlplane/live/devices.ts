@@ -174,7 +174,9 @@ export function kernelPorts(config: Config): KernelPortDevice[] {
   for (const { number, kind, ifname, parent, fault, mirror } of config.ports) {
     if (kind !== 'packet' || parent >= 0 || fault !== null || mirror !== '') continue;
     const { ifindex, peerElsewhere } = linkDetails(ifname);
-    if (ifindex > 0) ports.push({ number, ifname, ifindex, peer: peerElsewhere });
+    const children = config.ports.filter((child) => child.parent === number);
+    const vlans = children.map((child) => ({ vlan: child.vlan, port: child.number }));
+    if (ifindex > 0) ports.push({ number, ifname, ifindex, peer: peerElsewhere, vlans });
   }
   return ports;
 }

@@ -15,7 +15,6 @@ import * as L from '../../offload/kernel/layout.ts';
 import { engineProgram } from '../../offload/kernel/program.ts';
 import { F4_DMAC_HI, F4_KEY, F6_DMAC_HI, F6_KEY, type FlowSpec, FlowTable, KEY_VALID } from '../../offload/table.ts';
 import {
-  IF_CHILDREN,
   IF_FLAGS,
   IF_MAC_HI,
   IF_MAC_LO,
@@ -59,6 +58,8 @@ export interface KernelPort {
   ifindex: number;
   /** The device's other end is in another namespace. */
   peer: boolean;
+  /** VLAN ports on it. */
+  vlans: readonly { vlan: number; port: number }[];
 }
 
 export interface KernelEngineOptions {
@@ -97,8 +98,8 @@ export class KernelEngine {
       const blockBytes = L.blockBytes(options.neighbours);
       const block = this.keep(createMap({ ...array, name: 'sluice_block', valueBytes: blockBytes, entries: 1 }));
       const maps = { flows4, flows6, counters, block };
-      for (const { number } of options.ports) {
-        const code = engineProgram({ port: number, neighbours: options.neighbours, idle: options.idle });
+      for (const { number, vlans } of options.ports) {
+        const code = engineProgram({ port: number, vlans, neighbours: options.neighbours, idle: options.idle });
         this.programs.set(number, this.keep(loadProgram(`sluice_port${number}`, code.assemble(maps))));
       }
       const counterBytes = places * valueBytes;
@@ -156,7 +157,7 @@ export class KernelEngine {
       const parent = w[r + IF_PARENT] !== 0 ? w[r + IF_PARENT] - 1 : port;
       const device = this.ports.find(({ number }) => number === parent);
       const up = on && device !== undefined && (w[r + IF_FLAGS] & (IFF_UP | IFF_HOST)) === IFF_UP;
-      const ingress = up && parent === port && w[r + IF_CHILDREN] === 0 && w[r + IF_SOURCES] === 0;
+      const ingress = up && w[r + IF_SOURCES] === 0;
       // A tag is put on before the frame leaves: that is the device's own way out, not its peer's way in.
       const peer = device?.peer === true && w[r + IF_VLAN] === 0;
       this.block[b + L.BP_IFINDEX] = device?.ifindex ?? 0;
@@ -187,7 +188,7 @@ export class KernelEngine {
 /** Empty when the kernel takes the engine's maps and program from this process, else why not. Nothing is attached. */
 export function kernelEngineRefusal(): string {
   try {
-    const ports = [{ number: 0, ifname: 'none', ifindex: 0, peer: false }];
+    const ports = [{ number: 0, ifname: 'none', ifindex: 0, peer: false, vlans: [] }];
     new KernelEngine({ entries: 8, neighbours: 8, idle: 1, ports }).close();
     return '';
   } catch (error) {
@@ -240,16 +241,21 @@ export class KernelFlows implements EX.Engine {
     counters[at + L.N_LAST + 1] = Math.floor(last / 0x100000000);
     if (!changed) return true;
     // Both ways must be the program's: what comes in by a port without it never gets to the map.
-    const { block } = this;
-    const into = block[L.B_PORTS + flow.inPort * L.PORT_WORDS + L.BP_IFINDEX];
-    const out = block[L.B_PORTS + flow.outPort * L.PORT_WORDS + L.BP_IFINDEX];
-    if (into === 0 || out === 0) {
+    if (!this.between(flow.inPort, flow.outPort)) {
       this.invalidate(flow.family, place);
       return false;
     }
     L.writeKey(flow, this.key);
     L.writeAction(flow, index, this.action);
     return updateMap(flow.family === 4 ? this.task.flows4 : this.task.flows6, this.keyAt, this.actionAt);
+  }
+
+  between(inPort: number, outPort: number): boolean {
+    const { block } = this;
+    return (
+      block[L.B_PORTS + inPort * L.PORT_WORDS + L.BP_IFINDEX] !== 0 &&
+      block[L.B_PORTS + outPort * L.PORT_WORDS + L.BP_IFINDEX] !== 0
+    );
   }
 
   begin(family: number, place: number): void {

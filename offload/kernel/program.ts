@@ -12,6 +12,7 @@
  *
  *   registers   r6 context   r7 first byte of the frame   r8 its end, later the counters   r9 protocol, later the port of exit
  *   stack       −40 … −1 key (its last word at −4)   −112 … −41 copy of the action   −120 length   −128 length for the MTU
+ *               −132 place of the counters   −136 port of entry, as the key has it
  */
 import { Assembler } from './assembler.ts';
 import * as L from './layout.ts';
@@ -20,6 +21,8 @@ import * as L from './layout.ts';
 const SKB_LEN = 0;
 const SKB_PKT_TYPE = 4;
 const SKB_VLAN_PRESENT = 20;
+const SKB_VLAN_TCI = 24;
+const SKB_VLAN_PROTO = 28;
 const SKB_CB = 48;
 const SKB_DATA = 76;
 const SKB_DATA_END = 80;
@@ -29,6 +32,7 @@ const SKB_GSO_SIZE = 176;
 const MAP_LOOKUP = 1;
 const L4_CSUM_REPLACE = 11;
 const VLAN_PUSH = 18;
+const VLAN_POP = 19;
 const REDIRECT = 23;
 const CHANGE_TYPE = 32;
 const CHANGE_TAIL = 38;
@@ -64,6 +68,7 @@ const ACTION_AT = KEY6_AT - L.ACTION_WORDS * 4;
 const LENGTH_AT = ACTION_AT - 8;
 const SIZE_AT = ACTION_AT - 16;
 const COUNTER_AT = ACTION_AT - 20;
+const PORT_AT = ACTION_AT - 24;
 
 /** In cb[0] after a hit: the port of exit, and this; 0 when the frame went up. Read by tests and by verify. */
 export const VERDICT_HIT = 0x100;
@@ -71,6 +76,8 @@ export const VERDICT_HIT = 0x100;
 export interface ProgramOptions {
   /** The port's number. */
   port: number;
+  /** VLAN ports on its device: tag and number. */
+  vlans: readonly { vlan: number; port: number }[];
   /** Size of the neighbour table, a power of two. */
   neighbours: number;
   /** An entry without a hit for this long is not used, ms. */
@@ -85,10 +92,10 @@ export interface ProgramOptions {
 export function engineProgram(options: ProgramOptions): Assembler {
   const a = new Assembler();
   frame(a, options);
-  ipv4(a, options);
-  ipv6(a, options);
+  ipv4(a);
+  ipv6(a);
   check(a, options);
-  forward(a);
+  forward(a, options.vlans.length > 0);
   up(a, options);
   return a;
 }
@@ -103,8 +110,8 @@ function portWord(port: number, word: number): number {
   return (L.B_PORTS + port * L.PORT_WORDS + word) * 4;
 }
 
-/** Link header: to our MAC, from a single sender, without a tag; IPv4 or IPv6. */
-function frame(a: Assembler, { port }: ProgramOptions): void {
+/** Link header: of which port, to its MAC, from a single sender; IPv4 or IPv6. The kernel keeps a tag beside the frame. */
+function frame(a: Assembler, { port, vlans }: ProgramOptions): void {
   a.mov('r6', 'r1');
   a.load(4, 'r7', 'r6', SKB_DATA).load(4, 'r8', 'r6', SKB_DATA_END);
   // Drivers may leave all but a few bytes in pages: those that matter are pulled together. Short frames are whole.
@@ -118,18 +125,33 @@ function frame(a: Assembler, { port }: ProgramOptions): void {
   a.mov('r2', 'r7')
     .add('r2', L4 + 8)
     .when('r2', '>', 'r8', 'up');
-  a.load(4, 'r2', 'r6', SKB_VLAN_PRESENT).when('r2', '!=', 0, 'up');
   a.mapValue('r1', 'block');
-  a.load(4, 'r2', 'r1', portWord(port, L.BP_FLAGS)).and('r2', L.BP_INGRESS).when('r2', '==', 0, 'up');
-  a.load(4, 'r2', 'r7', 0).load(4, 'r3', 'r1', portWord(port, L.BP_MAC_LO)).when('r2', '!=', 'r3', 'up');
-  a.load(2, 'r2', 'r7', 4).load(4, 'r3', 'r1', portWord(port, L.BP_MAC_HI)).when('r2', '!=', 'r3', 'up');
+  a.load(4, 'r2', 'r6', SKB_VLAN_PRESENT).when('r2', '!=', 0, 'tagged');
+  entry(a, port);
+  for (const one of vlans) {
+    a.jump('link').label(`vlan-${one.vlan}`);
+    entry(a, one.port);
+  }
+  a.jump('link').label('tagged');
+  if (vlans.length > 0) a.load(4, 'r2', 'r6', SKB_VLAN_PROTO).when('r2', '!=', VLAN, 'up');
+  if (vlans.length > 0) a.load(4, 'r2', 'r6', SKB_VLAN_TCI).and('r2', 0xfff);
+  for (const { vlan } of vlans) a.when('r2', '==', vlan, `vlan-${vlan}`);
+  a.jump('up').label('link');
   a.load(1, 'r2', 'r7', 6).when('r2', '&', 1, 'up');
   a.load(2, 'r2', 'r7', 12);
   a.when('r2', '==', IPV6, 'ipv6').when('r2', '!=', IPV4, 'up');
 }
 
+/** The frame came in by `port`, and must be meant for it. r1: the block. */
+function entry(a: Assembler, port: number): void {
+  a.load(4, 'r2', 'r1', portWord(port, L.BP_FLAGS)).and('r2', L.BP_INGRESS).when('r2', '==', 0, 'up');
+  a.load(4, 'r2', 'r7', 0).load(4, 'r3', 'r1', portWord(port, L.BP_MAC_LO)).when('r2', '!=', 'r3', 'up');
+  a.load(2, 'r2', 'r7', 4).load(4, 'r3', 'r1', portWord(port, L.BP_MAC_HI)).when('r2', '!=', 'r3', 'up');
+  a.store(4, 'r10', PORT_AT, port << 8);
+}
+
 /** No options, no fragment, a sound header; ends at `check` with the key's action in r0, or 0. */
-function ipv4(a: Assembler, { port }: ProgramOptions): void {
+function ipv4(a: Assembler): void {
   a.load(1, 'r2', 'r7', L3).when('r2', '!=', 0x45, 'up');
   // MF and offset; bits 6 and 7 of the first byte are DF and reserved.
   a.load(2, 'r2', 'r7', L3 + 6)
@@ -154,8 +176,8 @@ function ipv4(a: Assembler, { port }: ProgramOptions): void {
   ])
     a.load(4, 'r2', 'r7', from).store(4, 'r10', to, 'r2');
   a.load(1, 'r9', 'r7', L3 + 9);
-  a.mov('r2', 'r9')
-    .or('r2', port << 8)
+  a.load(4, 'r2', 'r10', PORT_AT)
+    .or('r2', 'r9')
     .store(4, 'r10', KEY4_AT + 12, 'r2');
   a.load(4, 'r4', 'r6', SKB_GSO_SIZE);
   a.when('r9', '==', UDP, 'udp4').when('r9', '==', TCP, 'tcp4');
@@ -201,7 +223,7 @@ function tcp(a: Assembler, l4: number, ip: number, whole: string): void {
 }
 
 /** No extension header that the key could not see behind; ends at `check` with the key's action in r0, or 0. */
-function ipv6(a: Assembler, { port }: ProgramOptions): void {
+function ipv6(a: Assembler): void {
   a.label('ipv6');
   a.mov('r2', 'r7')
     .add('r2', L4_6 + 8)
@@ -215,8 +237,8 @@ function ipv6(a: Assembler, { port }: ProgramOptions): void {
   for (let word = 0; word < 9; word++)
     a.load(4, 'r2', 'r7', L3 + 8 + word * 4).store(4, 'r10', KEY6_AT + word * 4, 'r2');
   a.load(1, 'r9', 'r7', L3 + 6);
-  a.mov('r2', 'r9')
-    .or('r2', port << 8)
+  a.load(4, 'r2', 'r10', PORT_AT)
+    .or('r2', 'r9')
     .store(4, 'r10', KEY6_AT + 36, 'r2');
   a.load(4, 'r4', 'r6', SKB_GSO_SIZE);
   a.when('r9', '==', TCP, 'tcp6').when('r9', '==', UDP, 'udp6');
@@ -292,7 +314,7 @@ function check(a: Assembler, { neighbours, idle }: ProgramOptions): void {
 }
 
 /** The rewrite, and out. Calls of helpers that may move the frame come after all direct stores. */
-function forward(a: Assembler): void {
+function forward(a: Assembler, mayBeTagged: boolean): void {
   a.load(4, 'r2', 'r10', action(L.A_DMAC_LO)).store(4, 'r7', 0, 'r2');
   a.load(4, 'r2', 'r10', action(L.A_DMAC_HI)).store(2, 'r7', 4, 'r2');
   a.load(4, 'r2', 'r9', L.BP_MAC_LO * 4).store(4, 'r7', 6, 'r2');
@@ -351,6 +373,11 @@ function forward(a: Assembler): void {
   a.load(4, 'r2', 'r6', SKB_PKT_TYPE).when('r2', '==', 0, 'ours');
   a.mov('r1', 'r6').mov('r2', 0).call(CHANGE_TYPE);
   a.label('ours');
+  if (mayBeTagged) {
+    a.load(4, 'r2', 'r6', SKB_VLAN_PRESENT).when('r2', '==', 0, 'bare');
+    a.mov('r1', 'r6').call(VLAN_POP);
+    a.label('bare');
+  }
   a.load(4, 'r3', 'r9', L.BP_VLAN * 4).when('r3', '==', 0, 'untagged');
   a.mov('r1', 'r6').mov('r2', VLAN).call(VLAN_PUSH);
   a.label('untagged');

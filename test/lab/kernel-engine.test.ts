@@ -10,13 +10,14 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { ask } from '../../controlplane/api/client.ts';
+import { ask, askShow } from '../../controlplane/api/client.ts';
 import { buildWorld, commandFile, packageRoot, SERVER4, SERVER6, type World } from '../../controlplane/demo/world.ts';
 import { download, startHttpServer } from '../../controlplane/lab/http.ts';
-import { type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
-import { addressOf, syscall6 } from '../../dataplane/ports/ffi.ts';
+import { Lab, type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
+import { addressOf, bind, close, ioctlPointer, send, socket, syscall6 } from '../../dataplane/ports/ffi.ts';
 import { kernelEngineRefusal } from '../../dataplane/ports/kernel-engine.ts';
 import { inNetns } from '../../dataplane/ports/netns.ts';
+import { ethernet, ipv4, udp } from '../lib/build.ts';
 import { labReady } from './need.ts';
 
 const BEHIND = '198.51.100.9';
@@ -38,6 +39,41 @@ socket.on('error', () => {});
 setInterval(() => socket.send('x', 7, '${BEHIND}', () => {}), 3);
 process.on('SIGUSR2', () => console.log('answers ' + answers));
 console.log('ready');
+`;
+
+const MAC = {
+  lan: '02:00:00:00:01:01',
+  wan: '02:00:00:00:01:02',
+  client: '02:00:00:00:00:10',
+  server: '02:00:00:00:00:20',
+};
+
+/** An AF_PACKET socket that sends on a device of the calling thread's namespace. */
+function rawSocket(device: string): number {
+  const fd = socket(17, 3, 0);
+  const request = new Uint8Array(40);
+  request.set(new TextEncoder().encode(device));
+  expect(ioctlPointer(fd, 0x8933, request)).toBe(0); // SIOCGIFINDEX
+  const address = new Uint8Array(20);
+  address[0] = 17;
+  address.set(request.subarray(16, 20), 4);
+  expect(bind(fd, address, address.length)).toBe(0);
+  return fd;
+}
+
+const TAGGED = (socket: string): string => `
+ports:
+  left: { kind: packet, ifname: sl-lan, mac: "${MAC.lan}" }
+  right: { kind: packet, ifname: sl-wan, mac: "${MAC.wan}" }
+  lan: { parent: left, vlan: 10, zone: lan, addresses: [192.168.1.1/24] }
+  wan: { parent: right, vlan: 20, zone: wan, addresses: [203.0.113.1/24] }
+neighbors:
+  - { port: lan, ip: 192.168.1.10, mac: "${MAC.client}" }
+  - { port: wan, ip: ${SERVER4}, mac: "${MAC.server}" }
+zones: { lan: { forward: accept, input: accept }, wan: { forward: drop, input: drop } }
+nat: { masquerade: [ { out: wan, from: 192.168.1.0/24 } ] }
+offload: { engine: kernel }
+control: { socket: "${socket}" }
 `;
 
 /** Programs at a device's tc ingress hook (BPF_PROG_QUERY, BPF_TCX_INGRESS). */
@@ -309,6 +345,79 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
       process.kill(again.pid, 'SIGTERM');
       expect(await again.exited).toEqual({ code: 0, signal: null });
       for (const device of ['sl-lan', 'sl-wan']) expect(programsOn(router, device, world)).toBe(0);
+    });
+
+    it.skipIf(!labReady(['tcpdump']))('VLANs: tagged frames in and out are the kernel’s, too', async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'sluice-kernel-'));
+      const lab = new Lab();
+      const sockets: number[] = [];
+      try {
+        const [client, router, server] = ['client', 'router', 'server'].map((label) => lab.namespace(label));
+        lab.veth({ ns: client, name: 'sl-lan' }, { ns: router, name: 'sl-lan', mac: MAC.lan });
+        lab.veth({ ns: server, name: 'sl-wan' }, { ns: router, name: 'sl-wan', mac: MAC.wan });
+        lab.apply();
+        const control = join(folder, 'control.sock');
+        const file = join(folder, 'vlan.yaml');
+        writeFileSync(file, TAGGED(control));
+        const running = lab.spawn(router, process.execPath, [commandFile(), 'run', file]);
+        await waitFor('the router to run', () => running.stderr().includes('sluice: running') || !running.running(), {
+          timeout: 20_000,
+          detail: () => running.stderr(),
+        });
+        expect(running.stderr()).not.toContain('emulated');
+        const dump = lab.spawn(server, 'tcpdump', [
+          '-enlt',
+          '-i',
+          'sl-wan',
+          'vlan',
+          '20',
+          'and',
+          'udp',
+          'dst',
+          'port',
+          '4000',
+        ]);
+        await waitFor('tcpdump', () => dump.stderr().includes('listening on'));
+        const seen = () =>
+          dump
+            .stdout()
+            .split('\n')
+            .filter((line) => line.includes('vlan 20')).length;
+        // The kernel's own VLAN devices are a module that not every machine has: tagged frames by hand.
+        const talk = (ns: string, device: string): ((frame: Uint8Array) => void) => {
+          const fd = inNetns(ns, () => rawSocket(device));
+          sockets.push(fd);
+          return (frame) => expect(send(fd, addressOf(frame.slice().buffer), frame.length, 0)).toBe(frame.length);
+        };
+        const [ask, answer] = [talk(client, 'sl-lan'), talk(server, 'sl-wan')];
+        const query = ethernet(
+          { src: MAC.client, dst: MAC.lan, vlan: 10 },
+          ipv4({ src: '192.168.1.10', dst: SERVER4 }, udp({ sport: 5000, dport: 4000 }, 'hello')),
+        );
+        const reply = ethernet(
+          { src: MAC.server, dst: MAC.wan, vlan: 20 },
+          ipv4({ src: SERVER4, dst: '203.0.113.1' }, udp({ sport: 4000, dport: 5000 }, 'hello')),
+        );
+        const installed = async () => ((await askShow(control, 'offload')).json as Offload).tables[0].installed;
+        await waitFor(
+          'both directions to be programmed',
+          async () => {
+            ask(query);
+            answer(reply);
+            return (await installed()) === 2;
+          },
+          { detail: () => dump.stdout() },
+        );
+        const before = seen();
+        for (let n = 0; n < 50; n++) ask(query);
+        await waitFor('all of them, tagged', () => seen() >= before + 50);
+        const counters = async () => ((await askShow(control, 'offload')).json as Offload).counters;
+        await waitFor('the kernel’s counters', async () => ((await counters())['kernel-hits'] ?? 0) >= 50);
+      } finally {
+        for (const fd of sockets) close(fd);
+        lab.close();
+        rmSync(folder, { recursive: true, force: true });
+      }
     });
 
     it('ports that it cannot sit on: a warning that says why, and the emulated engine', async () => {

@@ -107,7 +107,7 @@ describe('the assembler', () => {
 
   test('the program of a port: the same bytes each time, its number in them, short enough to read', () => {
     const bytes = (port: number) => {
-      const code = engineProgram({ port, neighbours: 8192, idle: ENGINE_IDLE });
+      const code = engineProgram({ port, vlans: [], neighbours: 8192, idle: ENGINE_IDLE });
       return toHex(code.assemble({ flows4: 3, flows6: 4, counters: 5, block: 6 }));
     };
     expect(bytes(1)).toBe(bytes(1));
@@ -159,7 +159,7 @@ describe.skipIf(refusal !== '')('the program', () => {
     }
     const n = tables.neighbours.ensure(1, 4, 1, 0, 0, 0, 0);
     tables.neighbours.update(n, NUD_REACHABLE, 2, 0xfe00, 0);
-    const ports = [0, 1].map((number) => ({ number, ifname: `test${number}`, ifindex: 1, peer: false }));
+    const ports = [0, 1].map((number) => ({ number, ifname: `test${number}`, ifindex: 1, peer: false, vlans: [] }));
     engine = new KernelEngine({ entries: 8, neighbours: 8, idle: ENGINE_IDLE, ports });
     engine.follow(tables);
     const flows = tables.flows!;

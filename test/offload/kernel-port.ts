@@ -51,7 +51,13 @@ export class KernelBench {
     const { tables } = router;
     if (tables.flows === null) return;
     this.router = router;
-    const ports = this.inner.map((_, number) => ({ number, ifname: `test${number}`, ifindex: 1, peer: false }));
+    const ports = this.inner.map((_, number) => ({
+      number,
+      ifname: `test${number}`,
+      ifindex: 1,
+      peer: false,
+      vlans: [],
+    }));
     this.engine = new KernelEngine({
       entries: tables.flows.capacity,
       neighbours: tables.neighbours.capacity,
