@@ -60,6 +60,9 @@ export const PATIENCE = 10_000;
 /** Life of a connection whose other SPI is not known, after its last packet, ms. */
 export const UNANSWERED = 30_000;
 
+/** Slots: bits 1 to 31 of a word. */
+const SLOTS = 31;
+
 /** What `find` answers beside a connection. */
 export const ESP_UNKNOWN = -1;
 export const ESP_AMBIGUOUS = -2;
@@ -113,8 +116,8 @@ export class EspTunnels {
    */
   find(p: Packet, spi: number, key: number, now: number): number {
     const w = this.table.words;
-    // Twice at most: another worker may have given the waiting connection its SPI a moment ago.
-    for (let attempt = 0; attempt < 3; attempt++) {
+    // Again when another worker has given the waiting connection its SPI a moment ago; that ends with the slots.
+    for (let attempt = 0; attempt <= SLOTS; attempt++) {
       let any = -1;
       let waiting = -1;
       let stale = -1;
