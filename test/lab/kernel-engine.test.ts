@@ -7,7 +7,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { release, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { ask, askShow } from '../../controlplane/api/client.ts';
@@ -95,7 +95,9 @@ interface Offload {
 
 const offload = async (world: World) => (await world.show('offload')).json as Offload;
 
-const refusal = labReady(['ping']) ? kernelEngineRefusal() : 'no lab';
+const [major, minor] = release().split('.').map(Number);
+const tooOld = major < 6 || (major === 6 && minor < 6) ? `Linux 6.6 (TCX) is needed, this is ${release()}` : '';
+const refusal = labReady(['ping']) ? tooOld || kernelEngineRefusal() : 'no lab';
 if (refusal !== '') console.warn(`kernel engine, live: not run: ${refusal}`);
 
 describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: true }))(

@@ -9,13 +9,22 @@
 import type { Router, RouterOptions } from '../../controlplane/router.ts';
 import { type Frames, META_FLAGS, META_GSO, META_LEN, META_OFF, META_WORDS } from '../../dataplane/frames.ts';
 import { testProgram } from '../../dataplane/ports/bpf.ts';
-import { KernelEngine, KernelFlows } from '../../dataplane/ports/kernel-engine.ts';
+import { KernelEngine, KernelFlows, kernelEngineRefusal } from '../../dataplane/ports/kernel-engine.ts';
 import type { MemoryPort } from '../../dataplane/ports/memory.ts';
 import type { Port } from '../../dataplane/ports/port.ts';
 import type { EngineCounters } from '../../offload/engine.ts';
 import { VERDICT_HIT } from '../../offload/kernel/program.ts';
 import { ENGINE_IDLE } from '../../offload/policy.ts';
 import { verify } from '../lib/build.ts';
+
+/** The engine's tests run with the kernel engine: asked for by SLUICE_ENGINE, and possible here. */
+export const WITH_KERNEL = process.env.SLUICE_ENGINE === 'kernel' && isPossible();
+
+function isPossible(): boolean {
+  const refusal = kernelEngineRefusal();
+  if (refusal !== '') console.warn(`SLUICE_ENGINE=kernel: the emulated engine is tested instead: ${refusal}`);
+  return refusal === '';
+}
 
 /** The kernel's clock moves in steps of milliseconds; here every hit is counted at its own instant. */
 class InstantFlows extends KernelFlows {

@@ -12,7 +12,7 @@ import type { FrameMeta, MemoryFrame } from '../../dataplane/ports/memory.ts';
 import * as T from '../../dataplane/tables.ts';
 import { EX_TEXT } from '../../offload/engine.ts';
 import { ethernet, ip, mac } from '../lib/build.ts';
-import { KernelBench } from './kernel-port.ts';
+import { KernelBench, WITH_KERNEL } from './kernel-port.ts';
 
 export const PORTS = ['lan', 'wan', 'alt', 'dmz'] as const;
 export type PortName = (typeof PORTS)[number];
@@ -134,7 +134,7 @@ export class World {
       });
     this.off = make('off');
     // Faults are built into the emulated engine only; a test with ports of its own has no place for the kernel's.
-    const emulated = process.env.SLUICE_ENGINE !== 'kernel' || options.engineFault !== undefined || options.port;
+    const emulated = !WITH_KERNEL || options.engineFault !== undefined || options.port;
     this.kernel = emulated ? null : new KernelBench();
     this.on = make('on', this.kernel?.options());
     this.kernel?.attach(this.on);
