@@ -238,7 +238,7 @@ export class Control {
   private addPort(port: PortConfig): void {
     const w = this.tables.interfaces.words;
     const r = port.number * IF.IF_WORDS;
-    w[r + IF.IF_FLAGS] = IF.IFF_PRESENT | (port.up ? IF.IFF_UP : 0);
+    w[r + IF.IF_FLAGS] = IF.IFF_PRESENT | (port.up ? IF.IFF_UP : 0) | (port.sourceCheck ? IF.IFF_SOURCE_CHECK : 0);
     w[r + IF.IF_MAC_LO] = port.mac?.lo ?? 0;
     w[r + IF.IF_MAC_HI] = port.mac?.hi ?? 0;
     w[r + IF.IF_MTU] = port.mtu;

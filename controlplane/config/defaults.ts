@@ -7,6 +7,7 @@ export const DEFAULTS = {
   'ports.NAME.kind': 'tap',
   'ports.NAME.mtu': 1500,
   'ports.NAME.up': true,
+  'ports.NAME.source-check': false,
   'ports.NAME.offloads': true,
   'ports.NAME.fault.loss': 0,
   'ports.NAME.fault.duplicate': 0,

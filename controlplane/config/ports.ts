@@ -103,6 +103,7 @@ function normalizePort(reader: Reader, name: string, number: number, value: unkn
     up: given.up ?? DEFAULTS['ports.NAME.up'],
     ethertypes,
     sources: given.sources ?? [],
+    sourceCheck: given['source-check'] ?? DEFAULTS['ports.NAME.source-check'],
     fault: given.fault === undefined ? null : faultOf(given.fault),
     mirror: given.mirror ?? '',
     file: given.file ?? '',

@@ -92,6 +92,7 @@ export const portSchema = map({
   up: boolean.optional(),
   ethertypes: someOf(['ipv4', 'arp', 'ipv6']).optional(),
   sources: macs(MAX_SOURCES).optional(),
+  'source-check': boolean.optional(),
   fault: map({
     loss: probability.optional(),
     duplicate: probability.optional(),

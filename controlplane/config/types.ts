@@ -109,6 +109,8 @@ export interface PortConfig {
   ethertypes: number;
   /** Source MACs that may enter; empty: any. */
   sources: MacValue[];
+  /** IPv6 packets enter only where the way back to their source leads. */
+  sourceCheck: boolean;
   fault: FaultConfig | null;
   /** pcapng file that gets a copy of every frame; '' none. */
   mirror: string;

@@ -18,6 +18,7 @@ const FIRST_OF_STAGE: Readonly<Record<string, string>> = {
   PKT_TOO_SMALL: 'link-input',
   IP_INHDR: 'ip-parse',
   IP_INVALID_SOURCE: 'ip-sanity',
+  IP_RPFILTER: 'route',
   IPV6_CHAIN: 'ip-parse',
   FRAG_NAT: 'reassembly',
   CT_INVALID: 'conntrack-in',

@@ -132,6 +132,66 @@ describe('RFC 8987: routes to delegated prefixes', () => {
     expect(faults(n, 'relay')).toEqual({ 'lease-limit': 1 });
   });
 
+  test('R-3: only from its client, and only what is delegated, is forwarded', () => {
+    const n = new Net();
+    n.add('gate', {
+      ports: {
+        lan: {
+          kind: 'memory',
+          mac: '02:00:00:00:0a:01',
+          addresses: '2001:db8:0:1::1/64',
+          'source-check': true,
+          dhcp6: { server: { delegate: 'customers' } },
+        },
+        out: { kind: 'memory', mac: '02:00:00:00:0a:02', addresses: '2001:db8:0:9::1/64' },
+      },
+      routes: [{ to: '::/0', via: '2001:db8:0:9::fe' }],
+      neighbors: [{ port: 'out', ip: '2001:db8:0:9::fe', mac: '02:00:00:00:00:fe' }],
+      delegation: { pools: { customers: { prefix: '2001:db8:100::/40', length: 60 } } },
+    });
+    n.add('one', customer({ 'ia-na': false, 'ia-pd': [{}] }, MAC));
+    n.add('two', customer({ 'ia-na': false, 'ia-pd': [{}] }, '02:00:00:00:0c:02'));
+    n.wire('gate.lan', 'one.wan', 'two.wan');
+    n.advance(8000);
+    const host = (name: string) => {
+      const [prefix] = n.dhcp6(name).clients[0].held;
+      return formatAddress(6, prefix.words[0], prefix.words[1], prefix.words[2], 0x07000000);
+    };
+    const { gate } = n.routers;
+    const passes = (src: string, mac: string) => {
+      const data = build.udp({ sport: 1, dport: 2 }, 'data');
+      const frame = build.ethernet(
+        { src: mac, dst: '02:00:00:00:0a:01' },
+        build.ipv6({ src, dst: '2001:db8:7::7' }, data),
+      );
+      gate.inject('lan', frame);
+      return gate.take('out').length === 1;
+    };
+    // The way back makes the gate know its neighbours, as any answer would.
+    for (const name of ['one', 'two']) {
+      const data = build.udp({ sport: 2, dport: 1 }, 'data');
+      const packet = build.ipv6({ src: '2001:db8:7::7', dst: host(name) }, data);
+      gate.inject('out', build.ethernet({ src: '02:00:00:00:00:fe', dst: '02:00:00:00:0a:02' }, packet));
+      n.settle();
+    }
+    gate.take('out');
+    expect(passes(host('one'), MAC)).toBe(true);
+    expect(passes(host('two'), '02:00:00:00:0c:02')).toBe(true);
+    expect(passes('2001:db8:0:1::77', MAC)).toBe(true);
+    const refused = () => (gate.counters.dropped as Record<string, number>).IP_RPFILTER ?? 0;
+    expect(refused()).toBe(0);
+    // Another's prefix; a prefix of the pool that nobody has; one of the Internet.
+    expect(passes(host('two'), MAC)).toBe(false);
+    expect(passes('2001:db8:1ff:fff0::1', MAC)).toBe(false);
+    expect(passes('2001:db8:8::8', MAC)).toBe(false);
+    expect(refused()).toBe(3);
+    n.routers.one.control.handle({ kind: 'event', name: 'dhcp6.stop', data: { port: 'wan' } });
+    const before = host('two');
+    n.advance(1000);
+    expect(passes(before, '02:00:00:00:0c:02')).toBe(true);
+    expect(n.routes('gate').length).toBe(1);
+  });
+
   test('nobody on the link can release what is routed to another', () => {
     const n = net();
     n.advance(6000);
