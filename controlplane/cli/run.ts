@@ -16,7 +16,14 @@ import { socketPath } from '../api/socket.ts';
 import { compareConfig } from '../apply/index.ts';
 import { type Config, ConfigError, parseConfig, readConfigText } from '../config/index.ts';
 import { checkKinds, LiveError } from '../live/devices.ts';
-import { CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, dropPrivileges } from '../live/privileges.ts';
+import {
+  CAP_BPF,
+  CAP_NET_ADMIN,
+  CAP_NET_BIND_SERVICE,
+  CAP_NET_RAW,
+  CAP_PERFMON,
+  dropPrivileges,
+} from '../live/privileges.ts';
 import { Signals } from '../live/stop.ts';
 import { Supervisor } from '../live/supervisor.ts';
 import { liveSource } from '../show/source.ts';
@@ -71,7 +78,7 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
     return 2;
   }
   try {
-    dropPrivileges(config.offload.engine === 'kernel' ? [...NEEDED, CAP_BPF, CAP_PERFMON] : NEEDED);
+    dropPrivileges(needed(config));
   } catch (error) {
     if (!(error instanceof IoError)) throw error;
     process.stderr.write(`${error.message}\n`);
@@ -79,6 +86,16 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
   }
   for (const warning of config.warnings) process.stderr.write(`warning: ${warning}\n`);
   return runRouter(text, config, io, quiet || config.logLevel === 'warn' || config.logLevel === 'error');
+}
+
+/** Capabilities that this configuration needs. */
+function needed(config: Config): number[] {
+  const low = [config.api, config.snmp].some((server) => server !== null && server.listen.port < 1024);
+  return [
+    ...NEEDED,
+    ...(config.offload.engine === 'kernel' ? [CAP_BPF, CAP_PERFMON] : []),
+    ...(low ? [CAP_NET_BIND_SERVICE] : []),
+  ];
 }
 
 function reconfigurable(supervisor: Supervisor): Reconfigurable {

@@ -1,6 +1,6 @@
 /**
- * Privileges: a live router keeps CAP_NET_ADMIN and CAP_NET_RAW (and for the kernel engine CAP_BPF and CAP_PERFMON), and
- * nothing else that root may do.
+ * Privileges: a live router keeps CAP_NET_ADMIN and CAP_NET_RAW (and for the kernel engine CAP_BPF and CAP_PERFMON, for
+ * an API or SNMP port below 1024 CAP_NET_BIND_SERVICE), and nothing else that root may do.
  *
  * Linux keeps capabilities by thread, and of Node's threads JavaScript reaches only some: those of V8 and of libuv would
  * keep what they had. So the process gives up what it does not need and executes itself once more, which ends all
@@ -16,6 +16,7 @@ import koffi from 'koffi';
 import { errno, IoError, systemError } from '../../dataplane/ports/ffi.ts';
 
 /** linux/capability.h. */
+export const CAP_NET_BIND_SERVICE = 10;
 export const CAP_NET_ADMIN = 12;
 export const CAP_NET_RAW = 13;
 export const CAP_PERFMON = 38;

@@ -197,12 +197,15 @@ describe('the control socket', () => {
     let said = '';
     beforeEach(() => {
       said = '';
+      // A router that gives up privileges executes its process anew, and this process is the test's.
+      vi.stubEnv('SLUICE_PRIVILEGES', 'keep');
       vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
         said += text;
         return true;
       });
     });
     afterEach(() => {
+      vi.unstubAllEnvs();
       vi.restoreAllMocks();
     });
 
