@@ -6,14 +6,15 @@
  * While nobody does, none of this exists for the packets: a worker swaps its Path for an observed one between two turns
  * (`observe`) and back (`Path.takeOver`), so the unobserved path has no branch for it.
  *
- *   WatchedPath   frames in, frames out, drops: what a capture needs
+ *   Path          drops: a capture of drops only needs no other path (Path.watcher)
+ *   WatchedPath   frames in, frames out: what a capture needs
  *   ObservedPath  each stage besides: what a trace and `explain` need
  */
 import * as D from './drop.ts';
 import { FORWARDED } from './drop.ts';
 import type { FastPath } from './fastpath.ts';
-import { META_LEN, META_PORT, META_WORDS } from './frames.ts';
-import { Path } from './path.ts';
+import { type Frames, META_LEN, META_PORT, META_WORDS } from './frames.ts';
+import { Path, type PathOptions, type Punt } from './path.ts';
 import * as T from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 
@@ -52,7 +53,7 @@ export class WatchedPath extends Path {
   protected told = -1;
 
   attach(observer: Observer): void {
-    this.observer = observer;
+    this.observer = this.watcher = observer;
     this.told = -1;
     this.hookEngine();
   }
@@ -119,11 +120,6 @@ export class WatchedPath extends Path {
   protected override neighbourFailed(p: Packet): number {
     if (p === this.resumed) this.observer.begin(p, RESUMED, p.slot);
     return super.neighbourFailed(p);
-  }
-
-  protected override drop(p: Packet, reason: number): number {
-    this.observer.dropped(p, reason);
-    return super.drop(p, reason);
   }
 
   override queue(slot: number, port: number, length: number): number {
@@ -250,11 +246,21 @@ export class ObservedPath extends WatchedPath {
 }
 
 /**
- * The path `path`, observed from now on: the same tables, frames and ports. `path` must rest until it takes over again
- * (Path.takeOver).
+ * A path of class `kind` that shares all parts of `path` and can take its place between two turns (Path.takeOver); whichever
+ * of the two does not run must rest.
  */
-export function observe<P extends WatchedPath>(kind: { prototype: P }, path: Path, observer: Observer): P {
-  const observed = Object.assign(Object.create(kind.prototype) as P, path);
+export function observe<P extends WatchedPath>(kind: PathClass<P>, path: Path, observer: Observer): P {
+  const { tables, frames, ports, punt } = path;
+  const observed = new kind(tables, frames, ports, punt, { seed: 0, shared: false }, path);
   observed.attach(observer);
   return observed;
 }
+
+type PathClass<P> = new (
+  tables: T.Tables,
+  frames: Frames,
+  ports: Path['ports'],
+  punt: Punt,
+  options: PathOptions,
+  like: Path,
+) => P;

@@ -58,6 +58,11 @@ export interface PathOptions {
   offload?: FastPathOptions | null;
 }
 
+/** Who is told of drops while somebody watches (dataplane/watch.ts). */
+export interface DropWatcher {
+  dropped(p: Packet, reason: number): void;
+}
+
 export abstract class PathBase {
   readonly tables: T.Tables;
   readonly frames: Frames;
@@ -75,7 +80,9 @@ export abstract class PathBase {
   readonly limiter = new ErrorLimiter();
   /** Ports of this worker by number; holes where there is none. */
   readonly ports: (Port | null)[];
-  protected readonly punt: Punt;
+  readonly punt: Punt;
+  /** Null while nobody watches: asked where a packet is dropped, nowhere else. */
+  watcher: DropWatcher | null = null;
   protected readonly packet = new Packet();
   protected readonly own = new Packet();
   protected readonly resumed = new Packet();
@@ -94,12 +101,34 @@ export abstract class PathBase {
   protected now = 0;
   protected epoch = 0;
 
-  constructor(tables: T.Tables, frames: Frames, ports: (Port | null)[], punt: Punt, options: PathOptions) {
+  /** @param like another path over the same tables, frames and ports, whose parts this one shares: one of them rests */
+  constructor(
+    tables: T.Tables,
+    frames: Frames,
+    ports: (Port | null)[],
+    punt: Punt,
+    options: PathOptions,
+    like: PathBase | null = null,
+  ) {
     this.tables = tables;
     this.frames = frames;
     this.ports = ports;
     this.punt = punt;
     this.counters = tables.counters;
+    if (like !== null) {
+      this.tracker = like.tracker;
+      this.mangler = like.mangler;
+      this.toucher = like.toucher;
+      this.nat = like.nat;
+      this.fragments = like.fragments;
+      this.fragmenter = like.fragmenter;
+      this.hold = like.hold;
+      this.limiter = like.limiter;
+      this.txSlots = like.txSlots;
+      this.txCount = like.txCount;
+      this.fast = like.fast;
+      return;
+    }
     const events = new EventSink(tables.buffers.events, tables.worker, tables.conntrack);
     const aging = new Aging(tables.conntrack, tables.buffers.wheels, tables.worker, tables.now());
     this.tracker = new Tracker(tables.conntrack, aging, tables.timeouts, events, options.shared);
@@ -138,6 +167,7 @@ export abstract class PathBase {
     this.epoch = other.epoch;
     this.neighbourEpoch = other.neighbourEpoch;
     this.heldLooked = other.heldLooked;
+    this.handover = other.handover;
     this.hookEngine();
   }
 
@@ -159,6 +189,7 @@ export abstract class PathBase {
 
   /** The one exit of every drop. */
   protected drop(p: Packet, reason: number): number {
+    if (this.watcher !== null) this.watcher.dropped(p, reason);
     this.counters[T.C_DROPS + reason]++;
     this.counters[T.C_PORTS + p.port * 8 + T.CP_DROPS]++;
     if (p.fresh !== 0) this.tracker.abandon(p);

@@ -2,7 +2,7 @@
  * Watch block: what the control plane asks those who watch in the workers (watch.ts) to record, in shared memory.
  *
  *   0 GENERATION  grows with every change: a worker looks at this one word in each turn of its loop
- *   1 MODE        OFF, FRAMES (captures), STAGES (traces, captures by stage, times of stages)
+ *   1 MODE        OFF, DROPS (captures of drops), FRAMES (others), STAGES_TOO (traces, captures by stage, times of stages)
  *   2 TRACE_STAGE + 1 (0: none)   3 TRACE_LEFT  packets still to be traced, by all workers together
  *   4 TIMES       1: the stages are timed
  *   16 + 24 s     session s of SESSIONS: what one capture wants
@@ -22,8 +22,9 @@ export const TRACE_STAGE = 2;
 export const TRACE_LEFT = 3;
 export const TIMES = 4;
 export const OFF = 0;
-export const FRAMES = 1;
-export const STAGES_TOO = 2;
+export const DROPS = 1;
+export const FRAMES = 2;
+export const STAGES_TOO = 3;
 
 export const SESSIONS = 4;
 export const S_ACTIVE = 0;

@@ -59,6 +59,7 @@ export class Watch extends Observer {
   private byEngine = false;
   /** Why the engine has left the packet to the slow path (EX_*); 0: it was not asked. */
   private why = 0;
+  private dropsOnly = false;
   /** The packet that walks, null before it is parsed; and the router's own answer to it. */
   private packet: Packet | null = null;
   private ownPacket: Packet | null = null;
@@ -114,6 +115,9 @@ export class Watch extends Observer {
     this.laterCount = 0;
     this.depth = 0;
     this.packet = this.ownPacket = null;
+    this.dropsOnly = b[B.MODE] === B.DROPS;
+    this.visited = this.ownVisited = this.stageCount = this.why = 0;
+    this.resumed = this.byEngine = false;
     return b[B.MODE];
   }
 
@@ -225,7 +229,9 @@ export class Watch extends Observer {
   override dropped(p: Packet, reason: number): void {
     if (this.sessions === 0) return;
     const verdict = D.DROP + reason;
-    if (p === this.ownPacket) {
+    // Drops alone are wanted: nobody has told of arrivals.
+    if (this.dropsOnly) this.id = ++this.nextId;
+    if (p === this.ownPacket || (this.dropsOnly && p.own !== 0)) {
       this.fill(p, verdict, p.stage, p.detail);
       const mask = this.wanted(p, p.port, true, this.ownVisited | (1 << p.stage));
       if (mask === 0) return;
@@ -333,7 +339,7 @@ export class Watch extends Observer {
     h[B.R_DETAIL] = detail;
     h[B.R_FLAGS] =
       (this.byEngine && p === null ? B.RF_ENGINE : 0) |
-      (p !== null && p === this.ownPacket ? B.RF_OWN : 0) |
+      (p !== null && (p === this.ownPacket || (this.dropsOnly && p.own !== 0)) ? B.RF_OWN : 0) |
       (this.resumed ? B.RF_RESUMED : 0) |
       (this.why << B.RF_WHY);
     if (p === null || p === this.ownPacket) h[B.R_ANSWERS] = p === null ? 0 : this.answers;
@@ -560,6 +566,8 @@ export class WatchSwitch {
   private readonly watch: Watch;
   private readonly block: Int32Array;
   private path: Path;
+  private watched: Path | null = null;
+  private observed: Path | null = null;
   private generation = 0;
 
   constructor(path: Path, watch: Watch, block: SharedArrayBuffer) {
@@ -578,12 +586,20 @@ export class WatchSwitch {
   private change(generation: number): void {
     this.generation = generation;
     const mode = this.watch.refresh();
-    if (this.path !== this.own) this.own.takeOver(this.path);
-    this.path =
-      mode === B.OFF
-        ? this.own
-        : mode === B.FRAMES
-          ? observe(WatchedPath, this.own, this.watch)
-          : observe(ObservedPath, this.own, this.watch);
+    this.own.watcher = mode === B.DROPS ? this.watch : null;
+    const next = mode === B.FRAMES ? this.watchedPath() : mode === B.STAGES_TOO ? this.observedPath() : this.own;
+    if (next !== this.path) next.takeOver(this.path);
+    this.path = next;
+  }
+
+  /** Each is made once: a class more that the path's code has met costs it a little, for good. */
+  private watchedPath(): Path {
+    this.watched ??= observe(WatchedPath, this.own, this.watch);
+    return this.watched;
+  }
+
+  private observedPath(): Path {
+    this.observed ??= observe(ObservedPath, this.own, this.watch);
+    return this.observed;
   }
 }

@@ -183,7 +183,8 @@ export class Watchers {
     for (let session = 0; session < B.SESSIONS; session++) {
       const at = B.sessionAt(session);
       if (this.words[at + B.S_ACTIVE] === 0) continue;
-      mode = Math.max(mode, this.words[at + B.S_STAGE] !== 0 ? B.STAGES_TOO : B.FRAMES);
+      const frames = this.words[at + B.S_DROPS] !== 0 ? B.DROPS : B.FRAMES;
+      mode = Math.max(mode, this.words[at + B.S_STAGE] !== 0 ? B.STAGES_TOO : frames);
     }
     if (this.words[B.TRACE_STAGE] !== 0 || this.words[B.TIMES] !== 0) mode = B.STAGES_TOO;
     this.words[B.MODE] = mode;
