@@ -14,6 +14,7 @@ import { startHttpServer } from '../lab/http.ts';
 import { requirements } from '../lab/namespace.ts';
 import { type Check, type CheckResult, formatResult, runCheck } from './check.ts';
 import { KERNEL_FORWARDS, STOP, TRAFFIC } from './checks.ts';
+import { GATEWAY_CHECKS, gatewayObstacles, withGateway } from './gateway.ts';
 import { keep } from './keep.ts';
 import { CAPTURE, type Played, playCapture, REPLAY } from './replay.ts';
 import { buildWorld, type World } from './world.ts';
@@ -29,6 +30,7 @@ them, over IPv4 with NAT and over IPv6, checks what happened and takes everythin
   --engine   kernel: the cables are veth pairs, and what is established is forwarded by eBPF programs (Linux 6.6)
   --keep     when the checks are done, keep everything running until Enter or Ctrl-C
   --replay   only play the bundled capture
+  --gateway  instead: a home that provisions itself behind a provider (dnsmasq, kea-dhcp6, radvd), and is renumbered
   --json     print one JSON object at the end instead of text
 
 Exit codes: 0 every check passed, 1 not, 2 usage.
@@ -36,10 +38,12 @@ Exit codes: 0 every check passed, 1 not, 2 usage.
 
 /** All of it, but for --keep's waiting, must be over by then. */
 const DEADLINE_MS = 55_000;
+/** The home has to come up, and to live through a renumbering. */
+const GATEWAY_DEADLINE_MS = 110_000;
 const SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
 interface Summary {
-  mode: 'lab' | 'replay';
+  mode: 'lab' | 'replay' | 'gateway';
   passed: boolean;
   seconds: number;
   /** Why there was no lab. */
@@ -71,6 +75,7 @@ export async function demoCommand(argv: string[]): Promise<number> {
   const { flags, values, operands } = parseArguments(NAME, argv, {
     keep: { kind: 'flag' },
     replay: { kind: 'flag' },
+    gateway: { kind: 'flag' },
     json: { kind: 'flag', alias: 'j' },
     engine: { kind: 'value', expected: 'emulated or kernel' },
   });
@@ -97,7 +102,8 @@ export async function demoCommand(argv: string[]): Promise<number> {
   };
   for (const signal of SIGNALS) process.on(signal, onSignal);
   try {
-    if (reasons.length === 0 && !flags.has('replay')) await demoLab(summary, say, flags.has('keep'), engine);
+    if (flags.has('gateway')) await demoGateway(summary, say);
+    else if (reasons.length === 0 && !flags.has('replay')) await demoLab(summary, say, flags.has('keep'), engine);
     else await demoReplay(summary, say);
   } finally {
     for (const signal of SIGNALS) process.off(signal, onSignal);
@@ -218,6 +224,36 @@ function tellLog(world: World, summary: Summary, say: Say): void {
   summary.router_log = world.process.stderr();
   say('\nWhat the router said:');
   for (const line of summary.router_log.trim().split('\n').slice(-40)) say(`  ${line}`);
+}
+
+// --- the gateway -----------------------------------------------------------------------------------------------------
+
+async function demoGateway(summary: Summary, say: Say): Promise<void> {
+  summary.mode = 'gateway';
+  summary.reasons.push(...gatewayObstacles().filter((reason) => !summary.reasons.includes(reason)));
+  if (summary.reasons.length > 0) {
+    say('The home behind a provider cannot be built on this machine:');
+    for (const reason of summary.reasons) say(`  - ${reason}`);
+    return;
+  }
+  const deadline = setTimeout(() => {
+    ended.reason = `no end after ${GATEWAY_DEADLINE_MS / 1000} s`;
+  }, GATEWAY_DEADLINE_MS);
+  try {
+    await withGateway(
+      say,
+      (world) => runAll(GATEWAY_CHECKS, world, summary, say),
+      () => ended.reason !== '',
+    );
+    summary.passed = ended.reason === '';
+  } catch (error) {
+    if (ended.reason !== '') return;
+    const result = { name: 'the lab', passed: false, seconds: 0, seen: (error as Error).message };
+    summary.checks.push(result);
+    say(formatResult(result));
+  } finally {
+    clearTimeout(deadline);
+  }
 }
 
 // --- the replay ------------------------------------------------------------------------------------------------------
