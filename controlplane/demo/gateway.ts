@@ -122,7 +122,7 @@ async function build(say: (text: string) => void): Promise<GatewayWorld> {
     const [isp, router, bridge, host1, host2] = ['isp', 'router', 'switch', 'host1', 'host2'].map((n) =>
       lab.namespace(n),
     );
-    lab.sysctl(isp, { 'net.ipv6.conf.all.forwarding': 1, 'net.ipv4.ip_forward': 1 });
+    lab.sysctl(isp, { 'net.ipv6.conf.all.forwarding': 1, 'net.ipv6.conf.default.forwarding': 1, 'net.ipv4.ip_forward': 1 });
     for (const host of [host1, host2]) {
       // As any host has it: detection, solicitations, advertisements believed.
       const settings: Record<string, number> = {};

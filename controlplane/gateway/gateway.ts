@@ -65,6 +65,8 @@ export class Gateway implements Protocol {
   /** The lease brought an address for the WAN. */
   private hasAddress = false;
   private begun = false;
+  /** The default router that was heard last; '' none. It may be heard while the link-local address is still being tested. */
+  private router = '';
 
   constructor(interfaces: InterfaceTable, addresses: Addresses, config: GatewayConfig) {
     this.interfaces = interfaces;
@@ -122,12 +124,12 @@ export class Gateway implements Protocol {
     if (data.port !== wan.name) return;
     switch (name) {
       case 'ra.router':
-        if (Number(data.lifetime) > 0) {
-          const flags = `M ${Number(data.managed)} O ${Number(data.other)}`;
-          this.turn('v6', 'router', `${data.router}, ${flags}`, out);
-        }
+        if (Number(data.lifetime) === 0) break;
+        this.router = `${data.router}, M ${Number(data.managed)} O ${Number(data.other)}`;
+        this.turn('v6', 'router', this.router, out);
         break;
       case 'ra.lost':
+        this.router = '';
         this.turn('v6', 'router lost', 'no router is left', out);
         break;
       case 'dhcp6.bound':
@@ -181,6 +183,7 @@ export class Gateway implements Protocol {
       out.push({ kind: 'event', name: 'gateway.state', data: { family, from, to: row.next, why } });
     }
     for (const deed of row.deeds) this.perform(deed, out);
+    if (row.next === 'soliciting' && this.router !== '') this.turn('v6', 'router', this.router, out);
   }
 
   private perform(deed: Deed, out: Action[]): void {

@@ -142,6 +142,18 @@ describe('a cold start', () => {
     expect(announced(again.router, 'lan')[0]).toBe(seen[0]);
   });
 
+  it('a router that is heard while the link-local address is being tested is not forgotten', () => {
+    const { heard, wire } = world();
+    wire.advance(12_000);
+    const ra = heard.map((h) => h.frame).find((f) => f[20] === 58 && f[54] === 134)!;
+    const late = home();
+    late.router.advance(100);
+    late.router.inject('wan', ra);
+    expect(states(late.router).v6).toBe('detecting');
+    late.router.advance(2000);
+    expect(states(late.router).v6).toBe('requesting');
+  });
+
   it('row E4: without an address of its own, the router is ::1 of its prefix', () => {
     const { home: own, wire } = world(isp('2001:db8:100::/40', null));
     wire.advance(14_000);
