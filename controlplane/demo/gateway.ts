@@ -10,13 +10,13 @@
  * Nothing but 192.168.1.1/24 is configured: everything else the router and the hosts learn. Then the provider renumbers: its
  * DHCPv6 server starts anew with another pool, and the next renewal brings the home another prefix.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { draw } from '../lab/draw.ts';
 import { startHttpServer } from '../lab/http.ts';
 import { Lab, LabError, type LabProcess, requirements, waitFor } from '../lab/namespace.ts';
 import { type Check, CheckError } from './check.ts';
-import { commandFile, temporaryFolder } from './world.ts';
+import { commandFile, packageRoot, temporaryFolder } from './world.ts';
 
 /** Programs of the provider and of the hosts. */
 export const GATEWAY_PROGRAMS = ['dnsmasq', 'kea-dhcp6', 'radvd', 'dhcpcd', 'ping', 'curl', 'dig'];
@@ -26,8 +26,7 @@ export const WEB6 = '2001:db8:80::80';
 export const WEB_NAME = 'web.example';
 export const FIRST_PREFIX = '2001:db8:100::';
 export const SECOND_PREFIX = '2001:db8:200::';
-/** fe80::/64 with the EUI-64 identifier of the WAN's MAC: where the provider sends what it has delegated. */
-const WAN_MAC = '02:00:00:00:01:02';
+/** fe80::/64 with the EUI-64 identifier of the WAN's MAC (examples/gateway.yaml): where what was delegated is sent. */
 const WAN_LINK_LOCAL = 'fe80::ff:fe00:102';
 /** Renewals every few seconds, so that renumbering can be watched; a provider says hours. */
 const RENEW = 8;
@@ -51,18 +50,6 @@ export function gatewayObstacles(): string[] {
   return requirements(GATEWAY_PROGRAMS, { tun: true });
 }
 
-const ROUTER = (socket: string) => `
-ports:
-  lan: { kind: tap, ifname: sl-lan, zone: lan, mac: "02:00:00:00:01:01", addresses: 192.168.1.1/24 }
-  wan: { kind: tap, ifname: sl-wan, zone: wan, mac: "${WAN_MAC}" }
-zones: { lan: { forward: accept, input: accept }, wan: { forward: drop, input: drop } }
-rules: [{ from: wan, proto: icmpv6, icmp-type: [128], verdict: accept }]
-nat: { masquerade: [{ out: wan, from: 192.168.1.0/24 }] }
-gateway: { wan: wan, lan: lan, prefix-hint: "::/56" }
-dns: { domain: home.arpa }
-control: { socket: ${JSON.stringify(socket)} }
-`;
-
 const RADVD = `
 interface sl-wan {
   AdvSendAdvert on; AdvManagedFlag on; AdvOtherConfigFlag on;
@@ -76,6 +63,7 @@ function keaConfig(prefix: string): string {
     Dhcp6: {
       'interfaces-config': { interfaces: ['sl-wan'] },
       'lease-database': { type: 'memfile', persist: false },
+      'server-id': { type: 'LL', htype: 1, identifier: '0200000000fe', persist: false },
       'renew-timer': RENEW,
       'rebind-timer': RENEW * 2,
       'preferred-lifetime': RENEW * 8,
@@ -122,7 +110,11 @@ async function build(say: (text: string) => void): Promise<GatewayWorld> {
     const [isp, router, bridge, host1, host2] = ['isp', 'router', 'switch', 'host1', 'host2'].map((n) =>
       lab.namespace(n),
     );
-    lab.sysctl(isp, { 'net.ipv6.conf.all.forwarding': 1, 'net.ipv6.conf.default.forwarding': 1, 'net.ipv4.ip_forward': 1 });
+    lab.sysctl(isp, {
+      'net.ipv6.conf.all.forwarding': 1,
+      'net.ipv6.conf.default.forwarding': 1,
+      'net.ipv4.ip_forward': 1,
+    });
     for (const host of [host1, host2]) {
       // As any host has it: detection, solicitations, advertisements believed.
       const settings: Record<string, number> = {};
@@ -147,7 +139,8 @@ async function build(say: (text: string) => void): Promise<GatewayWorld> {
 
     const socket = join(folder, 'control.sock');
     const config = join(folder, 'home.yaml');
-    writeFileSync(config, ROUTER(socket));
+    const source = readFileSync(join(packageRoot(), 'examples', 'gateway.yaml'), 'utf8');
+    writeFileSync(config, `${source}\ncontrol: { socket: ${JSON.stringify(socket)} }\n`);
     const running = lab.spawn(router, process.execPath, [command, 'run', config]);
     await waitFor('the router to run', () => running.stderr().includes('sluice: running') || !running.running(), {
       timeout: 20_000,
@@ -160,8 +153,7 @@ async function build(say: (text: string) => void): Promise<GatewayWorld> {
     lab.linked(router, bridge);
     lab.runSync(router, 'ip', ['link', 'set', 'sl-wan', 'netns', isp]);
     lab.device({ ns: isp, name: 'sl-wan', addresses: ['203.0.113.1/24', '2001:db8:0:1::1/64'] });
-    for (const prefix of [FIRST_PREFIX, SECOND_PREFIX])
-      lab.route(isp, `${prefix}/40`, WAN_LINK_LOCAL, 'sl-wan');
+    for (const prefix of [FIRST_PREFIX, SECOND_PREFIX]) lab.route(isp, `${prefix}/40`, WAN_LINK_LOCAL, 'sl-wan');
     lab.apply();
     const dnsmasq = ['--keep-in-foreground', '--conf-file=/dev/null', '--user=root', '--no-resolv', '--no-hosts'];
     dnsmasq.push('--interface=sl-wan', '--bind-interfaces', '--no-ping', '--pid-file=', '--log-facility=-');
@@ -183,8 +175,6 @@ async function build(say: (text: string) => void): Promise<GatewayWorld> {
     for (const host of [host1, host2]) {
       lab.ip(host, 'link set eth0 up');
       lab.apply();
-      const home = join(folder, host);
-      mkdirSync(home);
       // Leases and sockets of its own: `ip netns exec` gives a mount namespace. IPv6 on host1 is the kernel's alone.
       const mounts = `for d in /var/lib/dhcpcd /run/dhcpcd; do mkdir -p $d && mount -t tmpfs none $d; done`;
       const options = ['-B', '--nohook', 'resolv.conf', '--noarp', ...(host === host1 ? ['-4'] : [])];
