@@ -67,6 +67,8 @@ export interface ControlOptions {
   log: (level: 'info' | 'warn', message: string) => void;
   /** Milliseconds since 1970 of a time of the router's clock, for logs; absent: by the host's clock. */
   wall?: (clock: number) => number;
+  /** Hears what protocols tell each other: the user's script. */
+  tell?: (told: Told) => void;
   /** Jitter, identifiers, source ports; absent: the host's generator. */
   random?: RandomSource;
 }
@@ -528,6 +530,7 @@ export class Control {
           if (action.name === 'nd.duplicate' && action.data.disables === true)
             this.leaveIpv6(action.data.port as number);
           this.told.push(action);
+          this.options.tell?.(action);
           break;
         default:
           this.options.log(action.level, action.message);

@@ -67,6 +67,7 @@ import {
   withdrawHostPort,
 } from './hostport.ts';
 import { type DeviceState, lookByName, TapLink } from './links.ts';
+import { EventScript } from './script.ts';
 
 export type Log = (level: 'info' | 'warn', message: string) => void;
 
@@ -273,6 +274,8 @@ export class Supervisor {
       () => this.wakeAll(),
     );
     const first = this.ends[0];
+    const hook = config.gateway?.script ?? '';
+    const script = hook === '' ? null : new EventScript(hook, this.log);
     this.control = new Control(
       this.tables,
       config,
@@ -280,7 +283,7 @@ export class Supervisor {
         send: (port, frame) => this.inject(first, INJECT_SEND, port, frame),
         output: (packet, scope) => this.inject(first, INJECT_OUTPUT, scope, packet),
       },
-      { quiet: false, log: this.log },
+      { quiet: false, log: this.log, ...(script === null ? {} : { tell: (told) => script.tell(told) }) },
     );
     kernel?.follow(this.tables);
     if (hostPort !== null) announceHostPort(this.tables, hostPort, Math.min(...config.ports.map((port) => port.mtu)));
