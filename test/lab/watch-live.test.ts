@@ -162,7 +162,7 @@ describe.skipIf(!labReady(['ping', 'curl', 'tshark'], { tun: true }))('watching 
     expect(sluice('show', 'conntrack', '-p', 'icmp', '-s', '10.78.1.0/24', '--state', 'SEEN_REPLY')).toContain('icmp');
     expect(sluice('show', 'conntrack', '-p', 'icmp', '--state', 'UNREPLIED')).toBe('');
 
-    const pinging = lab.run(client, 'ping', ['-n', '-q', '-c', '200', '-i', '0.002', '203.0.113.10'], { check: false });
+    const pinging = lab.run(client, 'ping', ['-n', '-q', '-c', '400', '-i', '0.01', '203.0.113.10'], { check: false });
     const stages = sluice('show', 'stages', '--sample', '1');
     await pinging;
     expect(stages).toMatch(/^conntrack-in +[1-9]\d* +[1-9]\d* +\d+/m);
