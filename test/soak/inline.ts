@@ -120,7 +120,7 @@ export function soakInline(seconds: number, seed: number, say: (line: string) =>
 
 /** A link that goes down for a moment, a flush of the engine, half a minute in which nothing happens. */
 function disturb(world: World, random: Random): void {
-  switch (random.int(0, 3)) {
+  switch (random.int(0, 4)) {
     case 0: {
       const port = random.pick(['lan', 'wan']);
       world.router.setLink(port, false);
@@ -135,6 +135,16 @@ function disturb(world: World, random: Random): void {
     case 2:
       // Shorter than a UDP connection lives.
       world.work(random.int(1000, 20_000));
+      break;
+    case 4:
+      // Another configuration: rules and services that the established connections do not need come and go.
+      world.router.apply(
+        H.homeConfig({
+          offload: { mode: 'on', entries: 512, 'program-after': 2 },
+          conntrack: { max: 4096 },
+          rules: [{ from: 'wan', to: 'lan', proto: 'tcp', port: random.int(1, 1023), verdict: 'accept' }],
+        }),
+      );
       break;
     case 3:
       for (const port of ['lan', 'wan']) {

@@ -36,7 +36,7 @@ try {
       'inline',
       `${r.seconds.toFixed(0)} s`,
       `${r.packets} packets, ${r.connections} connections`,
-      'repeated and mutated packets, links down, engine flushed',
+      'repeated and mutated packets, links down, engine flushed, other configurations applied',
       `0 of 48 connections in ${r.checks} checks; every packet in one counter`,
       grown(r.growth, r.descriptors),
     ]);
