@@ -166,6 +166,7 @@ describe.skipIf(!labReady(['ping', 'curl', 'tshark'], { tun: true }))('watching 
     const stages = sluice('show', 'stages', '--sample', '1');
     await pinging;
     expect(stages).toMatch(/^conntrack-in +[1-9]\d* +[1-9]\d* +\d+/m);
+    await lab.run(server, 'ping', ['-n', '-c1', '-W0.2', '203.0.113.1'], { check: false });
     expect(sluice('show', 'zones')).toMatch(
       /^zone wan: ports wan {2}forward drop \(\d+\) {2}input drop \([1-9]\d*\)$/m,
     );
