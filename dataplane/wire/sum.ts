@@ -24,6 +24,14 @@ export function sumRange(
     low += u16[at >> 1];
     at += 2;
   }
+  for (const end = to - 15; at < end; at += 16) {
+    const a = i32[at >> 2];
+    const b = i32[(at >> 2) + 1];
+    const c = i32[(at >> 2) + 2];
+    const d = i32[(at >> 2) + 3];
+    low += (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff);
+    high += (a >>> 16) + (b >>> 16) + (c >>> 16) + (d >>> 16);
+  }
   for (const end = to - 3; at < end; at += 4) {
     const word = i32[at >> 2];
     low += word & 0xffff;
