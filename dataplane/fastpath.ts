@@ -79,6 +79,8 @@ import { delta, fold, halves, sumRange } from './wire/sum.ts';
 const BURST = 256;
 /** Mark of an IPv6 flow's home. */
 const HOME6 = 0x40000000;
+/** A word of the line of an IPv6 entry that does not hold its key. */
+const F6_OTHER_LINE = F6_KEY < 16 ? 16 : 0;
 /** TTL falls by one: what that adds to the header's sum. */
 const TTL_DELTA = 0xfffe;
 
@@ -231,7 +233,9 @@ export class FastPath {
     for (let k = 0; k < n; k++) {
       const home = homes[k];
       if (home < 0) continue;
-      sink ^= home < HOME6 ? words4[(home << 4) + F4_KEY] : words6[((home & 0x3fffffff) << 5) + F6_KEY];
+      // An IPv6 entry has two lines.
+      if (home < HOME6) sink ^= words4[(home << 4) + F4_KEY];
+      else sink ^= words6[((home & ~HOME6) << 5) + F6_KEY] ^ words6[((home & ~HOME6) << 5) + F6_OTHER_LINE];
     }
     this.sink = sink;
   }
