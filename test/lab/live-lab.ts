@@ -30,6 +30,8 @@ export interface Host {
 export interface LiveLab {
   readonly lab: Lab;
   readonly router: LabProcess;
+  /** The router's namespace. */
+  readonly where: string;
   /** The control socket. */
   readonly socket: string;
   /** A temporary folder that disappears with the lab. */
@@ -87,7 +89,7 @@ export async function startLive(yaml: string, hosts: readonly Host[]): Promise<L
         );
     const show = async (what: string, filters: Record<string, string> = {}): Promise<unknown> =>
       (await askShow(socket, what, filters)).json;
-    return { lab, router, socket, folder, ns, show, close };
+    return { lab, router, where, socket, folder, ns, show, close };
   } catch (error) {
     close();
     throw error;
