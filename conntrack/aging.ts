@@ -145,16 +145,19 @@ export class Aging {
     }
   }
 
-  /** Releases what other workers have deleted. */
+  /**
+   * Releases what other workers have deleted, one at a time: a death in between costs one record, not all that wait.
+   * Nobody else takes from the stack, so the head that is swapped out is the one whose link was read.
+   */
   private takeBack(): void {
     const w = this.table.words;
-    let head = Atomics.exchange(this.wheel, RETURNED, 0);
-    while (head !== 0) {
+    for (;;) {
+      const head = Atomics.load(this.wheel, RETURNED);
+      if (head === 0) return;
       const c = (head - 1) * CT_WORDS;
-      const next = w[c + CT_START];
+      if (Atomics.compareExchange(this.wheel, RETURNED, head, w[c + CT_START]) !== head) continue;
       this.unfile(c);
       this.table.release(head - 1);
-      head = next;
     }
   }
 
