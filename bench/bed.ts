@@ -4,13 +4,19 @@
  *   client 10.77.1.10 ── lan 10.77.1.1 [router, masquerade] wan 203.0.113.1 ── server 203.0.113.10
  *
  * Generated traffic goes to 198.18.0.1 behind 203.0.113.254, whose MAC nobody has: the server's device counts the frames
- * and its stack drops them at once (PACKET_OTHERHOST). Neighbours are static. Everything is taken down by close().
+ * and a program at its tc ingress hook drops them, all of them alike. (Its stack would drop at once what came through the
+ * device, by the MAC; what is redirected into the peer's namespace is always PACKET_HOST, and would be routed first, at the
+ * price of a fifth of the whole.) Neighbours are static. Everything is taken down by close().
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { findProgram, Lab, type LabProcess, waitFor } from '../controlplane/lab/namespace.ts';
+import { attachIngress, closeDescriptor, loadProgram } from '../dataplane/ports/bpf.ts';
+import { linkState } from '../dataplane/ports/links.ts';
+import { inNetns } from '../dataplane/ports/netns.ts';
+import { Assembler } from '../offload/kernel/assembler.ts';
 import { BENCH } from './results.ts';
 import type { SendTask } from './sender.ts';
 import { COMPILED } from './workload.ts';
@@ -77,6 +83,32 @@ function furnish(lab: Lab, client: string, server: string, near: string, far: st
   lab.route(client, 'default', '10.77.1.1');
 }
 
+/** TCX_NEXT and TC_ACT_SHOT (linux/bpf.h, linux/pkt_cls.h). */
+const NEXT = -1;
+const SHOT = 2;
+
+/**
+ * Drops what is addressed to the sink's MAC where `device` receives, behind its counters; returns how to take it away. A
+ * kernel without TCX (before 6.6) leaves the dropping to its stack: nothing is redirected there.
+ */
+function sink(ns: string, device: string): () => void {
+  const [, , , , a, b] = octets(SINK_MAC);
+  const program = new Assembler().load(4, 'r2', 'r1', 76).load(4, 'r3', 'r1', 80); // data, data_end of struct __sk_buff
+  program.mov('r4', 'r2').add('r4', 14).mov('r0', NEXT).when('r4', '>', 'r3', 'end');
+  program.load(2, 'r3', 'r2', 4).when('r3', '!=', a | (b << 8), 'end');
+  program.mov('r0', SHOT).label('end').exit();
+  let code = -1;
+  try {
+    code = loadProgram('sluice_sink', program.assemble({}));
+    const link = inNetns(ns, () => attachIngress(code, linkState(device, ns).ifindex, device));
+    return () => closeDescriptor(link);
+  } catch {
+    return () => {};
+  } finally {
+    if (code >= 0) closeDescriptor(code);
+  }
+}
+
 function finish(
   title: string,
   lab: Lab,
@@ -84,6 +116,7 @@ function finish(
   clean: () => void,
 ): Bed {
   const witness = lab.spawn(ends.server, 'sleep', ['3600']);
+  const unsink = sink(ends.server, ends.far);
   return {
     title,
     lab,
@@ -92,6 +125,7 @@ function finish(
     witness,
     async close() {
       await ends.router?.stop('SIGTERM', 3000);
+      unsink();
       lab.close();
       clean();
     },
