@@ -38,18 +38,13 @@ export function invertGrePorts(ports: number): number {
   return (ports >>> 16) | (ports << 16);
 }
 
-/** The first packet of a connection. */
-export function newGre(w: Int32Array, c: number, p: Packet, u8: Uint8Array, now: number, cfg: Int32Array): number {
-  // Version 1 is tracked for PPTP only; anything else in it is none of ours.
+/** A packet of a connection, or the first: an answered one is a stream. */
+export function trackGre(w: Int32Array, c: number, p: Packet, u8: Uint8Array, now: number, cfg: Int32Array): number {
+  // Version 1 is tracked for PPTP only; anything else in it is none of ours, nor of a version 0 between the same hosts.
   if (p.end - p.l4 >= 4 && (u8[p.l4 + 1] & VERSION_MASK) === 1 && ((u8[p.l4 + 2] << 8) | u8[p.l4 + 3]) !== PPP) {
     p.detail = WHY_GRE_PROTOCOL;
     return TRACK_INVALID;
   }
-  return trackGre(w, c, p, now, cfg);
-}
-
-/** A packet of a connection: an answered one is a stream. */
-export function trackGre(w: Int32Array, c: number, _p: Packet, now: number, cfg: Int32Array): number {
   const call = (w[c + CT_STATUS] & IPS_EXPECTED) !== 0;
   if ((w[c + CT_STATUS] & IPS_SEEN_REPLY) === 0) {
     refresh(w, c, now, call ? PPTP_TIMEOUT : cfg[CFG_GRE]);

@@ -11,7 +11,7 @@
 import type { Packet } from '../dataplane/wire/packet.ts';
 import { ESP, trackEsp } from './esp.ts';
 import { TRACK_ACCEPT, TRACK_ACCEPT_LAST, TRACK_IGNORE, trackGeneric } from './generic.ts';
-import { GRE, grePorts, invertGrePorts, newGre, trackGre } from './gre.ts';
+import { GRE, grePorts, invertGrePorts, trackGre } from './gre.ts';
 import { ICMP, ICMPV6, icmpPorts, invertIcmpPorts, newIcmp, trackIcmp } from './icmp.ts';
 import { CT_KEY, CT_STATE } from './record.ts';
 import { newSctp, SCTP, sctpEarlyDrop, trackSctp } from './sctp.ts';
@@ -47,7 +47,7 @@ export function trackNew(w: Int32Array, c: number, p: Packet, u8: Uint8Array, no
     case SCTP:
       return newSctp(w, c, p, u8, now, cfg);
     case GRE:
-      return newGre(w, c, p, u8, now, cfg);
+      return trackGre(w, c, p, u8, now, cfg);
     case ESP:
       return trackEsp(w, c, now, cfg);
     default:
@@ -84,7 +84,7 @@ export function trackPacket(
     case SCTP:
       return trackSctp(w, c, p, u8, dir, now, cfg);
     case GRE:
-      return trackGre(w, c, p, now, cfg);
+      return trackGre(w, c, p, u8, now, cfg);
     case ESP:
       return trackEsp(w, c, now, cfg);
     default:

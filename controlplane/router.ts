@@ -8,6 +8,7 @@ import { conntrackJson, conntrackLine } from '../conntrack/format.ts';
 import { CT_F64, CT_WORDS } from '../conntrack/record.ts';
 import { Frames, META_LEN, META_OFF, META_WORDS } from '../dataplane/frames.ts';
 import { Path, type Punt } from '../dataplane/path.ts';
+import { FaultPort } from '../dataplane/ports/fault.ts';
 import { MemoryPort } from '../dataplane/ports/memory.ts';
 import type { Port } from '../dataplane/ports/port.ts';
 import { createRing, RingReader, RingWriter } from '../dataplane/rings.ts';
@@ -22,6 +23,7 @@ import { type Config, normalizeConfig, parseConfig } from './config/index.ts';
 import { Control } from './control.ts';
 import { type Explanation, explainFlow, explainFrames } from './explain/explain.ts';
 import { parseFlow } from './explain/flow.ts';
+import { faultOptions } from './faults.ts';
 import { engineOptions, type Mismatch, OffloadApi } from './offload.ts';
 import type { Event } from './protocol.ts';
 import { seededRandom } from './random.ts';
@@ -67,6 +69,8 @@ export class Router {
   readonly frames: Frames;
   /** Switches, multicast entries and flushes of the offload engine. */
   readonly offload: OffloadApi;
+  /** The wrappers of ports with `fault`: what they did, `setRates` for other rates. */
+  readonly faults: readonly FaultPort[];
   private readonly memory: MemoryPort[] = [];
   private readonly byName = new Map<string, number>();
   private pending: Event[] = [];
@@ -92,8 +96,14 @@ export class Router {
       const inner = new MemoryPort(port.name, port.number);
       this.memory[port.number] = inner;
       this.byName.set(port.name, port.number);
-      ports[port.number] = port.parent >= 0 ? null : (options.port?.(port.name, port.number, inner) ?? inner);
+      if (port.parent >= 0) {
+        ports[port.number] = null;
+        continue;
+      }
+      const device = options.port?.(port.name, port.number, inner) ?? inner;
+      ports[port.number] = port.fault === null ? device : new FaultPort(device, faultOptions(port.fault));
     }
+    this.faults = ports.filter((port) => port instanceof FaultPort);
     this.own = new Path(this.tables, this.frames, ports, this.punt(), {
       seed,
       shared: false,
@@ -221,6 +231,8 @@ export class Router {
       this.tables.control[CLOCK] = (this.tables.control[CLOCK] + step) | 0;
       if (this.control.next() === 0 || left === 0) this.control.tick();
       this.run();
+      // A turn a millisecond, as of an idle worker: so that nothing is held for ever.
+      for (let turns = 1; turns < step && this.faults.some((port) => port.holds); turns++) this.run();
     }
     this.expire();
   }

@@ -132,6 +132,7 @@ export const REASONS = [
     'Another inside host’s new ESP tunnel to this gateway waits for its first answer; one after the other.',
   ],
   ['ESP_AMBIGUOUS', 'An SPI that nobody knows, from a gateway with which several inside hosts have tunnels.'],
+  ['WORKER_DIED', 'The worker that had the frame died: it waited there, or was in its hands.'],
 ] as const satisfies readonly (readonly [string, string])[];
 
 export const PKT_TOO_SMALL = 1;
@@ -198,6 +199,7 @@ export const NEIGH_RATE = 61;
 export const CT_NEW_RATE = 62;
 export const ESP_PENDING = 63;
 export const ESP_AMBIGUOUS = 64;
+export const WORKER_DIED = 65;
 
 /** Name of a reason number. */
 export function reasonName(reason: number): string {

@@ -316,6 +316,7 @@ export abstract class PathBase {
 
   /** Sends a complete frame of the control plane's out of a port. Takes ownership of the slot. */
   send(slot: number, port: number): void {
+    this.counters[T.C_MADE]++;
     const words = this.tables.interfaces.words;
     if ((words[port * IF.IF_WORDS + IF.IF_FLAGS] & IF.IFF_UP) === 0) {
       this.counters[T.C_DROPS + D.TX_LINK_DOWN]++;

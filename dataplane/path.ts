@@ -195,6 +195,7 @@ export class Path extends PathLocal {
     this.counters[row + T.CP_RX_PACKETS]++;
     this.counters[row + T.CP_RX_BYTES] += p.len;
     if ((this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_FLAGS] & IF.IFF_HOST) !== 0) {
+      this.counters[T.C_MADE]++;
       this.finish(p, this.fromHost(p));
       return;
     }
@@ -327,8 +328,7 @@ export class Path extends PathLocal {
   /** The fragment's datagram is put together by another worker. */
   protected handOver(p: Packet, handover: Handover): number {
     if (!handover.give(fragmentOwner(p, handover.workers), this.frames, p.slot)) return this.drop(p, D.NO_BUFFER);
-    this.frames.free(p.slot);
-    return D.CONSUMED;
+    return this.consume(p);
   }
 
   /** Walks what other workers have given, at most `limit` frames. Returns how many there were. */
@@ -344,6 +344,7 @@ export class Path extends PathLocal {
       if (slot === NOTHING) break;
       taken++;
       if (slot === LOST) {
+        counters[T.C_MADE]++;
         counters[T.C_DROPS + D.NO_BUFFER]++;
         continue;
       }
@@ -353,6 +354,7 @@ export class Path extends PathLocal {
       const packets = counters[row + T.CP_RX_PACKETS];
       const bytes = counters[row + T.CP_RX_BYTES];
       this.receive(slot);
+      counters[T.C_MADE] += counters[T.C_RECEIVED] - received;
       counters[T.C_RECEIVED] = received;
       counters[row + T.CP_RX_PACKETS] = packets;
       counters[row + T.CP_RX_BYTES] = bytes;
@@ -557,6 +559,7 @@ export class Path extends PathLocal {
       q.flags = 0;
       q.gsoType = q.gsoSize = 0;
       const fresh = q.fresh !== 0;
+      this.counters[T.C_MADE]++;
       this.finish(q, (again ? this.alg(q) : GO_ON) || this.conntrackConfirm(q) || this.leave(q));
       // The first segment has published the connection, or given it up: the next ones are packets of it, or go with it.
       p.fresh = q.fresh;
@@ -613,6 +616,7 @@ export class Path extends PathLocal {
    * `scope`: the port of a link-local destination.
    */
   output(slot: number, family: number, tracked: boolean, scope: number): void {
+    this.counters[T.C_MADE]++;
     const p = this.own;
     const m = slot * META_WORDS;
     const meta = this.frames.meta;

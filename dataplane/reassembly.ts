@@ -317,7 +317,7 @@ export class Reassembly extends ReassemblyQueues {
     this.shapes[shape] = w[q + Q_LARGEST];
     this.shapes[shape + 1] = pieces;
     this.counters[C_HELD] -= pieces - 1;
-    if (p.own === 0) this.counters[C_CONSUMED] += pieces - 1;
+    this.counters[C_CONSUMED] += pieces - 1;
     const df = w[q + Q_LARGEST_DF] !== 0 && w[q + Q_LARGEST_DF] === w[q + Q_LARGEST];
     this.close(q);
 

@@ -42,7 +42,10 @@ export const EPOCH_ROUTE = 8;
 export const EPOCH_NAT = 16;
 export const EPOCH_FILTER = 24;
 
-/** Counters of a worker's row. */
+/**
+ * Counters of a worker's row. Between two bursts, in each row and so in their sum:
+ * RECEIVED + MADE = FORWARDED + DELIVERED + GENERATED + HELD + CONSUMED + all DROPS.
+ */
 export const C_RECEIVED = 0;
 export const C_FORWARDED = 1;
 export const C_DELIVERED = 2;
@@ -51,6 +54,8 @@ export const C_HELD = 4;
 export const C_CONSUMED = 5;
 export const C_BURSTS = 6;
 export const C_TURNS = 7;
+/** Frames that entered the path and that no port received: the router's own, the host's, pieces, other workers'. */
+export const C_MADE = 8;
 export const C_DROPS = 16;
 export const C_ENGINE = 112; // EX_* of offload/engine.ts
 export const C_PORTS = 144; // + 8 per port
@@ -241,6 +246,15 @@ export class Tables {
     let sum = 0;
     for (let at = counter; at < all.length; at += COUNTER_WORDS) sum += all[at];
     return sum;
+  }
+
+  /** Frames in a worker's row that entered and have met no end: 0 between bursts, unless it died in one. */
+  missing(worker: number): number {
+    const row = new Float64Array(this.buffers.counters, worker * COUNTER_WORDS * 8, COUNTER_WORDS);
+    let missing = row[C_RECEIVED] + row[C_MADE];
+    for (const end of [C_FORWARDED, C_DELIVERED, C_GENERATED, C_HELD, C_CONSUMED]) missing -= row[end];
+    for (let reason = 0; reason < REASONS.length; reason++) missing -= row[C_DROPS + reason];
+    return missing;
   }
 
   /** Invalidates what depends on `cause` (EPOCH_*) in the engine: one increment. */

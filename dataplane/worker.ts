@@ -13,7 +13,7 @@
  */
 
 import { AGING_PERIOD, AGING_SLICE } from '../offload/aging.ts';
-import { NO_BUFFER } from './drop.ts';
+import { NO_BUFFER, WORKER_DIED } from './drop.ts';
 import type { FastPathOptions } from './fastpath.ts';
 import {
   FRAME_NEEDS_CSUM,
@@ -69,7 +69,7 @@ import {
   RingReader,
   RingWriter,
 } from './rings.ts';
-import { C_DROPS, C_HELD, C_TURNS, CLOCK, STOP, type TableBuffers, Tables } from './tables.ts';
+import { C_DROPS, C_HELD, C_MADE, C_RECEIVED, C_TURNS, CLOCK, STOP, type TableBuffers, Tables } from './tables.ts';
 import { Watch, WatchSwitch } from './watch.ts';
 
 /** One port as a worker sees it. Descriptors are the main thread's; they are numbers that mean the same in every thread. */
@@ -246,8 +246,10 @@ function drain(ring: RingReader, path: Path, tables: Tables, one: Int32Array): n
     done++;
     const ahead = ring.kind === INJECT_OUTPUT ? 14 : 0;
     const slot = frames.alloc(ring.length + ahead);
-    if (slot < 0) tables.counters[C_DROPS + NO_BUFFER]++;
-    else {
+    if (slot < 0) {
+      tables.counters[ring.kind === INJECT_RECEIVE ? C_RECEIVED : C_MADE]++;
+      tables.counters[C_DROPS + NO_BUFFER]++;
+    } else {
       const m = slot * META_WORDS;
       ring.copy(frames.u8, frames.meta[m + META_OFF] + ahead);
       frames.meta[m + META_LEN] = ring.length + ahead;
@@ -314,8 +316,9 @@ export default async function run(task: WorkerTask): Promise<void> {
     if (task.kernel) attachKernelFlows(task.kernel, tables, task.startedAt);
     const watched = task.watch === undefined ? null : new RingWriter(task.watch.ring);
     const paths = watched === null || task.watch === undefined ? null : watchSwitch(path, task.watch.block, watched);
-    // A predecessor's held packets died with it.
+    // What a predecessor held, or had in its hands, died with it.
     tables.counters[C_HELD] = 0;
+    tables.counters[C_DROPS + WORKER_DIED] += tables.missing(worker);
     const one = new Int32Array(1);
     const { peers } = task;
     const handover = peers === null ? null : new Handover(peers.rings, worker);

@@ -5,7 +5,6 @@
  * A port has one queue per worker; where a device offers fewer, workers share a descriptor (a read or write of one is
  * whole frames, so nothing is torn). Not here: sluice0 (hostport.ts), watching (links.ts).
  */
-import type { FaultOptions } from '../../dataplane/ports/fault.ts';
 import { close } from '../../dataplane/ports/ffi.ts';
 import type { HostPort } from '../../dataplane/ports/host.ts';
 import type { KernelEngine, KernelPort as KernelPortDevice } from '../../dataplane/ports/kernel-engine.ts';
@@ -14,7 +13,8 @@ import { openPacket, PLACE_BYTES } from '../../dataplane/ports/packet.ts';
 import { type OpenedTap, openTap, type TapOptions, TUN_F_ALL } from '../../dataplane/ports/tap.ts';
 import { parseMac } from '../../dataplane/wire/address.ts';
 import type { PortTask } from '../../dataplane/worker.ts';
-import type { Config, FaultConfig, PortConfig } from '../config/index.ts';
+import type { Config, PortConfig } from '../config/index.ts';
+import { faultOptions } from '../faults.ts';
 
 /** Frames that the kernel keeps for the router while it is busy, per queue: 4 ms of 1500-byte frames at 3 Gbit/s. */
 const QUEUE_LENGTH = 1000;
@@ -179,14 +179,4 @@ export function kernelPorts(config: Config): KernelPortDevice[] {
     if (ifindex > 0) ports.push({ number, ifname, ifindex, peer: peerElsewhere, vlans });
   }
   return ports;
-}
-
-function faultOptions(fault: FaultConfig): FaultOptions {
-  const { loss, duplicate, reorder, corrupt, delay } = fault;
-  const rates = { loss, duplicate, reorder, corrupt, delay };
-  return {
-    seed: fault.seed,
-    rx: fault.direction === 'tx' ? {} : rates,
-    tx: fault.direction === 'rx' ? {} : rates,
-  };
 }

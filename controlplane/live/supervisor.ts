@@ -44,7 +44,16 @@ import {
   RingReader,
   RingWriter,
 } from '../../dataplane/rings.ts';
-import { C_DROPS, CLOCK, createTables, DEFAULT_SIZES, STOP, Tables } from '../../dataplane/tables.ts';
+import {
+  C_DROPS,
+  C_MADE,
+  C_RECEIVED,
+  CLOCK,
+  createTables,
+  DEFAULT_SIZES,
+  STOP,
+  Tables,
+} from '../../dataplane/tables.ts';
 import { createWatchBlock, WATCH_RING } from '../../dataplane/watch-block.ts';
 import { monotonic, type WorkerTask } from '../../dataplane/worker.ts';
 import { ENGINE_IDLE } from '../../offload/policy.ts';
@@ -428,7 +437,13 @@ export class Supervisor {
   }
 
   private inject(end: WorkerEnd, kind: number, port: number, bytes: Uint8Array): void {
-    if (!end.inject.bytes(kind, port, bytes)) this.tables.counters[C_DROPS + NO_BUFFER]++;
+    if (!end.inject.bytes(kind, port, bytes)) this.lose(C_MADE);
+  }
+
+  /** A frame between the rings that finds no room: `as` is how it came (C_RECEIVED, C_MADE). */
+  private lose(as: number): void {
+    this.tables.counters[as]++;
+    this.tables.counters[C_DROPS + NO_BUFFER]++;
   }
 
   /** Lets the control plane handle one event; a defect in a protocol costs this event, not the router. */
@@ -572,8 +587,7 @@ export class Supervisor {
     for (const device of this.devices) {
       const count = device.host?.rxBurst(frames, slots, slots.length) ?? 0;
       for (let n = 0; n < count; n++) {
-        if (!end.inject.frame(INJECT_RECEIVE, device.number, frames, slots[n]))
-          this.tables.counters[C_DROPS + NO_BUFFER]++;
+        if (!end.inject.frame(INJECT_RECEIVE, device.number, frames, slots[n])) this.lose(C_RECEIVED);
         frames.free(slots[n]);
       }
     }
@@ -586,7 +600,7 @@ export class Supervisor {
     const host = this.devices.find((device) => device.number === port)?.host ?? null;
     const slot = frames === null || host === null ? -1 : frames.alloc(ring.length);
     if (frames === null || host === null || slot < 0) {
-      this.tables.counters[C_DROPS + NO_BUFFER]++;
+      this.lose(C_MADE); // as forwarded it is counted already
       return;
     }
     ring.copy(frames.u8, frames.meta[slot * META_WORDS + META_OFF]);

@@ -8,10 +8,9 @@
 import { type Frames, META_LEN, META_OFF, META_WORDS } from '../../dataplane/frames.ts';
 import type { CaptureError } from '../../dataplane/ports/capture-reader.ts';
 import { CaptureWriter } from '../../dataplane/ports/capture-writer.ts';
-import { FaultPort } from '../../dataplane/ports/fault.ts';
 import type { MemoryPort } from '../../dataplane/ports/memory.ts';
 import type { Port, PortCounters } from '../../dataplane/ports/port.ts';
-import type { Config, PortConfig } from '../config/index.ts';
+import type { Config } from '../config/index.ts';
 import type { Mismatch } from '../offload.ts';
 import { Router } from '../router.ts';
 
@@ -116,8 +115,8 @@ export class ReplaySession {
       engineFault: options.engineFault,
       log: options.log,
       mismatch: options.mismatch,
-      port: (_, number, inner) => {
-        const port = withFaults(new SessionPort(inner, this.left), config.ports[number]);
+      port: (_name, _number, inner) => {
+        const port = new SessionPort(inner, this.left);
         this.ports.push(port);
         return port;
       },
@@ -207,7 +206,7 @@ export class ReplaySession {
     }
   }
 
-  /** Ends the replay: frames that fault ports hold are given up, the captures are closed. Returns what failed in them. */
+  /** Ends the replay: what fault ports hold is given up, the captures are closed. Returns what failed in them. */
   close(): CaptureError[] {
     for (const port of this.ports) port.close();
     const errors: CaptureError[] = [];
@@ -231,17 +230,4 @@ function tagged(frame: Uint8Array, vlan: number): Uint8Array {
   out.set([0x81, 0, vlan >> 8, vlan & 0xff], 12);
   out.set(frame.subarray(12), 16);
   return out;
-}
-
-/** The faults that the configuration gives the port; seeded, so that a replay repeats them. */
-function withFaults(inner: Port, config: PortConfig): Port {
-  const fault = config.fault;
-  if (fault === null) return inner;
-  const { loss, duplicate, reorder, corrupt, delay, seed } = fault;
-  const rates = { loss, duplicate, reorder, corrupt, delay };
-  return new FaultPort(inner, {
-    seed,
-    rx: fault.direction === 'tx' ? {} : rates,
-    tx: fault.direction === 'rx' ? {} : rates,
-  });
 }

@@ -235,6 +235,11 @@ export class FaultPort implements Port {
     return this.inner.pollFd;
   }
 
+  /** Frames wait in it, in either direction. */
+  get holds(): boolean {
+    return this.rx.held + this.tx.held > 0;
+  }
+
   rxBurst(frames: Frames, slots: Int32Array, max: number): number {
     this.arena = frames;
     if (this.tx.held > 0) {

@@ -109,6 +109,8 @@ function beforeStrayGre(kernel: Frames, sluice: Frames): [Frames, Frames] {
   if (stray === undefined) return [kernel, sluice];
   // How far each control connection has come, by the client's port.
   const stages = new Map<number, number>();
+  // Neither router listens before the server has answered once.
+  const answered = new Set<number>();
   const named = new Set<number>();
   for (const { port, frame, after } of sluice) {
     if (after > stray.after || get16(frame, 12) !== 0x0800 || frame[23] !== 6) continue;
@@ -119,7 +121,8 @@ function beforeStrayGre(kernel: Frames, sluice: Frames): [Frames, Frames] {
     const data = 34 + (frame[46] >> 4) * 4;
     const refused = message === 8 && frame[data + 16] !== 1;
     if (message === 8) named.add(get16(frame, data + 12));
-    if (message === CALL[stage] && !refused) stages.set(client, stage + 1);
+    if (port !== 'wan') answered.add(client);
+    if (message === CALL[stage] && !refused && answered.has(client)) stages.set(client, stage + 1);
     else if (CALL_ENDS.includes(message) || (frame[47] & 5) !== 0 || refused) stages.set(client, 0);
     else stages.set(client, stage);
   }
@@ -149,6 +152,30 @@ function beforeCancel(kernel: Frames, sluice: Frames): [Frames, Frames] {
   if (cancel === undefined) return [kernel, sluice];
   const rest = (frames: Frames) => frames.filter((p) => !(isMedia(p) && p.after >= cancel.after));
   return [rest(kernel), rest(sluice)];
+}
+
+/** Everything before a request to a registered phone that only Sluice let in, after a REGISTER that repeats another. */
+function beforeRepeatedRegister(kernel: Frames, sluice: Frames): [Frames, Frames] {
+  const text = (p: Played) => latin1(p.frame.subarray(42));
+  const call = sluice.find(
+    (s) =>
+      s.port === 'lan' && /^[A-Z]+ sip:/.test(text(s)) && !kernel.some((k) => k.port === 'lan' && k.after === s.after),
+  );
+  if (call === undefined) return [kernel, sluice];
+  const earlier = sluice.filter((p) => p.after < call.after);
+  const registers = earlier.filter((p) => p.port === 'wan' && text(p).startsWith('REGISTER '));
+  const last = registers.at(-1)?.after ?? 0;
+  const isAnswered = earlier.some(
+    (p) => p.after > last && p.port === 'lan' && /^SIP\/2\.0 .*CSeq: *\d+ REGISTER/is.test(text(p)),
+  );
+  if (registers.length < 2 || isAnswered) return [kernel, sluice];
+  const before = (frames: Frames) => frames.filter((p) => p.after < call.after);
+  return [before(kernel), before(sluice)];
+}
+
+/** ICMPv6 of Mobile IPv6: home agents and prefixes (RFC 6275 §6.5 to §6.8). */
+function isMobileQuestion(frame: Uint8Array): boolean {
+  return get16(frame, 12) === 0x86dd && frame[20] === 58 && frame[54] >= 144 && frame[54] <= 147;
 }
 
 /** Port unreachable about a protocol that is none of TCP, UDP, ICMP. */
@@ -209,4 +236,7 @@ export const ACCEPTED: readonly Accepted[] = [
   each('two-ways-to-write-zero', zeroAsZero),
   { name: 'a-cancelled-call', views: beforeCancel },
   without('esp-is-known', (p) => isEsp(p.frame)),
+  { name: 'a-repeated-registration', views: beforeRepeatedRegister },
+  without('mobile-ipv6-is-known', (p) => isMobileQuestion(p.frame)),
+  without('no-next-header', (p) => get16(p.frame, 12) === 0x86dd && p.frame[20] === 59),
 ];
