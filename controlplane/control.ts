@@ -19,7 +19,6 @@ import {
   NH_GROUP,
   NH_LOCAL,
 } from '../dataplane/nexthops.ts';
-import { UDP } from '../dataplane/parse.ts';
 import { RouteWriter } from '../dataplane/routes.ts';
 import { EPOCH_FILTER, EPOCH_LINK, EPOCH_NAT, EPOCH_ROUTE, type Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
@@ -28,24 +27,35 @@ import { BlockLog } from './carrier/log.ts';
 import { compileNat } from './compile-nat.ts';
 import { compileRules, tableZone } from './compile-rules.ts';
 import type { Config, PortConfig, PrefixValue, Where } from './config/index.ts';
-import { CLIENT_PORT, SERVER_PORT } from './dhcp6/constants.ts';
-import { Dhcp6 } from './dhcp6/index.ts';
-import { Echo } from './echo.ts';
+import type { Dhcp6 } from './dhcp6/index.ts';
+import { Domain, type DomainName, type DomainParts, type DomainView, familyOf } from './domain.ts';
 import { LearnedRoutes } from './learned-routes.ts';
 import { NatState } from './nat-state.ts';
 import { Addresses, type OwnAddress } from './neighbour/addresses.ts';
-import { Arp } from './neighbour/arp.ts';
-import { Nd } from './neighbour/nd.ts';
 import { type OwnRoute, ownRoutes, specOf } from './own-routes.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
 import { type RandomSource, strongRandom } from './random.ts';
-import { createServices, speaksIpv6 } from './services.ts';
+import { managementServices, openServices, speaksIpv6 } from './services.ts';
 
 /** Numbers of the helpers (conntrack/helpers/index.ts) by their names in the configuration. */
 const HELPER_NUMBERS = { ftp: 1, tftp: 2, irc: 3, rtsp: 4, sip: 5, pptp: 6, h323: 7, dns: 10 } as const;
 
 /** How often protocols may answer each other's events before the rest waits for the next event. */
 const MAX_ROUNDS = 16;
+
+/** Milliseconds in which a restarted domain learns again what it had told: DHCP and DHCPv6 ask for some seconds. */
+const RELEARN = 60_000;
+
+/** Rest of a domain that has failed, milliseconds: doubles from the first to the last; forgotten after a healthy minute. */
+const FIRST_REST = 10;
+const LAST_REST = 5000;
+const HEALTHY = 60_000;
+
+/** What a protocol wants to find again, and when it said so (milliseconds since 1970). */
+interface Kept {
+  value: unknown;
+  at: number;
+}
 
 /** How the control plane sends. */
 export interface Outlet {
@@ -69,6 +79,8 @@ export interface ControlOptions {
   wall?: (clock: number) => number;
   /** Hears what protocols tell each other: the user's script. */
   tell?: (told: Told) => void;
+  /** A domain that throws is made anew, which is counted and told; else what it throws is the caller's. */
+  contain?: boolean;
   /** Jitter, identifiers, source ports; absent: the host's generator. */
   random?: RandomSource;
 }
@@ -79,16 +91,30 @@ export class Control {
   readonly routes: RouteWriter;
   readonly nexthops: NextHopWriter;
   readonly filter: FilterWriter;
-  readonly arp: Arp;
-  readonly nd: Nd;
-  readonly protocols: Protocol[];
+  /** All that are stepped in this thread, domain by domain, in the order in which they are stepped. */
+  readonly protocols: Protocol[] = [];
   /** Who has which block of outside ports (carrier-grade NAT). */
   readonly blockLog: BlockLog;
   /** What protocols said about where prefixes are. */
   readonly learned: LearnedRoutes;
-  /** Null: no port has DHCPv6. */
-  readonly dhcp6: Dhcp6 | null = null;
   private readonly natState: NatState;
+  private readonly parts: DomainParts;
+  /** The families' domains, and which protocols are theirs: those of nobody are the management domain's. */
+  private readonly domains = new Map<Family, Domain>();
+  private readonly owners = new Map<Protocol, DomainName>();
+  private readonly views: Record<DomainName, DomainView> = {
+    ipv4: newView('ipv4'),
+    ipv6: newView('ipv6'),
+    management: newView('management'),
+  };
+  /** What protocols want to find again, by family and name. */
+  private readonly kept = { ipv4: new Map<string, Kept>(), ipv6: new Map<string, Kept>() };
+  /** Addresses of a domain that is no more, until somebody says them again or `sweepAt` has come. */
+  private readonly orphans = new Set<OwnAddress>();
+  private readonly sweepAt = new Map<Family, number>();
+  /** Domains that rest after a failure, and until when; when each failed last, and how often at short intervals. */
+  private readonly reviveAt = new Map<DomainName, number>();
+  private readonly failedAt = new Map<DomainName, { at: number; often: number }>();
   /** Told by a protocol, and not yet by all heard. */
   private told: Told[] = [];
   /** Ports whose MAC somebody else has too. */
@@ -110,9 +136,6 @@ export class Control {
     this.routes = new RouteWriter(tables.routes);
     this.nexthops = new NextHopWriter(tables.nexthops);
     this.filter = new FilterWriter(tables.filter);
-    this.arp = new Arp(tables.neighbours, tables.interfaces, this.addresses, { quiet: options.quiet });
-    this.nd = new Nd(tables.neighbours, tables.interfaces, this.addresses, { quiet: options.quiet });
-    this.protocols = [this.arp, this.nd, new Echo(this.addresses)];
     this.natState = new NatState(tables);
     this.learned = new LearnedRoutes({
       has: (family, words, length) => this.routes.get(family, words, length) !== 0,
@@ -122,15 +145,121 @@ export class Control {
     const wall = options.wall ?? ((clock: number) => Date.now() - ((tables.now() - clock) | 0));
     this.blockLog = new BlockLog(tables.natSubscribers, config.nat.log, wall, (text) => options.log('warn', text));
     this.configure(config);
+    const { quiet, log } = options;
     const random = options.random ?? strongRandom();
-    if (!options.quiet) this.protocols.push(...createServices(this, config, random));
-    if (Dhcp6.isWanted(config)) {
-      const { quiet, log } = options;
-      const now = tables.now();
-      this.dhcp6 = new Dhcp6(tables.interfaces, this.addresses, config, { quiet, now, wall, random, log });
-      this.protocols.push(this.dhcp6);
-      for (const port of [CLIENT_PORT, SERVER_PORT]) tables.setService(UDP, port, true);
+    this.parts = { tables, addresses: this.addresses, config, quiet, random, wall, log, kept: new Map() };
+    openServices(tables, config, quiet);
+    for (const name of ['ipv4', 'ipv6', 'management'] as const) this.begin(name);
+  }
+
+  // --- domains -----------------------------------------------------------------------------------------------------
+
+  /** Makes a domain's protocols, in the place of those that it had. */
+  private begin(name: DomainName): void {
+    const parts = { ...this.parts, config: this.config, kept: new Map() };
+    let protocols: Protocol[];
+    if (name === 'management') protocols = managementServices(parts);
+    else {
+      const now = parts.wall(this.tables.now());
+      for (const [key, { value, at }] of this.kept[name]) parts.kept.set(key, { value, age: now - at });
+      const domain = new Domain(name === 'ipv4' ? 4 : 6, parts);
+      this.domains.set(domain.family, domain);
+      protocols = domain.protocols;
     }
+    const own = this.owned(name);
+    const at = own.length === 0 ? this.protocols.length : this.protocols.indexOf(own[0]);
+    this.protocols.splice(at, own.length, ...protocols);
+    for (const protocol of own) this.owners.delete(protocol);
+    for (const protocol of protocols) this.owners.set(protocol, name);
+    this.views[name].state = 'running';
+    this.reviveAt.delete(name);
+  }
+
+  private owned(name: DomainName): Protocol[] {
+    return this.protocols.filter((protocol) => this.owners.get(protocol) === name);
+  }
+
+  /** The domain does nothing from here on. What it had told stays in force for a while (`RELEARN`). */
+  private end(name: DomainName, flush: boolean): void {
+    this.views[name].state = 'down';
+    if (name === 'management') return;
+    const family = name === 'ipv4' ? 4 : 6;
+    const domain = this.domains.get(family);
+    if (flush) domain?.flush();
+    domain?.close();
+    this.learned.orphan(family);
+    for (const own of this.addresses) if (own.family === family && own.lifetimes !== undefined) this.orphans.add(own);
+    this.sweepAt.set(family, (this.tables.now() + RELEARN) | 0);
+  }
+
+  /**
+   * Makes a domain anew. The other domains do not notice: nothing of theirs is in it. Neighbours that it had learned are
+   * forgotten; addresses and routes stay in force until the new one has had time to learn them again, so that connections
+   * that use them live on; connections are the packet workers' and stay.
+   */
+  restart(name: DomainName): void {
+    this.end(name, true);
+    this.begin(name);
+    this.views[name].restarts++;
+    this.tellRestart(name, 'asked for');
+    this.tick();
+  }
+
+  /** A domain has thrown: it rests for a moment, longer when that happens often, and is made anew. It keeps its neighbours. */
+  private fail(name: DomainName, reason: string): void {
+    const view = this.views[name];
+    const now = this.tables.now();
+    const last = this.failedAt.get(name);
+    const often = last !== undefined && ((now - last.at) | 0) < HEALTHY ? last.often + 1 : 0;
+    this.failedAt.set(name, { at: now, often });
+    view.restarts++;
+    view.failures++;
+    this.end(name, false);
+    this.reviveAt.set(name, (now + Math.min(FIRST_REST << Math.min(often, 16), LAST_REST)) | 0);
+    this.tellRestart(name, reason);
+  }
+
+  private tellRestart(name: DomainName, reason: string): void {
+    const { restarts, failures } = this.views[name];
+    this.views[name].reason = reason;
+    const failed = this.views[name].state === 'down';
+    const message = failed
+      ? `the ${name} domain has failed and starts again: ${reason}`
+      : `the ${name} domain starts again: ${reason}`;
+    this.options.log(failed ? 'warn' : 'info', message);
+    const told: Told = { kind: 'event', name: 'domain.restarted', data: { domain: name, reason, restarts, failures } };
+    this.perform([told], { kind: 'tick' });
+  }
+
+  /** Takes up domains that have rested, and takes away what restarted ones have not learned again. */
+  private look(): void {
+    const now = this.tables.now();
+    for (const [name, at] of this.reviveAt) if (((at - now) | 0) <= 0) this.begin(name);
+    for (const [family, at] of this.sweepAt) if (((at - now) | 0) <= 0) this.sweep(family);
+  }
+
+  private sweep(family: Family): void {
+    this.sweepAt.delete(family);
+    let gone = this.learned.sweep(family);
+    for (const own of this.orphans) {
+      if (own.family !== family) continue;
+      this.orphans.delete(own);
+      if (this.addresses.find(own.port, family, own.words) !== own) continue;
+      this.removeAddress(own.port, family, own.words, own.prefixLength);
+      gone++;
+    }
+    if (gone > 0)
+      this.options.log('info', `the ipv${family} domain has not learned ${gone} routes and addresses again`);
+  }
+
+  /** How each domain is doing. */
+  get health(): readonly DomainView[] {
+    return Object.values(this.views).map((view) => ({ ...view }));
+  }
+
+  /** DHCPv6 of this thread; null: no port has it. */
+  get dhcp6(): Dhcp6 | null {
+    return this.domains.get(6)?.dhcp6 ?? null;
   }
 
   // --- configuration -----------------------------------------------------------------------------------------------
@@ -145,7 +274,6 @@ export class Control {
       const spec = specOf(route);
       if (spec !== null) this.addRoute(route.to.family, route.to.words, route.to.prefixLength, spec);
     }
-    for (const n of config.neighbors) this.setNeighbour(n.port, n.ip.family, n.ip.words, n.mac.lo, n.mac.hi);
     this.loadFilter(config);
     this.loadNat(config);
     this.loadHelpers(config);
@@ -348,8 +476,7 @@ export class Control {
         .ofPort(port)
         .some((a) => a.family === 6 && a.prefixLength === prefixLength && inPrefix(a.words, { ...a, words: network }));
       if (prefixLength < 128 && !shared) this.removeRoute(6, network, prefixLength);
-      if (words.every((word, n) => w[r + IF.IF_GLOBAL6 + n] === word))
-        w.fill(0, r + IF.IF_GLOBAL6, r + IF.IF_GLOBAL6 + 4);
+      if (words.every((word, n) => w[r + IF.IF_GLOBAL6 + n] === word)) this.electAddresses(port);
       this.tables.flush(EPOCH_ROUTE);
       return 0;
     }
@@ -358,10 +485,26 @@ export class Control {
       const mask = maskWords(4, prefixLength)[0];
       for (const broadcast of [words[0] | ~mask, words[0] & mask]) this.removeRoute(4, [broadcast, 0, 0, 0], 32);
     }
-    if (w[r + IF.IF_ADDRESS4] === words[0]) w[r + IF.IF_ADDRESS4] = w[r + IF.IF_PREFIX4] = 0;
+    if (w[r + IF.IF_ADDRESS4] === words[0]) this.electAddresses(port);
     const ended = this.natState.endAddress(port, words[0]);
     this.tables.flush(EPOCH_NAT);
     return ended;
+  }
+
+  /** Chooses who speaks for a port: its first configured address of each family, else the first that was learned. */
+  electAddresses(port: number): void {
+    const w = this.tables.interfaces.words;
+    const r = port * IF.IF_WORDS;
+    const known = this.addresses.ofPort(port);
+    const own: readonly Pick<OwnAddress, 'family' | 'words' | 'prefixLength'>[] = [
+      ...this.config.ports[port].addresses.filter((one) => this.addresses.find(port, one.family, one.words)),
+      ...known.filter(({ state }) => state !== 'duplicate'),
+    ];
+    const four = own.find(({ family }) => family === 4);
+    w[r + IF.IF_ADDRESS4] = four?.words[0] ?? 0;
+    w[r + IF.IF_PREFIX4] = four?.prefixLength ?? 0;
+    const global = own.find(({ family, words }) => family === 6 && (words[0] & 0xc0ff) !== 0x80fe);
+    w.set(global?.words ?? [0, 0, 0, 0], r + IF.IF_GLOBAL6);
   }
 
   /**
@@ -408,6 +551,7 @@ export class Control {
       return false;
     }
     if (before !== 0) this.nexthops.release(before);
+    if (prefixLength === 0) this.tables.setDefault(family, true);
     this.tables.flush(EPOCH_ROUTE);
     return true;
   }
@@ -423,21 +567,19 @@ export class Control {
     const n = this.routes.remove(family, words, prefixLength);
     if (n === 0) return false;
     this.nexthops.release(n);
+    if (prefixLength === 0) this.tables.setDefault(family, false);
     this.tables.flush(EPOCH_ROUTE);
     return true;
   }
 
   setNeighbour(port: number, family: Family, words: Words, lo: number, hi: number): void {
-    const cache = family === 4 ? this.arp.cache : this.nd.cache;
-    if (!cache.setPermanent(this.tables.now(), port, words, lo, hi))
+    if (this.domains.get(family)?.setNeighbour(port, words, lo, hi) === false)
       this.options.log('warn', 'neighbors: the neighbour table is full');
   }
 
   /** Forgets a static neighbour: it is asked for when somebody wants it. */
   forgetNeighbour(port: number, family: Family, words: Words): void {
-    const cache = family === 4 ? this.arp.cache : this.nd.cache;
-    const n = cache.find(port, words);
-    if (n >= 0) cache.forget(n);
+    this.domains.get(family)?.forgetNeighbour(port, words);
   }
 
   /** Addresses that NAT lends out no longer: their routes are the caller's. */
@@ -493,7 +635,22 @@ export class Control {
 
   private step(event: Event): void {
     const now = this.tables.now();
-    for (const protocol of this.protocols) this.perform(protocol.step(now, event), event);
+    const family = familyOf(event, this.tables);
+    for (const protocol of [...this.protocols]) {
+      const owner = this.owners.get(protocol);
+      if (owner !== undefined && this.views[owner].state === 'down') continue;
+      if (family !== 0 && (owner === 'ipv4' || owner === 'ipv6') && owner !== `ipv${family}`) continue;
+      let actions: Action[];
+      try {
+        actions = protocol.step(now, event);
+      } catch (error) {
+        if (this.options.contain !== true || owner === undefined) throw error;
+        this.fail(owner, `${protocol.name}, ${event.kind} event: ${describe(error)}`);
+        continue;
+      }
+      this.perform(actions, event, owner);
+    }
+    if (this.sweepAt.size + this.reviveAt.size > 0) this.look();
   }
 
   tick(): void {
@@ -504,14 +661,19 @@ export class Control {
   next(): number {
     const now = this.tables.now();
     let next = -1;
-    for (const protocol of this.protocols) {
-      const wait = protocol.next(now);
+    const consider = (wait: number): void => {
       if (wait >= 0 && (next < 0 || wait < next)) next = wait;
+    };
+    for (const protocol of this.protocols) {
+      const owner = this.owners.get(protocol);
+      if (owner === undefined || this.views[owner].state === 'running') consider(protocol.next(now));
     }
+    for (const waits of [this.sweepAt, this.reviveAt])
+      for (const at of waits.values()) consider(Math.max(0, (at - now) | 0));
     return next;
   }
 
-  private perform(actions: Action[], event: Event): void {
+  private perform(actions: Action[], event: Event, owner: DomainName = 'management'): void {
     for (const action of actions) {
       switch (action.kind) {
         case 'send':
@@ -526,6 +688,9 @@ export class Control {
         case 'route':
           this.learned.perform(action);
           break;
+        case 'keep':
+          if (owner !== 'management') this.keep(this.kept[owner], action.key, action.value);
+          break;
         case 'event':
           if (action.name === 'nd.duplicate' && action.data.disables === true)
             this.leaveIpv6(action.data.port as number);
@@ -536,6 +701,11 @@ export class Control {
           this.options.log(action.level, action.message);
       }
     }
+  }
+
+  private keep(kept: Map<string, Kept>, key: string, value: unknown): void {
+    if (value === null) kept.delete(key);
+    else kept.set(key, { value, at: this.parts.wall(this.tables.now()) });
   }
 
   /**
@@ -572,6 +742,14 @@ export class Control {
       if (known !== undefined) this.removeAddress(port, family, words, known.prefixLength);
       return;
     }
+    // The lease that a restarted client has now takes the place of the one from before.
+    if (action.op === 'add' && family === 4)
+      for (const own of this.orphans)
+        if (own.port === port && own.family === 4 && own !== known) {
+          this.orphans.delete(own);
+          this.removeAddress(port, 4, own.words, own.prefixLength);
+        }
+    if (known !== undefined) this.orphans.delete(known);
     if (action.op === 'add' && known?.prefixLength !== prefixLength) {
       if (known !== undefined) this.removeAddress(port, family, words, known.prefixLength);
       this.addAddress(port, family, words, prefixLength);
@@ -583,4 +761,12 @@ export class Control {
     const until = (wait: number | undefined) => (wait === undefined ? null : (this.tables.now() + wait) | 0);
     if (action.op === 'add') entry.lifetimes = { preferred: until(action.preferred), valid: until(action.valid) };
   }
+}
+
+function newView(domain: DomainName): DomainView {
+  return { domain, state: 'running', thread: 'main', restarts: 0, failures: 0, reason: '' };
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message).split('\n').slice(0, 2).join(' ') : String(error);
 }

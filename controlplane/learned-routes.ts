@@ -36,6 +36,8 @@ export interface Table {
 
 export class LearnedRoutes {
   private readonly prefixes = new Map<string, Prefix>();
+  /** Told by a domain that is no more, and not said again yet. */
+  private readonly orphans = new Set<RouteAction>();
   private readonly table: Table;
 
   constructor(table: Table) {
@@ -53,13 +55,32 @@ export class LearnedRoutes {
     }
     const { known } = prefix;
     const at = known.findIndex((route) => isSame(route, action));
-    if (at >= 0) known.splice(at, 1);
+    const before = at < 0 ? undefined : known.splice(at, 1)[0];
+    if (before !== undefined) this.orphans.delete(before);
     if (action.op === 'add') {
       const behind = known.findIndex((route) => ORDER[route.source] < ORDER[action.source]);
       known.splice(behind < 0 ? known.length : behind, 0, action);
+      // Said again: what is in the table stays there as it is.
+      if (before !== undefined) prefix.installed = prefix.installed.map((route) => (route === before ? action : route));
     }
     this.install(prefix);
     if (known.length === 0) this.prefixes.delete(key);
+  }
+
+  /** Whoever told the routes of a family is no more: they stay in force until `sweep`, unless they are said again. */
+  orphan(family: Family): void {
+    for (const prefix of this.prefixes.values())
+      if (prefix.family === family) for (const route of prefix.known) this.orphans.add(route);
+  }
+
+  /** Takes away what nobody has said again. Returns how many routes. */
+  sweep(family: Family): number {
+    const gone = [...this.orphans].filter((route) => route.family === family);
+    for (const route of gone) {
+      this.orphans.delete(route);
+      this.perform({ ...route, op: 'remove' });
+    }
+    return gone.length;
   }
 
   /** The route of the configuration or of an address to this prefix is gone: a learned one may take its place. */

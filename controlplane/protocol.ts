@@ -68,6 +68,11 @@ export type Action =
       source: RouteSource;
       type?: 'unreachable';
     }
+  /**
+   * What the protocol wants to find again when its domain is made anew (domain.ts), by a key of its own; plain data, null:
+   * not any more.
+   */
+  | { kind: 'keep'; key: string; value: unknown }
   | Told
   /** Something a person may want to know. */
   | { kind: 'log'; level: 'info' | 'warn'; message: string };

@@ -1,32 +1,55 @@
 /**
- * Services: the protocols that the configuration asks for, beside ARP, ND and echo which every router has.
+ * Services: the protocols that the configuration asks for, beside ARP, ND and echo which every router has, domain by domain
+ * (domain.ts), so that what a router runs can be read in one place.
  *
- * One function, so that what a router runs can be read in one place. Nothing is made when the router is to be quiet
- * (replay, embedding without `unasked`): all of these speak without being asked.
+ * But for DHCPv6, which then keeps silent by itself, nothing is made when the router is to be quiet (replay, embedding
+ * without `unasked`): all of these speak without being asked.
  */
 import { NUD_FAILED } from '../dataplane/neighbours.ts';
 import { NH_CONNECTED, NH_GROUP, NH_PORT_WORD, NH_VIA } from '../dataplane/nexthops.ts';
 import type { Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
 import type { Config, PortConfig } from './config/index.ts';
-import type { Control } from './control.ts';
 import { Dhcp4Client } from './dhcp4/client.ts';
 import { CLIENT_PORT, SERVER_PORT } from './dhcp4/message.ts';
 import { Dhcp4Relay } from './dhcp4/relay.ts';
 import { Dhcp4Server } from './dhcp4/server.ts';
+import { CLIENT_PORT as DHCP6_CLIENT_PORT, SERVER_PORT as DHCP6_SERVER_PORT } from './dhcp6/constants.ts';
+import { Dhcp6 } from './dhcp6/index.ts';
 import { DNS_PORT, DnsForwarder } from './dns/forwarder.ts';
+import type { Domain, DomainParts } from './domain.ts';
 import { Gateway } from './gateway/gateway.ts';
 import type { Protocol } from './protocol.ts';
 import { RaReceiver } from './ra/receiver.ts';
 import { RaSender } from './ra/sender.ts';
-import type { RandomSource } from './random.ts';
 
-const NOWHERE: Words = [0, 0, 0, 0];
 const UDP = 17;
 
-/** The protocols of a configuration, in the order in which they are stepped. */
-export function createServices(control: Control, config: Config, random: RandomSource): Protocol[] {
-  const { tables, addresses } = control;
+/** What a family speaks beside neighbour discovery and ping, in the order in which it is stepped. */
+export function familyServices(domain: Domain, parts: DomainParts): { protocols: Protocol[]; dhcp6: Dhcp6 | null } {
+  const protocols = parts.quiet ? [] : domain.family === 4 ? ipv4Services(parts) : ipv6Services(domain, parts);
+  const { tables, addresses, config } = parts;
+  if (domain.family === 4 || !Dhcp6.isWanted(config)) return { protocols, dhcp6: null };
+  const dhcp6 = new Dhcp6(tables.interfaces, addresses, config, { ...parts, now: tables.now() });
+  return { protocols: [...protocols, dhcp6], dhcp6 };
+}
+
+function ipv4Services({ tables, addresses, config, random }: DomainParts): Protocol[] {
+  const protocols: Protocol[] = [];
+  const clients = chosen(config, (port) => port.dhcp4?.client ?? null);
+  if (clients.size > 0) protocols.push(new Dhcp4Client(tables.interfaces, clients, { random }));
+  const servers = chosen(config, (port) => port.dhcp4?.server ?? null);
+  if (servers.size > 0)
+    protocols.push(new Dhcp4Server(tables.interfaces, addresses, servers, { answersNames: config.dns !== null }));
+  const relays = chosen(config, (port) => port.dhcp4?.relay ?? null);
+  if (relays.size > 0) protocols.push(new Dhcp4Relay(tables.interfaces, addresses, relays));
+  const { gateway } = config;
+  if (gateway !== null && gateway.mode !== 'v6')
+    protocols.push(new Gateway(tables.interfaces, addresses, { ...gateway, mode: 'v4' }));
+  return protocols;
+}
+
+function ipv6Services({ cache }: Domain, { tables, addresses, config, random }: DomainParts): Protocol[] {
   const protocols: Protocol[] = [];
   const hearing = chosen(config, (port) => port.acceptRa);
   if (hearing.size > 0)
@@ -34,42 +57,44 @@ export function createServices(control: Control, config: Config, random: RandomS
       new RaReceiver(tables.interfaces, addresses, hearing, {
         random,
         isDead: (port, router) => {
-          const n = control.nd.cache.find(port, router);
-          return n >= 0 && control.nd.cache.stateOf(n) === NUD_FAILED;
+          const n = cache.find(port, router);
+          return n >= 0 && cache.stateOf(n) === NUD_FAILED;
         },
       }),
     );
   const telling = chosen(config, (port) => port.ra);
   if (telling.size > 0)
     protocols.push(
-      new RaSender(tables.interfaces, addresses, telling, {
-        random,
-        hasDefault: () => control.routes.get(6, NOWHERE, 0) !== 0,
-      }),
+      new RaSender(tables.interfaces, addresses, telling, { random, hasDefault: () => tables.hasDefault(6) }),
     );
-  const clients = chosen(config, (port) => port.dhcp4?.client ?? null);
-  if (clients.size > 0) {
-    tables.setService(UDP, CLIENT_PORT, true);
-    protocols.push(new Dhcp4Client(tables.interfaces, clients, { random }));
-  }
-  const servers = chosen(config, (port) => port.dhcp4?.server ?? null);
-  const relays = chosen(config, (port) => port.dhcp4?.relay ?? null);
-  if (servers.size + relays.size > 0) tables.setService(UDP, SERVER_PORT, true);
-  if (servers.size > 0)
-    protocols.push(new Dhcp4Server(tables.interfaces, addresses, servers, { answersNames: config.dns !== null }));
-  if (relays.size > 0) protocols.push(new Dhcp4Relay(tables.interfaces, addresses, relays));
-  if (config.dns !== null) {
-    tables.setService(UDP, DNS_PORT, true);
-    protocols.push(
-      new DnsForwarder(addresses, config.dns, {
-        random,
-        listen: (port, on) => tables.setService(UDP, port, on),
-        routeTo: ({ family, words }) => egressOf(tables, family, words),
-      }),
-    );
-  }
-  if (config.gateway !== null) protocols.push(new Gateway(tables.interfaces, addresses, config.gateway));
+  const { gateway } = config;
+  if (gateway !== null && gateway.mode !== 'v4')
+    protocols.push(new Gateway(tables.interfaces, addresses, { ...gateway, mode: 'v6' }));
   return protocols;
+}
+
+/** What has no family of its own. */
+export function managementServices({ tables, addresses, config, quiet, random }: DomainParts): Protocol[] {
+  if (config.dns === null || quiet) return [];
+  return [
+    new DnsForwarder(addresses, config.dns, {
+      random,
+      listen: (port, on) => tables.setService(UDP, port, on),
+      routeTo: ({ family, words }) => egressOf(tables, family, words),
+    }),
+  ];
+}
+
+/** Ports of UDP that the path is to hand to the control plane; those of the questions that it asks come and go. */
+export function openServices(tables: Tables, config: Config, quiet: boolean): void {
+  const open = (...ports: number[]): void => {
+    for (const port of ports) tables.setService(UDP, port, true);
+  };
+  if (Dhcp6.isWanted(config)) open(DHCP6_CLIENT_PORT, DHCP6_SERVER_PORT);
+  if (quiet) return;
+  if (config.ports.some(({ dhcp4 }) => dhcp4?.client)) open(CLIENT_PORT);
+  if (config.ports.some(({ dhcp4 }) => dhcp4?.server || dhcp4?.relay)) open(SERVER_PORT);
+  if (config.dns !== null) open(DNS_PORT);
 }
 
 /** The port by which a packet of the router's own leaves towards an address; −1: there is no route. */

@@ -171,6 +171,13 @@ export class NeighbourTable {
     this.changed(n);
   }
 
+  /** 4 or 6 of the entry in record `n`; 0: there is none. */
+  familyOf(n: number): 0 | 4 | 6 {
+    return n >= 0 && n < this.capacity && this.used(n)
+      ? ((this.words[HEAD + n * NEIGH_WORDS + NEIGH_PORT] >> 8) as 4 | 6)
+      : 0;
+  }
+
   /** True when record `n` holds an entry. */
   used(n: number): boolean {
     const s = this.words[HEAD + n * NEIGH_WORDS];

@@ -25,6 +25,7 @@ import { InterfaceTable, MAX_PORTS } from './interfaces.ts';
 import { NeighbourTable } from './neighbours.ts';
 import { NextHopTable } from './nexthops.ts';
 import { RouteTable } from './routes.ts';
+import type { Family } from './wire/address.ts';
 import { sharedAligned } from './wire/aligned.ts';
 
 export const CLOCK = 0;
@@ -34,6 +35,7 @@ export const HOST_PORT = 3;
 export const WORKERS = 4;
 export const SWEEP = 5;
 export const ENGINES = 6;
+export const DEFAULT_ROUTES = 7; // bit FAMILY: there is one
 export const FLUSHES = 8; // + EPOCH_* >> 3
 
 /** Causes of a flush: which 8 bits of the epoch word they move. */
@@ -285,6 +287,16 @@ export class Tables {
     const at = (proto === 17 ? 0 : 8192) + (port >> 3);
     if (on) this.services[at] |= 1 << (port & 7);
     else this.services[at] &= ~(1 << (port & 7));
+  }
+
+  /** Says whether the family has a default route: for those who advertise one in another thread. */
+  setDefault(family: Family, on: boolean): void {
+    if (on) Atomics.or(this.control, DEFAULT_ROUTES, 1 << family);
+    else Atomics.and(this.control, DEFAULT_ROUTES, ~(1 << family));
+  }
+
+  hasDefault(family: Family): boolean {
+    return (Atomics.load(this.control, DEFAULT_ROUTES) & (1 << family)) !== 0;
   }
 
   /** Helper number for a new connection's protocol and destination port (host order); 0: none. */

@@ -10,7 +10,6 @@
  * protocols have learned are not the configuration's, and stay.
  */
 
-import { IF_ADDRESS4, IF_GLOBAL6, IF_PREFIX4, IF_WORDS } from '../../dataplane/interfaces.ts';
 import { formatAddress, networkWords } from '../../dataplane/wire/address.ts';
 import { natSizes } from '../compile-nat.ts';
 import type { Config, NeighborConfig, PortConfig, PrefixValue } from '../config/index.ts';
@@ -120,18 +119,8 @@ function changePort(control: Control, old: PortConfig, next: PortConfig): void {
   if (speaksIpv6(next) && !speaksIpv6(old)) control.addLinkLocal(next);
   if (speaksIpv6(old) && !speaksIpv6(next)) control.removeLinkLocal(next.number);
   control.addresses.arrange(next.number, next.addresses);
-  // The first address of the configuration speaks for the port; without one, the first that a protocol has learned.
-  const w = control.tables.interfaces.words;
-  const r = next.number * IF_WORDS;
-  const own: readonly Own[] = [...next.addresses, ...control.addresses.ofPort(next.number)];
-  const four = own.find(({ family }) => family === 4);
-  w[r + IF_ADDRESS4] = four?.words[0] ?? 0;
-  w[r + IF_PREFIX4] = four?.prefixLength ?? 0;
-  const global = own.find(({ family, words }) => family === 6 && (words[0] & 0xc0ff) !== 0x80fe);
-  w.set(global?.words ?? [0, 0, 0, 0], r + IF_GLOBAL6);
+  control.electAddresses(next.number);
 }
-
-type Own = Pick<PrefixValue, 'family' | 'words' | 'prefixLength'>;
 
 function poolsOf(config: Config): { port: number; prefix: PrefixValue }[] {
   return config.nat.masquerade.flatMap(({ out, pool }) =>

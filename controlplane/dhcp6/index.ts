@@ -32,6 +32,8 @@ export interface Dhcp6Options {
   wall: (clock: number) => number;
   random: RandomSource;
   log: (level: 'info' | 'warn', message: string) => void;
+  /** What the one before wanted to be found again, and how many milliseconds ago; absent: there was none. */
+  kept?: ReadonlyMap<string, { value: unknown; age: number }>;
 }
 
 /** Answers that wait for the disk at most: a burst is no longer. */
@@ -134,6 +136,8 @@ export class Dhcp6 implements Protocol {
   private begin(time: number): Action[] {
     this.begun = true;
     const actions = this.delegation.restore();
+    const { kept } = this.options;
+    if (kept !== undefined) for (const relay of this.relays) actions.push(...relay.resume(time, kept));
     for (const client of this.autostart) actions.push(...client.start(time));
     return actions;
   }

@@ -8,7 +8,9 @@
  * Replies delegate: each is a route by the client's link-local address, until its lifetime ends, a Reply takes it away,
  * or the client releases it (RFC 8987 §4.2 and §4.3). The messages themselves pass unchanged.
  *
- * Not here: bulk leasequery (RFC 5460), with which a relay could learn its routes again after a restart.
+ * They are found again when the IPv6 domain is restarted (action `keep`), not when the router is.
+ *
+ * Not here: bulk leasequery (RFC 5460), with which a relay could learn its routes again after a restart of the router.
  */
 import { formatAddress, type Words } from '../../dataplane/wire/address.ts';
 import { isLinkLocal } from '../../dataplane/wire/ipv6.ts';
@@ -42,6 +44,9 @@ interface Routed {
   via: Words;
   client: string;
 }
+
+/** As it is kept: with its lifetime in seconds; null: for ever. */
+type KeptRoute = Routed & { valid: number | null };
 
 export class Relay {
   readonly port: number;
@@ -202,18 +207,47 @@ export class Relay {
         continue;
       }
       this.ends.set(text, valid === C.INFINITY ? Number.POSITIVE_INFINITY : now + valid * 1000);
+      const routed = { words, prefixLength, via, client };
+      actions.push(this.keep(text, { ...routed, valid: valid === C.INFINITY ? null : valid }));
       if (same) continue;
       if (known !== undefined) {
         const end = valid === C.INFINITY ? Number.POSITIVE_INFINITY : now + valid * 1000;
         actions.push(...this.withdraw(text));
         this.ends.set(text, end);
       }
-      this.routed.set(text, { words, prefixLength, via, client });
-      this.byClient.set(client, (this.byClient.get(client) ?? 0) + 1);
       actions.push(
-        { kind: 'route', op: 'add', family: 6, words, prefixLength, via, port: this.port, source: 'pd' },
+        this.install(text, routed),
         told('dhcp6.delegated', this.dataOf(text, valid === C.INFINITY ? null : valid)),
       );
+    }
+    return actions;
+  }
+
+  private install(text: string, routed: Routed): Action {
+    this.routed.set(text, routed);
+    this.byClient.set(routed.client, (this.byClient.get(routed.client) ?? 0) + 1);
+    const { words, prefixLength, via } = routed;
+    return { kind: 'route', op: 'add', family: 6, words, prefixLength, via, port: this.port, source: 'pd' };
+  }
+
+  private keep(text: string, value: KeptRoute | null): Action {
+    return { kind: 'keep', key: `${this.keyPrefix}${text}`, value };
+  }
+
+  private get keyPrefix(): string {
+    return `dhcp6-relay ${this.context.names[this.port]} `;
+  }
+
+  /** Takes up the routes of this port's relay in the domain before. @param kept by key, with an age in milliseconds */
+  resume(now: number, kept: ReadonlyMap<string, { value: unknown; age: number }>): Action[] {
+    const actions: Action[] = [];
+    for (const [key, { value, age }] of kept) {
+      if (!key.startsWith(this.keyPrefix)) continue;
+      const { valid, ...routed } = value as KeptRoute;
+      const end = valid === null ? Number.POSITIVE_INFINITY : now - age + valid * 1000;
+      const text = prefixText(routed.words, routed.prefixLength);
+      this.ends.set(text, end);
+      actions.push(this.install(text, routed));
     }
     return actions;
   }
@@ -243,7 +277,17 @@ export class Relay {
     const left = (this.byClient.get(client) ?? 1) - 1;
     if (left > 0) this.byClient.set(client, left);
     else this.byClient.delete(client);
-    return [{ kind: 'route', op: 'remove', family: 6, words, prefixLength, via, port: this.port, source: 'pd' }, event];
+    const route: Action = {
+      kind: 'route',
+      op: 'remove',
+      family: 6,
+      words,
+      prefixLength,
+      via,
+      port: this.port,
+      source: 'pd',
+    };
+    return [route, this.keep(text, null), event];
   }
 
   private dataOf(prefix: string, valid: number | null) {

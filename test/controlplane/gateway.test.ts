@@ -71,7 +71,13 @@ function addresses(router: Router, port: number): string[] {
     .filter((a) => a.family === 4 || (a.words[0] & 0xc0ff) !== 0x80fe)
     .map((a) => `${formatCidr(a.family, a.words, a.prefixLength)} ${a.state}`);
 }
-const states = (router: Router) => (router.control.protocols.find((p) => p.name === 'gateway') as Gateway).states;
+/** Each family's half is in the domain of its own. */
+function states(router: Router): { v4: State; v6: State } {
+  const halves = router.control.protocols.filter((p) => p.name === 'gateway') as Gateway[];
+  const of = (family: 'v4' | 'v6') =>
+    halves.map((half) => half.states[family]).find((state) => state !== 'down') ?? 'down';
+  return { v4: of('v4'), v6: of('v6') };
+}
 
 /** Prefixes of the last router advertisement that left a port: `prefix preferred valid lifetime`. */
 function announced(router: Router, port: string): string[] {
