@@ -108,15 +108,15 @@ export class Relay {
     }
     const forward = newRelayMessage(C.RELAY_FORW, hops, link, from, payload.slice());
     forward.interfaceId = this.config.interfaceId;
-    // The MAC of a relay says nothing about the client behind it.
-    if (type !== C.RELAY_FORW || this.config.remoteId !== 'mac') this.describe(forward, datagram);
+    this.describe(forward, datagram, type === C.RELAY_FORW);
     const actions = type === C.RELEASE ? this.released(payload, from) : [];
     return [...actions, ...this.toServers(emitRelay(forward))];
   }
 
-  private describe(forward: RelayMessage, datagram: Datagram): void {
+  private describe(forward: RelayMessage, datagram: Datagram, relayed: boolean): void {
     const { remoteId, enterprise, subscriberId } = this.config;
-    if (remoteId !== 'none') {
+    // The MAC of a relay says nothing about the client behind it.
+    if (remoteId !== 'none' && !(relayed && remoteId === 'mac')) {
       const id = remoteId === 'mac' ? macBytes({ lo: datagram.macLo, hi: datagram.macHi }) : remoteId;
       forward.remoteId = { enterprise, id };
     }

@@ -74,6 +74,14 @@ export class Net {
     throw new Error('expected the wires to fall silent, got frames without end');
   }
 
+  /** Says something to a port in another's name; it is written down as `name>router`. */
+  speak(name: string, to: string, frame: Uint8Array): void {
+    const [router, port] = to.split('.');
+    const said = this.read(frame, `${name}>${router}`);
+    if (said !== null) this.said.push(said);
+    this.routers[router].inject(port, frame);
+  }
+
   private carry(from: End, others: End[]): number {
     const frames = this.routers[from.router].take(from.port);
     for (const frame of frames) {
