@@ -185,7 +185,7 @@ const addresses6 = oneOrMore('an IPv6 address', (input) => {
   const value = toAddress(input);
   return value?.family === 6 ? value.words : undefined;
 });
-const lifetime = integer(60, 0xfffffffe);
+const lifetime = integer(10, 0xfffffffe);
 const enterprise = integer(0, 0xffffffff);
 const rate = integer(1, 1_000_000);
 const maxLeases = integer(1, 1024);

@@ -1,6 +1,6 @@
 /**
- * DHCPv6 with real programs: our client against Kea and WIDE's dhcp6s, WIDE's dhcp6c and perfdhcp against our server, and
- * every message read by tshark's dissector, which must find none malformed.
+ * DHCPv6 with real programs: our client against Kea and WIDE's dhcp6s, WIDE's dhcp6c and perfdhcp against our server, our
+ * LDRA between dhcp6c and Kea; every message read by tshark's dissector. Relays are in cloudstack.test.ts.
  *
  *   isp namespace ── wan [sluice] lan ── customer namespace
  */
@@ -11,10 +11,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { Lab, type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
+import { recordDhcp6, withoutRepeats } from './dhcp6-record.ts';
 import { labReady } from './need.ts';
 
 const MAIN = fileURLToPath(new URL('../../dist/controlplane/cli/main.js', import.meta.url));
-const PROGRAMS = ['kea-dhcp6', 'perfdhcp', 'dhcp6c', 'dhcp6s', 'tshark', 'tcpdump'];
+const PROGRAMS = ['ethtool', 'kea-dhcp6', 'perfdhcp', 'dhcp6c', 'dhcp6s', 'tshark', 'tcpdump'];
 
 interface Dhcp6Shown {
   clients: { state: string; leases: { prefix: string }[]; dns: string[] }[];
@@ -68,7 +69,7 @@ ${dhcp6.more ?? ''}`,
       ['d6-lan', customer, '2001:db8:6:1::c/64'],
     ]) {
       lab.runSync(host, 'ip', ['link', 'set', device, 'netns', ns]);
-      lab.device({ ns, name: device, addresses: [address] });
+      lab.device({ ns, name: device, addresses: [address], offloads: false });
     }
     lab.apply();
   }
@@ -86,29 +87,37 @@ ${dhcp6.more ?? ''}`,
     }).stdout;
   }
 
-  /** Records DHCPv6 on a device until `stop`, which gives the names of the messages as tshark tells them. */
-  async function record(ns: string, device: string) {
-    const file = join(folder, 'dhcp6.pcap');
-    const args = ['-i', device, '-U', '--immediate-mode', '-Z', 'root', '-w', file, 'udp port 546 or udp port 547'];
-    const capture = lab.spawn(ns, 'tcpdump', args);
-    await waitFor('tcpdump to listen', () => /listening/.test(capture.stderr()));
-    const tshark = (...more: string[]) =>
-      spawnSync('tshark', ['-r', file, ...more], { encoding: 'utf8', timeout: 25_000 }).stdout.trim();
-    const types = () => tshark('-T', 'fields', '-e', 'dhcpv6.msgtype').split('\n').map(Number);
-    // tcpdump forgets what it has not read when it is told to stop: it is not told before all is there.
-    return async (complete: (types: number[]) => boolean) => {
-      await waitFor('the capture to be complete', () => complete(types()), {
-        timeout: 15_000,
-        every: 100,
-        detail: () => types().join(' '),
-      });
-      await capture.stop('SIGTERM');
-      expect(
-        tshark('-o', 'udp.check_checksum:TRUE', '-Y', '_ws.malformed || udp.checksum.status == 0 || dhcpv6.malformed'),
-      ).toBe('');
-      return types();
+  /** Kea with one subnet on its device; `more` over the settings of all. */
+  function startKea(more: object): LabProcess {
+    const config = {
+      'interfaces-config': { interfaces: ['d6-wan'] },
+      'server-id': { type: 'EN', 'enterprise-id': 32473, identifier: '0102', persist: false },
+      'lease-database': { type: 'memfile', persist: false },
+      'preferred-lifetime': 40,
+      'valid-lifetime': 80,
+      'option-data': [{ name: 'dns-servers', data: '2001:db8::53' }],
+      subnet6: [
+        {
+          id: 1,
+          subnet: '2001:db8:6:ffff::/64',
+          interface: 'd6-wan',
+          pools: [{ pool: '2001:db8:6:ffff::100-2001:db8:6:ffff::1ff' }],
+          'pd-pools': [
+            { prefix: '2001:db8:8000::', 'prefix-len': 40, 'delegated-len': 56 },
+            { prefix: '2001:db8:9000::', 'prefix-len': 44, 'delegated-len': 60 },
+          ],
+        },
+      ],
+      loggers: [{ name: 'kea-dhcp6', severity: 'INFO', output_options: [{ output: 'stdout' }] }],
+      ...more,
     };
+    mkdirSync(join(folder, 'kea'), { recursive: true });
+    writeFileSync(join(folder, 'kea.json'), JSON.stringify({ Dhcp6: config }));
+    const env = { KEA_PIDFILE_DIR: join(folder, 'kea'), KEA_LOCKFILE_DIR: join(folder, 'kea') };
+    return lab.spawn(isp, 'kea-dhcp6', ['-c', join(folder, 'kea.json')], { env });
   }
+
+  const record = (ns: string, device: string) => recordDhcp6(lab, ns, device, folder);
 
   /** Client, bound, with a prefix; what the ISP's program must be told differs. */
   async function bound(server: LabProcess): Promise<Dhcp6Shown['clients'][0]> {
@@ -119,52 +128,87 @@ ${dhcp6.more ?? ''}`,
     return shown().clients[0];
   }
 
-  it('our client and Kea: an address, two prefixes, a renewal', async () => {
+  it('our client and Kea: an address, two prefixes, a renewal; then another server, found by a rebind', {
+    timeout: 90_000,
+  }, async () => {
     await start({ wan: ', dhcp6: { client: { ia-pd: [{}, { hint: "::/60" }] } }' });
     const stop = await record(isp, 'd6-wan');
-    const config = {
-      Dhcp6: {
-        'interfaces-config': { interfaces: ['d6-wan'] },
-        'server-id': { type: 'EN', 'enterprise-id': 32473, identifier: '0102', persist: false },
-        'lease-database': { type: 'memfile', persist: false },
-        'preferred-lifetime': 40,
-        'valid-lifetime': 80,
-        'renew-timer': 3,
-        'rebind-timer': 30,
-        'option-data': [{ name: 'dns-servers', data: '2001:db8::53' }],
-        subnet6: [
-          {
-            id: 1,
-            subnet: '2001:db8:6:ffff::/64',
-            interface: 'd6-wan',
-            pools: [{ pool: '2001:db8:6:ffff::100-2001:db8:6:ffff::1ff' }],
-            'pd-pools': [
-              { prefix: '2001:db8:8000::', 'prefix-len': 40, 'delegated-len': 56 },
-              { prefix: '2001:db8:9000::', 'prefix-len': 44, 'delegated-len': 60 },
-            ],
-          },
-        ],
-        loggers: [{ name: 'kea-dhcp6', severity: 'INFO', output_options: [{ output: 'stdout' }] }],
-      },
+    const settings = {
+      'renew-timer': 3,
+      'rebind-timer': 6,
+      'lease-database': { type: 'memfile', name: join(folder, 'kea-leases.csv') },
     };
-    mkdirSync(join(folder, 'kea'));
-    writeFileSync(join(folder, 'kea.json'), JSON.stringify(config));
-    const env = { KEA_PIDFILE_DIR: join(folder, 'kea'), KEA_LOCKFILE_DIR: join(folder, 'kea') };
-    const kea = lab.spawn(isp, 'kea-dhcp6', ['-c', join(folder, 'kea.json')], { env });
+    const kea = startKea(settings);
     const client = await bound(kea);
     const prefixes = client.leases.map(({ prefix }) => prefix).sort();
     expect(prefixes.length).toBe(3);
     expect(prefixes[0]).toMatch(/^2001:db8:6:ffff::1[0-9a-f]{2}\/128$/);
     for (const prefix of prefixes.slice(1)) expect(routes()).toContain(`unreachable ${prefix} proto dhcp`);
     expect(client.dns).toEqual(['2001:db8::53']);
-    await waitFor(
-      'Kea to see a renewal',
-      () => /DHCP6_LEASE_RENEW|RENEW/.test(kea.stdout()) && shown().clients[0].state === 'bound',
-      { timeout: 15_000 },
+    await waitFor('Kea to see a renewal', () => kea.stdout().includes('DHCP6_PD_LEASE_RENEW'), { timeout: 15_000 });
+    // The same leases, but another server: it has no business with a Renew to the first, and answers a Rebind.
+    await kea.stop('SIGTERM');
+    const other = { type: 'EN', 'enterprise-id': 32473, identifier: '0304', persist: false };
+    startKea({ ...settings, 'server-id': other });
+    const messages = await stop((names) => names.includes('REBIND') && names.at(-1) === 'REPLY');
+    expect(
+      shown()
+        .clients[0].leases.map(({ prefix }) => prefix)
+        .sort(),
+    ).toEqual(prefixes);
+    const four = withoutRepeats(messages).slice(0, 6);
+    expect(four.map(({ name }) => name)).toEqual(['SOLICIT', 'ADVERTISE', 'REQUEST', 'REPLY', 'RENEW', 'REPLY']);
+    const [, advertise, request, reply, renew, renewed] = four;
+    expect([request.server, request.addresses, request.prefixes]).toEqual([
+      advertise.server,
+      advertise.addresses,
+      advertise.prefixes,
+    ]);
+    expect([...reply.prefixes, ...reply.addresses.map((address) => `${address}/128`)].sort()).toEqual(prefixes);
+    expect([reply.t1, reply.t2]).toEqual([
+      [3, 3, 3],
+      [6, 6, 6],
+    ]);
+    expect([renew.server, renew.prefixes]).toEqual([reply.server, reply.prefixes]);
+    expect(renewed.xid).toBe(renew.xid);
+    const rebind = messages.find(({ name }) => name === 'REBIND')!;
+    expect([rebind.server, rebind.dst, rebind.prefixes]).toEqual(['', 'ff02::1:2', reply.prefixes]);
+    const rebound = messages.find(({ name, xid }) => name === 'REPLY' && xid === rebind.xid)!;
+    expect(rebound.server).not.toBe(reply.server);
+  });
+
+  it("our LDRA between WIDE's dhcp6c and Kea: in the client's name, and back to it", async () => {
+    await start({ lan: ', dhcp6: { ldra: { to: wan, interface-id: "line 7", enterprise: 32473 } }' });
+    const near = await record(customer, 'd6-lan');
+    const far = await record(isp, 'd6-wan');
+    const kea = startKea({});
+    await waitFor('Kea to start', () => kea.stdout().includes('DHCP6_STARTED'));
+    writeFileSync(join(folder, 'dhcp6c.conf'), 'interface d6-lan { send ia-pd 1; };\nid-assoc pd 1 { };\n');
+    const pid = join(folder, 'dhcp6c.pid');
+    const dhcp6c = lab.spawn(customer, 'dhcp6c', ['-f', '-D', '-c', join(folder, 'dhcp6c.conf'), '-p', pid, 'd6-lan']);
+    await waitFor('dhcp6c to have a prefix', () => dhcp6c.stderr().includes('create a prefix'), {
+      timeout: 20_000,
+      detail: () => kea.stdout() + dhcp6c.stderr(),
+    });
+    const inside = withoutRepeats(await near((names) => names.at(-1) === 'REPLY'));
+    const outside = withoutRepeats(await far((names) => names.at(-1) === 'RELAY-REPL(REPLY)'));
+    const names = ['SOLICIT', 'ADVERTISE', 'REQUEST', 'REPLY'];
+    expect(inside.map(({ name }) => name)).toEqual(names);
+    expect(outside.map(({ name }) => name)).toEqual(
+      names.map((name, n) => `${n % 2 === 0 ? 'RELAY-FORW' : 'RELAY-REPL'}(${name})`),
     );
-    const types = await stop((all) => all.includes(5) && all.at(-1) === 7);
-    // Solicits before Kea listened, then the four, then Renew and Reply.
-    expect(types.filter((type, n) => type !== 1 || types[n + 1] !== 1).slice(0, 6)).toEqual([1, 2, 3, 7, 5, 7]);
+    const client = inside[0].src;
+    for (const [n, message] of outside.entries()) {
+      expect([message.links, message.peers, message.hops, message.ports]).toEqual([['::'], [client], [0], '547>547']);
+      expect([message.src, message.dst][n % 2]).toBe(client);
+      expect(Buffer.from(message.interfaceIds[0], 'hex').toString()).toBe('line 7');
+      expect(message.xid).toBe(inside[n].xid);
+    }
+    expect(outside[0].options.slice(0, 3)).toEqual(['interface-id', 'remote-id', 'relayed']);
+    // What Kea says comes to the client from Kea's own address, as if nobody were between them.
+    expect(inside[3].src).toBe(outside[3].src);
+    expect(inside[3].prefixes).toEqual(outside[3].prefixes);
+    await dhcp6c.stop('SIGTERM', 8000);
   });
 
   it("our client and WIDE's dhcp6s, rapid commit", async () => {
@@ -188,8 +232,10 @@ host cpe { duid 00:03:00:01:02:00:00:00:06:02; prefix 2001:db8:7000::/56 600; };
     ]);
     const client = await bound(dhcp6s);
     expect(client.leases.map(({ prefix }) => prefix)).toEqual(['2001:db8:7000::/56']);
-    const types = await stop((all) => all.at(-1) === 7);
-    expect(types.slice(-2)).toEqual([1, 7]);
+    const [solicit, reply] = (await stop((names) => names.at(-1) === 'REPLY')).slice(-2);
+    expect([solicit.name, reply.name]).toEqual(['SOLICIT', 'REPLY']);
+    expect([solicit.options.includes('rapid-commit'), reply.options.includes('rapid-commit')]).toEqual([true, true]);
+    expect([reply.xid, reply.prefixes]).toEqual([solicit.xid, ['2001:db8:7000::/56']]);
   });
 
   it("WIDE's dhcp6c and our server: address, prefix, route, release", async () => {
@@ -227,9 +273,20 @@ id-assoc pd 1 { prefix-interface inside { sla-id 1; sla-len 4; }; };
     await dhcp6c.stop('SIGTERM', 8000);
     await waitFor('the release', () => shown().leases.length === 0, { timeout: 10_000, detail: () => dhcp6c.stderr() });
     expect(routes()).not.toContain(prefix);
-    // One release for each IA, as this client does it.
-    const types = await stop((all) => all.slice(-4).sort().join() === '7,7,8,8');
-    expect(types.filter((type, n) => type !== 1 || types[n + 1] !== 1).slice(0, 4)).toEqual([1, 2, 3, 7]);
+    const messages = withoutRepeats(
+      await stop((names) => names.slice(-4).sort().join() === 'RELEASE,RELEASE,REPLY,REPLY'),
+    );
+    expect(messages.map(({ name }) => name).slice(0, 4)).toEqual(['SOLICIT', 'ADVERTISE', 'REQUEST', 'REPLY']);
+    const [, advertise, request, reply] = messages;
+    expect(request.server).toBe(advertise.server);
+    expect([reply.prefixes, reply.xid]).toEqual([[prefix], request.xid]);
+    // One release for each IA, as this client does it; each is answered with Success.
+    const releases = messages.filter(({ name }) => name === 'RELEASE');
+    expect(releases.flatMap(({ prefixes }) => prefixes)).toEqual([prefix]);
+    for (const release of releases) {
+      const answer = messages.find(({ name, xid }) => name === 'REPLY' && xid === release.xid)!;
+      expect([release.server, answer.status[0]]).toEqual([reply.server, 0]);
+    }
   });
 
   it('perfdhcp and our server: hundreds of leases, all there after kill -9', async () => {
