@@ -35,6 +35,7 @@ import { Addresses, type OwnAddress } from './neighbour/addresses.ts';
 import { type OwnRoute, ownRoutes, specOf } from './own-routes.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
 import { type RandomSource, strongRandom } from './random.ts';
+import { SecurityGroups } from './security-groups.ts';
 import { managementServices, openServices, speaksIpv6 } from './services.ts';
 
 /** Numbers of the helpers (conntrack/helpers/index.ts) by their names in the configuration. */
@@ -97,6 +98,8 @@ export class Control {
   readonly blockLog: BlockLog;
   /** What protocols said about where prefixes are. */
   readonly learned: LearnedRoutes;
+  /** Null: no port has a security group, nor had when the router started. */
+  readonly securityGroups: SecurityGroups | null = null;
   private readonly natState: NatState;
   private readonly parts: DomainParts;
   /** The families' domains, and which protocols are theirs: those of nobody are the management domain's. */
@@ -145,6 +148,10 @@ export class Control {
     const wall = options.wall ?? ((clock: number) => Date.now() - ((tables.now() - clock) | 0));
     this.blockLog = new BlockLog(tables.natSubscribers, config.nat.log, wall, (text) => options.log('warn', text));
     this.configure(config);
+    if (tables.bindings.records > 0) {
+      this.securityGroups = new SecurityGroups(tables.bindings, this.addresses, config);
+      this.protocols.push(this.securityGroups);
+    }
     const { quiet, log } = options;
     const random = options.random ?? strongRandom();
     this.parts = { tables, addresses: this.addresses, config, quiet, random, wall, log, kept: new Map() };
@@ -368,7 +375,8 @@ export class Control {
   private addPort(port: PortConfig): void {
     const w = this.tables.interfaces.words;
     const r = port.number * IF.IF_WORDS;
-    w[r + IF.IF_FLAGS] = IF.IFF_PRESENT | (port.up ? IF.IFF_UP : 0) | (port.sourceCheck ? IF.IFF_SOURCE_CHECK : 0);
+    const check = port.sourceCheck ? IF.IFF_SOURCE_CHECK : 0;
+    w[r + IF.IF_FLAGS] = IF.IFF_PRESENT | (port.up ? IF.IFF_UP : 0) | check;
     w[r + IF.IF_MAC_LO] = port.mac?.lo ?? 0;
     w[r + IF.IF_MAC_HI] = port.mac?.hi ?? 0;
     w[r + IF.IF_MTU] = port.mtu;
@@ -399,6 +407,8 @@ export class Control {
       w[at] = port.sources[n]?.lo ?? 0;
       w[at + 1] = port.sources[n]?.hi ?? 0;
     }
+    const flags = w[r + IF.IF_FLAGS] & ~IF.IFF_SECURITY;
+    w[r + IF.IF_FLAGS] = flags | (port.securityGroup !== null ? IF.IFF_SECURITY : 0);
     // Last: a worker that looks meanwhile finds a list of some of them, never one that lets anybody in.
     w[r + IF.IF_SOURCES] = Math.min(port.sources.length, IF.MAX_SOURCES);
   }

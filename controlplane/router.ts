@@ -18,7 +18,6 @@ import { createWatchBlock, WATCH_RING } from '../dataplane/watch-block.ts';
 import { type Applied, applyConfig } from './apply/index.ts';
 import type { CaptureSession } from './capture/session.ts';
 import { type CaptureFilter, Watchers } from './capture/watchers.ts';
-import { natSizes } from './compile-nat.ts';
 import { type Config, normalizeConfig, parseConfig } from './config/index.ts';
 import { Control } from './control.ts';
 import { type Explanation, explainFlow, explainFrames } from './explain/explain.ts';
@@ -29,6 +28,7 @@ import type { Event } from './protocol.ts';
 import { seededRandom } from './random.ts';
 import { type Counters, readCounters } from './show/counters.ts';
 import { expectLines } from './show/expect.ts';
+import { neededSizes } from './table-sizes.ts';
 
 export interface RouterOptions {
   /** Seed of the hash, of port choice and of identifiers. Default 1: repeatable. */
@@ -83,7 +83,7 @@ export class Router {
     const offload = config.offload.mode !== 'off' && config.offload.entries > 0;
     const sizes = {
       ...DEFAULT_SIZES,
-      ...natSizes(config),
+      ...neededSizes(config),
       connections: config.conntrack.max,
       flows: offload ? config.offload.entries : 0,
       cachedFlows: offload ? config.offload.flowCacheEntries : 0,

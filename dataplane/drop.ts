@@ -120,7 +120,7 @@ export const REASONS = [
   ['HAIRPIN_LOOP', 'The packet would leave to where it came from with its own source address.'],
   ['ENGINE_STALE', 'An offload engine entry pointed to a port that is gone.'],
   ['IPV6_DISABLED', 'IPv6 is disabled on this port (duplicate link-local address).'],
-  ['SECURITY_GROUP', 'The port’s source address or protocol list does not allow it.'],
+  ['SECURITY_GROUP', 'The port’s security group does not give this address to the station that uses it.'],
   ['FRAG_DUP', 'This fragment is there already; the first copy is kept.'],
   ['FRAG_LENGTH', 'The fragment is empty, not a multiple of 8 long, or ends where the datagram does not.'],
   ['FRAG_ECN', 'Some fragments are ECN-capable and others not (RFC 3168 §5.3).'],
@@ -133,6 +133,7 @@ export const REASONS = [
   ],
   ['ESP_AMBIGUOUS', 'An SPI that nobody knows, from a gateway with which several inside hosts have tunnels.'],
   ['WORKER_DIED', 'The worker that had the frame died: it waited there, or was in its hands.'],
+  ['LINK_LOCAL_PROTO', 'On the link itself, stations of a security group use ND, MLD, echo and DHCPv6 alone.'],
 ] as const satisfies readonly (readonly [string, string])[];
 
 export const PKT_TOO_SMALL = 1;
@@ -200,6 +201,7 @@ export const CT_NEW_RATE = 62;
 export const ESP_PENDING = 63;
 export const ESP_AMBIGUOUS = 64;
 export const WORKER_DIED = 65;
+export const LINK_LOCAL_PROTO = 66;
 
 /** Name of a reason number. */
 export function reasonName(reason: number): string {

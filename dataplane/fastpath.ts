@@ -66,6 +66,7 @@ import {
   IF_VLAN,
   IF_WORDS,
   IFF_HOST,
+  IFF_SECURITY,
   IFF_UP,
 } from './interfaces.ts';
 import { NEIGH_GEN, NUD_QUIET } from './neighbours.ts';
@@ -628,6 +629,7 @@ export class FastPath {
     if (
       ((interfaces[p.port * IF_WORDS + IF_FLAGS] | interfaces[p.outPort * IF_WORDS + IF_FLAGS]) & IFF_HOST) !== 0 ||
       interfaces[p.port * IF_WORDS + IF_SOURCES] !== 0 ||
+      (interfaces[p.port * IF_WORDS + IF_FLAGS] & IFF_SECURITY) !== 0 ||
       (interfaces[p.port * IF_WORDS + IF_VLAN] !== 0 && this.first.behind?.between(p.port, p.outPort) !== true)
     ) {
       this.policy.because(c, EX.WHY_PORT);
@@ -733,6 +735,7 @@ export class FastPath {
   usable(port: number): boolean {
     const w = this.tables.interfaces.words;
     const r = port * IF_WORDS;
-    return (w[r + IF_FLAGS] & (IFF_UP | IFF_HOST)) === IFF_UP && w[r + IF_CHILDREN] === 0 && w[r + IF_SOURCES] === 0;
+    const up = (w[r + IF_FLAGS] & (IFF_UP | IFF_HOST | IFF_SECURITY)) === IFF_UP;
+    return up && w[r + IF_CHILDREN] === 0 && w[r + IF_SOURCES] === 0;
   }
 }

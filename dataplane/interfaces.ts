@@ -43,8 +43,10 @@ export const IFF_HOST = 4;
 export const IFF_PROMISC = 8;
 /** A lightweight DHCPv6 relay agent gets what is sent to link-local addresses of its clients (RFC 6221). */
 export const IFF_LDRA = 16;
-/** IPv6 packets to be forwarded enter only where the way back to their source leads (RFC 3704 §2.2, RFC 8987 R-3). */
+/** IPv6 packets enter only where the way back to their source leads (RFC 3704 §2.2, RFC 8987 R-3). */
 export const IFF_SOURCE_CHECK = 32;
+/** Stations send from addresses of their own (bindings.ts). */
+export const IFF_SECURITY = 64;
 
 export const ALLOW_IPV4 = 1;
 export const ALLOW_ARP = 2;

@@ -160,6 +160,11 @@ export class ObservedPath extends WatchedPath {
     return this.left(p, D.STAGE_IP_PARSE, before, super.ipParse(p));
   }
 
+  protected override sourceGuard(p: Packet): number {
+    const before = this.enter(p, D.STAGE_IP_SANITY);
+    return this.left(p, D.STAGE_IP_SANITY, before, super.sourceGuard(p));
+  }
+
   protected override reassembly(p: Packet): number {
     const before = this.enter(p, D.STAGE_REASSEMBLY);
     return this.left(p, D.STAGE_REASSEMBLY, before, super.reassembly(p));

@@ -5,18 +5,17 @@
 import * as D from './drop.ts';
 import { GO_ON } from './drop.ts';
 import * as IF from './interfaces.ts';
-import { NEIGH_MAC_HI, NEIGH_MAC_LO } from './neighbours.ts';
 import * as NH from './nexthops.ts';
 import { TCP, UDP } from './parse.ts';
-import { flowHash, isGroup, isLinkLocal6, PathBase } from './path-base.ts';
+import { flowHash, isGroup, isLinkLocal6 } from './path-base.ts';
+import { PathSource } from './path-source.ts';
 import { REASSEMBLED } from './reassembly.ts';
-import { raw16, raw32 } from './wire/bytes.ts';
 import type { Packet } from './wire/packet.ts';
 
 /** Port 547, DHCPv6 servers and relays, as it stands in the high half of `ports`. */
 const RAW_547 = 0x2302;
 
-export abstract class PathRoute extends PathBase {
+export abstract class PathRoute extends PathSource {
   protected route(p: Packet): number {
     p.stage = D.STAGE_ROUTE;
     // The limited broadcast has no route: it never leaves its link (RFC 1812 §5.3.5.1).
@@ -30,35 +29,8 @@ export abstract class PathRoute extends PathBase {
       if (p.family === 6 && isLinkLocal6(p.s0)) return this.reject(p, D.IP_SCOPE, 1, 2, 0);
       if (p.family === 4 && ((p.d0 & 0xffff) === 0xfea9 || (p.s0 & 0xffff) === 0xfea9)) return this.drop(p, D.IP_SCOPE);
       if (p.family === 4 && p.s0 === 0) return this.drop(p, D.IP_INVALID_SOURCE);
-      const flags = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_FLAGS];
-      if ((flags & IF.IFF_SOURCE_CHECK) !== 0 && p.family === 6 && !this.leadsBack(p))
-        return this.drop(p, D.IP_RPFILTER);
     }
     return GO_ON;
-  }
-
-  /**
-   * True when the route to the packet's source leaves by the port that it came in by. Behind a next router, as a
-   * delegated prefix is, that one must have sent it: its MAC tells, once neighbour discovery knows it (RFC 8987 R-3).
-   */
-  private leadsBack(p: Packet): boolean {
-    const { tables, frames } = this;
-    // As received: a translated source would be the router's own.
-    const at = (p.l3 + 8) >> 2;
-    const { i32, u8 } = frames;
-    const n = tables.routes.lookup6(i32[at], i32[at + 1], i32[at + 2], i32[at + 3]);
-    if (n === 0) return false;
-    const words = tables.nexthops.words;
-    const hop = tables.nexthops.at(n);
-    const kind = words[hop + NH.NH_KIND_WORD];
-    if (words[hop + NH.NH_PORT_WORD] !== p.port || (kind !== NH.NH_VIA && kind !== NH.NH_CONNECTED)) return false;
-    if (kind === NH.NH_CONNECTED) return true;
-    const g = hop + NH.NH_GATEWAY_WORD;
-    const neighbour = tables.neighbours.find(p.port, 6, words[g], words[g + 1], words[g + 2], words[g + 3]);
-    if (neighbour < 0) return true;
-    const lo = tables.neighbours.words[tables.neighbours.at(neighbour) + NEIGH_MAC_LO];
-    const hi = tables.neighbours.words[tables.neighbours.at(neighbour) + NEIGH_MAC_HI];
-    return (lo | hi) === 0 || (lo === raw32(u8, p.off + 6) && (hi & 0xffff) === raw16(u8, p.off + 10));
   }
 
   /** fe80::/10 means something on one link only: ours or nobody's; the router's own packets go out where they belong. */

@@ -210,6 +210,7 @@ export class Path extends PathLocal {
     return (
       this.linkInput(p) ||
       this.ipParse(p) ||
+      this.sourceGuard(p) ||
       this.reassembly(p) ||
       this.conntrackIn(p) ||
       this.natPrerouting(p) ||
@@ -277,6 +278,7 @@ export class Path extends PathLocal {
     }
     if (etherType === ETHERTYPE_ARP) {
       if ((filter & IF.ALLOW_ARP) === 0) return this.drop(p, D.ETHERTYPE_FILTER);
+      if ((flags & IF.IFF_SECURITY) !== 0 && !this.arpAllowed(p)) return this.drop(p, D.SECURITY_GROUP);
       return this.toControl(p);
     }
     return this.drop(p, D.UNHANDLED_PROTO);

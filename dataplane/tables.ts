@@ -19,6 +19,7 @@ import { type ConntrackBuffers, ConntrackTable } from '../conntrack/table.ts';
 import { CFG_WORDS } from '../conntrack/timeouts.ts';
 import { MulticastTable } from '../offload/multicast.ts';
 import { type FlowBuffers, FlowTable } from '../offload/table.ts';
+import { BindingTable } from './bindings.ts';
 import { REASONS } from './drop.ts';
 import { FilterTable } from './filter.ts';
 import { InterfaceTable, MAX_PORTS } from './interfaces.ts';
@@ -87,6 +88,8 @@ export interface TableSizes {
   natMappings: number;
   natPools: number;
   natSubscribers: number;
+  /** Source addresses of stations behind security groups; 0: no port has one. */
+  bindings: number;
   workers: number;
 }
 
@@ -104,6 +107,7 @@ export const DEFAULT_SIZES: TableSizes = {
   natMappings: 0,
   natPools: 0,
   natSubscribers: 0,
+  bindings: 0,
   workers: 1,
 };
 
@@ -120,6 +124,7 @@ export interface TableBuffers {
   routes: SharedArrayBuffer;
   nexthops: SharedArrayBuffer;
   filter: SharedArrayBuffer;
+  bindings: SharedArrayBuffer;
   natRules: SharedArrayBuffer;
   natMappings: MappingBuffers;
   natPools: SharedArrayBuffer;
@@ -151,6 +156,7 @@ export function createTables(sizes: TableSizes, seed: number): TableBuffers {
     routes: new SharedArrayBuffer(RouteTable.bytes(sizes.routeNodes)),
     nexthops: new SharedArrayBuffer(NextHopTable.bytes(sizes.nexthops)),
     filter: new SharedArrayBuffer(FilterTable.bytes(sizes.filterRules, rows)),
+    bindings: new SharedArrayBuffer(BindingTable.bytes(sizes.bindings)),
     natRules: new SharedArrayBuffer(NatRules.bytes(sizes.natRules)),
     natMappings: MappingTable.create(sizes.natMappings),
     natPools: new SharedArrayBuffer(PortPools.bytes(sizes.natPools)),
@@ -180,6 +186,7 @@ export class Tables {
   readonly routes: RouteTable;
   readonly nexthops: NextHopTable;
   readonly filter: FilterTable;
+  readonly bindings: BindingTable;
   readonly natRules: NatRules;
   readonly natMappings: MappingTable;
   readonly natPools: PortPools;
@@ -209,6 +216,7 @@ export class Tables {
     this.routes = new RouteTable(buffers.routes);
     this.nexthops = new NextHopTable(buffers.nexthops);
     this.filter = new FilterTable(buffers.filter, buffers.sizes.workers + 1);
+    this.bindings = new BindingTable(buffers.bindings);
     this.natRules = new NatRules(buffers.natRules);
     this.expectations = new ExpectTable(buffers.expectations, this.conntrack, worker);
     this.extensions = new Extensions(buffers.extensions, this.conntrack);

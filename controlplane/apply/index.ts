@@ -11,10 +11,10 @@
  */
 
 import { formatAddress, networkWords } from '../../dataplane/wire/address.ts';
-import { natSizes } from '../compile-nat.ts';
 import type { Config, NeighborConfig, PortConfig, PrefixValue } from '../config/index.ts';
 import type { Control } from '../control.ts';
 import { speaksIpv6 } from '../services.ts';
+import { type NeededSizes, neededSizes } from '../table-sizes.ts';
 import { diffLines, type Line } from './lines.ts';
 
 export interface Change {
@@ -32,7 +32,7 @@ export interface Applied extends Change {
 /** Sections, or single keys of a port, that a running router can change. */
 const LIVE_SECTIONS = ['routes', 'neighbors', 'zones', 'rules', 'nat', 'alg', 'logLevel'];
 const LIVE_KEYS = ['conntrack.timeouts', 'conntrack.tcpLiberal'];
-const LIVE_PORT_KEYS = ['zone', 'addresses', 'mssClamp', 'ethertypes', 'sources', 'conntrackZone'];
+const LIVE_PORT_KEYS = ['zone', 'addresses', 'mssClamp', 'ethertypes', 'sources', 'securityGroup', 'conntrackZone'];
 /** `nat.log` is a file that is open. */
 const FIXED_KEYS = ['nat.log'];
 
@@ -46,20 +46,21 @@ export function compareConfig(control: Control, next: Config): Change {
   if (names(old) !== names(next))
     refused.add(`ports: expected the ports that run (${names(old)}), got ${names(next)}; restart the router`);
   else for (const line of [...removed, ...added]) if (!isLive(line)) refused.add(refusal(line.path, removed, added));
-  const sizes = natSizes(next);
+  const sizes = neededSizes(next);
   const have = control.tables.buffers.sizes;
-  for (const key of ['natMappings', 'natPools', 'natSubscribers'] as const)
+  for (const key of Object.keys(KINDS) as (keyof NeededSizes)[])
     if (sizes[key] > have[key])
       refused.add(
-        `nat: expected at most ${have[key]} ${KINDS[key]} as this router has started with, got ${sizes[key]}; restart the router`,
+        `${KINDS[key].path}: expected at most ${have[key]} ${KINDS[key].what} as this router has started with, got ${sizes[key]}; restart the router`,
       );
   return { lines, refused: [...refused] };
 }
 
-const KINDS = {
-  natMappings: 'mappings',
-  natPools: 'pools of ports',
-  natSubscribers: 'subscribers',
+const KINDS: Readonly<Record<keyof NeededSizes, { path: string; what: string }>> = {
+  natMappings: { path: 'nat', what: 'mappings' },
+  natPools: { path: 'nat', what: 'pools of ports' },
+  natSubscribers: { path: 'nat', what: 'subscribers' },
+  bindings: { path: 'ports', what: 'addresses in security groups' },
 };
 
 function isLive({ path }: Line): boolean {
@@ -97,6 +98,7 @@ export function applyConfig(control: Control, next: Config): Applied {
   control.moveRoutes(routes);
   for (const { port, ip, mac } of neighbours.come) control.setNeighbour(port, ip.family, ip.words, mac.lo, mac.hi);
 
+  control.securityGroups?.configure(next);
   control.loadFilter(next);
   control.loadHelpers(next);
   control.loadTimeouts(next);

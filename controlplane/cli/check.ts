@@ -6,6 +6,7 @@
 import { createTables, DEFAULT_SIZES } from '../../dataplane/tables.ts';
 import type { Config, PortConfig } from '../config/index.ts';
 import { loadConfig } from '../config/index.ts';
+import { neededSizes } from '../table-sizes.ts';
 import { oneOperand, parseArguments } from './args.ts';
 
 const HELP = `Usage: sluice check FILE
@@ -116,6 +117,7 @@ function memoryRows(config: Config): string[][] {
   const buffers = createTables(
     {
       ...DEFAULT_SIZES,
+      ...neededSizes(config),
       connections: config.conntrack.max,
       flows: offload.mode === 'off' ? 0 : offload.entries,
       cachedFlows: offload.mode === 'off' ? 0 : offload.flowCacheEntries,

@@ -8,6 +8,8 @@ export const DEFAULTS = {
   'ports.NAME.mtu': 1500,
   'ports.NAME.up': true,
   'ports.NAME.source-check': false,
+  'ports.NAME.security-group.eui64': true,
+  'ports.NAME.security-group.leases': true,
   'ports.NAME.offloads': true,
   'ports.NAME.fault.loss': 0,
   'ports.NAME.fault.duplicate': 0,

@@ -11,6 +11,7 @@ import { isTreeMap, type TreeMap } from './document.ts';
 import { didYouMean } from './errors.ts';
 import type { Reader } from './reader.ts';
 import { MIN_MTU6, portSchema, zoneSchema } from './schema.ts';
+import { normalizeSecurityGroup } from './security.ts';
 import type { FaultConfig, MacValue, PortConfig, ZoneConfig } from './types.ts';
 import { interfaceName, NAME, NAME_RULE } from './values.ts';
 
@@ -87,6 +88,7 @@ function normalizePort(reader: Reader, name: string, number: number, value: unkn
   }
   const mac = given.mac ?? (kind === 'packet' || kind === 'host' || isVlan ? null : macOf(name, number));
   const macText = mac?.text ?? name;
+  const securityGroup = normalizeSecurityGroup(reader, given['security-group'], [...path, 'security-group']);
   return {
     name,
     number,
@@ -102,8 +104,10 @@ function normalizePort(reader: Reader, name: string, number: number, value: unkn
     parent: -1,
     up: given.up ?? DEFAULTS['ports.NAME.up'],
     ethertypes,
-    sources: given.sources ?? [],
+    // Where the stations are listed, nobody else's frames enter.
+    sources: given.sources ?? securityGroup?.hosts.map(({ mac: station }) => station) ?? [],
     sourceCheck: given['source-check'] ?? DEFAULTS['ports.NAME.source-check'],
+    securityGroup,
     fault: given.fault === undefined ? null : faultOf(given.fault),
     mirror: given.mirror ?? '',
     file: given.file ?? '',

@@ -15,6 +15,7 @@ import { dhcp4Schema, dnsSchema } from './dhcp4.ts';
 import { delegationSchema, dhcp6Schema } from './dhcp6.ts';
 import { acceptRaSchema, raSchema } from './discovery.ts';
 import { gatewaySchema } from './gateway.ts';
+import { securityGroupSchema } from './security.ts';
 import {
   address,
   boolean,
@@ -93,6 +94,7 @@ export const portSchema = map({
   ethertypes: someOf(['ipv4', 'arp', 'ipv6']).optional(),
   sources: macs(MAX_SOURCES).optional(),
   'source-check': boolean.optional(),
+  'security-group': securityGroupSchema.optional(),
   fault: map({
     loss: probability.optional(),
     duplicate: probability.optional(),

@@ -11,6 +11,7 @@ import type { GatewayConfig } from '../gateway/gateway.ts';
 import type { RaReceiverConfig } from '../ra/receiver.ts';
 import type { RaSenderConfig } from '../ra/sender.ts';
 import type { DelegationConfig, Dhcp6Config } from './dhcp6.ts';
+import type { SecurityGroupConfig } from './security.ts';
 
 export type {
   DelegationConfig,
@@ -111,6 +112,8 @@ export interface PortConfig {
   sources: MacValue[];
   /** IPv6 packets enter only where the way back to their source leads. */
   sourceCheck: boolean;
+  /** Whose addresses are whose behind the port; null: anybody's. */
+  securityGroup: SecurityGroupConfig | null;
   fault: FaultConfig | null;
   /** pcapng file that gets a copy of every frame; '' none. */
   mirror: string;

@@ -5,7 +5,7 @@
  * its old lease to end. Option 82 comes back as it was (RFC 3046 §2.2), and a reservation may name a relay's remote-id
  * instead of a MAC. Everything is bounded: pools by their range, messages by `rate`; what is refused is counted.
  *
- * Event: dhcp4.lease { port, address, mac, hostName, seconds } at every lease given.
+ * Events: dhcp4.lease { port, address, mac, hostName, seconds } at every lease given, dhcp4.released { port, address, mac }.
  *
  * Not here: leases over a restart of the router (hosts ask for their old address, and get it: RFC 2131 §4.3.2), BOOTP,
  * probes before an offer (a client that finds its address taken declines it).
@@ -187,6 +187,7 @@ export class Dhcp4Server implements Protocol {
         if (lease === undefined || hostOrder(message.ciaddr) !== lease.address) return;
         this.counters.released++;
         served.pool.release(now, client);
+        this.tellEnd(server, lease, message, out);
         return;
       }
       case M.INFORM:
@@ -251,6 +252,12 @@ export class Dhcp4Server implements Protocol {
       seconds,
     };
     out.push({ kind: 'event', name: 'dhcp4.lease', data });
+  }
+
+  private tellEnd(server: Server, lease: PoolLease, message: M.Dhcp4Message, out: Action[]): void {
+    const { lo, hi } = macFromBytes(message.chaddr);
+    const data = { port: server.config.name, address: formatIpv4(hostOrder(lease.address)), mac: formatMac(lo, hi) };
+    out.push({ kind: 'event', name: 'dhcp4.released', data });
   }
 
   // --- answers -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import { RateLimit } from './counters.ts';
 import { Deadlines } from './deadlines.ts';
 import { hexText, macBytes, sameBytes } from './duid.ts';
 import { prefixText } from './leases.ts';
-import { type IaPrefix, type Message, parseMessage } from './message.ts';
+import { type Ia, type IaPrefix, type Message, parseMessage } from './message.ts';
 import { type Datagram, output, sendToGroup } from './packet.ts';
 import { emitRelay, newRelayMessage, parseRelay, type RelayMessage } from './relay-message.ts';
 
@@ -39,6 +39,7 @@ const FROM_CLIENTS = new Set([
 ]);
 
 interface Routed {
+  kind: Ia['kind'];
   words: Words;
   prefixLength: number;
   via: Words;
@@ -187,14 +188,14 @@ export class Relay {
 
   // --- routes to delegated prefixes ----------------------------------------------------------------------------------
 
-  /** RFC 8987 R-1, G-8: what a Reply delegates is routed for as long as it says. */
+  /** RFC 8987 R-1, G-8: what a Reply delegates is routed for as long as it says; addresses are remembered, not routed. */
   private learn(now: number, message: Message, via: Words): Action[] {
     if (!isLinkLocal(via[0])) return [];
     const client = hexText(message.clientId ?? new Uint8Array(0));
-    const prefixes = message.ias.flatMap((ia): IaPrefix[] => (ia.kind === 'pd' ? ia.prefixes : []));
     const actions: Action[] = [];
-    for (const { words, prefixLength, preferred, valid } of prefixes) {
+    for (const { kind, words, prefixLength, preferred, valid } of message.ias.flatMap(itemsOf)) {
       const text = prefixText(words, prefixLength);
+      const counted = `${kind} ${client}`;
       const known = this.routed.get(text);
       const same = known !== undefined && known.client === client && sameWords(known.via, via);
       if (valid === 0 || preferred > valid) {
@@ -202,12 +203,12 @@ export class Relay {
         continue;
       }
       // RFC 8987 G-6: one client cannot fill the table.
-      if (!same && (this.byClient.get(client) ?? 0) >= this.config.maxLeases) {
+      if (!same && (this.byClient.get(counted) ?? 0) >= this.config.maxLeases) {
         this.context.counters.fault('lease-limit');
         continue;
       }
       this.ends.set(text, valid === C.INFINITY ? Number.POSITIVE_INFINITY : now + valid * 1000);
-      const routed = { words, prefixLength, via, client };
+      const routed = { kind, words, prefixLength, via, client };
       actions.push(this.keep(text, { ...routed, valid: valid === C.INFINITY ? null : valid }));
       if (same) continue;
       if (known !== undefined) {
@@ -216,18 +217,24 @@ export class Relay {
         this.ends.set(text, end);
       }
       actions.push(
-        this.install(text, routed),
+        ...this.install(text, routed),
         told('dhcp6.delegated', this.dataOf(text, valid === C.INFINITY ? null : valid)),
       );
     }
     return actions;
   }
 
-  private install(text: string, routed: Routed): Action {
+  private install(text: string, routed: Routed): Action[] {
+    const counted = `${routed.kind} ${routed.client}`;
     this.routed.set(text, routed);
-    this.byClient.set(routed.client, (this.byClient.get(routed.client) ?? 0) + 1);
-    const { words, prefixLength, via } = routed;
-    return { kind: 'route', op: 'add', family: 6, words, prefixLength, via, port: this.port, source: 'pd' };
+    this.byClient.set(counted, (this.byClient.get(counted) ?? 0) + 1);
+    return this.route('add', routed);
+  }
+
+  /** Addresses are on the link: they have no route of their own. */
+  private route(op: 'add' | 'remove', { kind, words, prefixLength, via }: Routed): Action[] {
+    if (kind === 'na') return [];
+    return [{ kind: 'route', op, family: 6, words, prefixLength, via, port: this.port, source: 'pd' }];
   }
 
   private keep(text: string, value: KeptRoute | null): Action {
@@ -247,7 +254,7 @@ export class Relay {
       const end = valid === null ? Number.POSITIVE_INFINITY : now - age + valid * 1000;
       const text = prefixText(routed.words, routed.prefixLength);
       this.ends.set(text, end);
-      actions.push(this.install(text, routed));
+      actions.push(...this.install(text, routed));
     }
     return actions;
   }
@@ -258,7 +265,7 @@ export class Relay {
     if (message === null) return [];
     const client = hexText(message.clientId ?? new Uint8Array(0));
     return message.ias
-      .flatMap((ia) => ia.prefixes)
+      .flatMap(itemsOf)
       .map(({ words, prefixLength }) => prefixText(words, prefixLength))
       .filter((text) => {
         const known = this.routed.get(text);
@@ -270,24 +277,15 @@ export class Relay {
   private withdraw(text: string): Action[] {
     const known = this.routed.get(text);
     if (known === undefined) return [];
-    const { words, prefixLength, via, client } = known;
+    const { kind, client } = known;
     const event = told('dhcp6.withdrawn', this.dataOf(text, null));
     this.routed.delete(text);
     this.ends.delete(text);
-    const left = (this.byClient.get(client) ?? 1) - 1;
-    if (left > 0) this.byClient.set(client, left);
-    else this.byClient.delete(client);
-    const route: Action = {
-      kind: 'route',
-      op: 'remove',
-      family: 6,
-      words,
-      prefixLength,
-      via,
-      port: this.port,
-      source: 'pd',
-    };
-    return [route, this.keep(text, null), event];
+    const counted = `${kind} ${client}`;
+    const left = (this.byClient.get(counted) ?? 1) - 1;
+    if (left > 0) this.byClient.set(counted, left);
+    else this.byClient.delete(counted);
+    return [...this.route('remove', known), this.keep(text, null), event];
   }
 
   private dataOf(prefix: string, valid: number | null) {
@@ -311,6 +309,11 @@ export class Relay {
 
   /** Prefixes routed now, with the link-local addresses that they are behind. */
   get routes(): ReadonlyMap<string, { via: Words }> {
-    return this.routed;
+    return new Map([...this.routed].filter(([, { kind }]) => kind === 'pd'));
   }
+}
+
+function itemsOf(ia: Ia): (IaPrefix & { kind: Ia['kind'] })[] {
+  if (ia.kind === 'pd') return ia.prefixes.map((prefix) => ({ ...prefix, kind: 'pd' }));
+  return ia.addresses.map((address) => ({ ...address, prefixLength: 128, kind: 'na' }));
 }

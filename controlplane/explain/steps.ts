@@ -27,7 +27,8 @@ import * as NEIGH from '../../dataplane/neighbours.ts';
 import * as NH from '../../dataplane/nexthops.ts';
 import { type ObservedPath, Observer, OWN, RESUMED, SENT } from '../../dataplane/observe.ts';
 import * as T from '../../dataplane/tables.ts';
-import { formatAddress, formatMac } from '../../dataplane/wire/address.ts';
+import { formatAddress, formatCidr, formatMac } from '../../dataplane/wire/address.ts';
+import { raw16, raw32 } from '../../dataplane/wire/bytes.ts';
 import { Packet } from '../../dataplane/wire/packet.ts';
 import * as tcp from '../../dataplane/wire/tcp.ts';
 import { FLOWS_INSTALLED, FLOWS_PENDING, NOT_OFFLOADED, WHY_NO_REPLY } from '../../offload/engine.ts';
@@ -231,6 +232,8 @@ export class Steps extends Observer {
         return this.linkInput(p, before, verdict);
       case D.STAGE_IP_PARSE:
         return this.ipParse(p, verdict);
+      case D.STAGE_IP_SANITY:
+        return this.sourceGuard(p, verdict);
       case D.STAGE_REASSEMBLY:
         return {
           looked_up: `the other fragments of this datagram (identification ${p.fragId >>> 0})`,
@@ -320,6 +323,32 @@ export class Steps extends Observer {
     return {
       found: `IPv${p.family}, ${p.end - p.l3} bytes, TTL ${p.ttl}, ${this.received(p)}${flags}${fragment}`,
       decided: this.outcome(p, verdict, 'headers, lengths and checksums are right'),
+    };
+  }
+
+  private sourceGuard(p: Packet, verdict: number): Omit<Step, 'stage'> {
+    const { u8 } = (this.path as ObservedPath).frames;
+    const lo = raw32(u8, p.off + 6);
+    const hi = raw16(u8, p.off + 10);
+    const source = formatAddress(p.family, p.s0, p.s1, p.s2, p.s3);
+    const { securityGroup: group, where } = this.config.ports[p.port];
+    if (group === null)
+      return {
+        looked_up: `the way back to ${source}`,
+        decided: this.outcome(p, verdict, 'it is the way that the packet came'),
+        where: this.where(where),
+      };
+    const own = (this.control.securityGroups?.ofPort(p.port) ?? [])
+      .filter(({ family, mac }) => family === p.family && (mac === null || (mac.lo === lo && (mac.hi & 0xffff) === hi)))
+      .map(({ family, words, prefixLength, mac }) => {
+        const prefix = formatCidr(family, words, prefixLength);
+        return mac === null ? `its EUI-64 address in ${prefix}` : prefix;
+      });
+    return {
+      looked_up: `${source} among what the security group of ${this.port(p.port)} gives to ${formatMac(lo, hi)}`,
+      found: own.length > 0 ? own.join(', ') : 'nothing',
+      decided: this.outcome(p, verdict, 'it may send this'),
+      where: this.where(group.where),
     };
   }
 

@@ -59,11 +59,11 @@ import { monotonic, type WorkerTask } from '../../dataplane/worker.ts';
 import { ENGINE_IDLE } from '../../offload/policy.ts';
 import { type Applied, applyConfig } from '../apply/index.ts';
 import { Watchers } from '../capture/watchers.ts';
-import { natSizes } from '../compile-nat.ts';
 import type { Config } from '../config/index.ts';
 import { Control, type Mark } from '../control.ts';
 import { engineOptions } from '../offload.ts';
 import type { Event } from '../protocol.ts';
+import { neededSizes } from '../table-sizes.ts';
 import { checkKinds, closeDevice, type Device, kernelPorts, openDevices } from './devices.ts';
 import {
   announceHostPort,
@@ -229,7 +229,7 @@ export class Supervisor {
     const engine = offload.mode !== 'off' && offload.entries > 0;
     const sizes = {
       ...DEFAULT_SIZES,
-      ...natSizes(config),
+      ...neededSizes(config),
       connections: config.conntrack.max,
       flows: engine ? offload.entries : 0,
       cachedFlows: engine ? offload.flowCacheEntries : 0,

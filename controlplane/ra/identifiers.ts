@@ -20,6 +20,13 @@ export function eui64(lo: number, hi: number): Identifier {
   return fromBytes(Uint8Array.of(m[0] ^ 0x02, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]));
 }
 
+/** The MAC that an identifier is made of; null: it is made otherwise. */
+export function macOfEui64(id: Identifier): { lo: number; hi: number } | null {
+  const [first, second] = id;
+  if (first >>> 24 !== 0xff || (second & 0xff) !== 0xfe) return null;
+  return { lo: ((first & 0xffffff) ^ 0x02) | ((second & 0xff00) << 16), hi: second >>> 16 };
+}
+
 /**
  * RFC 7217 §5: F(prefix, interface, network, DAD counter, secret). `attempt` is the DAD counter: one more after every
  * duplicate. Network_ID is left empty, as a wired link has none.

@@ -18,7 +18,6 @@ const FIRST_OF_STAGE: Readonly<Record<string, string>> = {
   PKT_TOO_SMALL: 'link-input',
   IP_INHDR: 'ip-parse',
   IP_INVALID_SOURCE: 'ip-sanity',
-  IP_RPFILTER: 'route',
   IPV6_CHAIN: 'ip-parse',
   FRAG_NAT: 'reassembly',
   CT_INVALID: 'conntrack-in',
@@ -38,7 +37,8 @@ const FIRST_OF_STAGE: Readonly<Record<string, string>> = {
   HAIRPIN_LOOP: 'route',
   ENGINE_STALE: 'offload-lookup',
   IPV6_DISABLED: 'link-input',
-  SECURITY_GROUP: 'forward-filter',
+  SECURITY_GROUP: 'ip-sanity',
+  LINK_LOCAL_PROTO: 'ip-sanity',
   FRAG_DUP: 'reassembly',
 };
 
