@@ -116,7 +116,7 @@ const fresh: Workload = {
       return answer.random;
     };
     const detail = () => ({ flows, 'sequence.connections-per-second': median(sequences) });
-    const note = `${LEFT_OUT}; first packets only, pages of the tables not touched before; flows in random order`;
+    const note = `${LEFT_OUT}; first packets only, empty tables whose memory is there, as a live router takes it at start; flows in random order`;
     return withPeers('memory.new', 'connections/s', context, context.runs, one, detail, note);
   },
 };

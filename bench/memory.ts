@@ -57,7 +57,7 @@ export interface NewTask {
 
 /**
  * memory.new: first packets of NAT44 connections per second: lookup that misses, NAT, insert and timer. A smaller world
- * warms the code up first; the timed one starts with empty tables whose pages nobody has touched.
+ * warms the code up first; the timed one starts with empty tables, whose memory a live router has taken at start.
  */
 export function fresh(task: NewTask): { random: number[]; sequence: number[] } {
   const answer = { random: [] as number[], sequence: [] as number[] };

@@ -10,10 +10,12 @@
 
 import { type Config, normalizeConfig } from '../controlplane/config/index.ts';
 import { Control } from '../controlplane/control.ts';
+import { takeMemory } from '../controlplane/live/memory.ts';
 import { REASONS } from '../dataplane/drop.ts';
 import { Path, type Punt } from '../dataplane/path.ts';
 import { liveArena } from '../dataplane/ports/arena.ts';
-import { adviseHugeAll, exactLead } from '../dataplane/ports/hugepages.ts';
+import { exactLead } from '../dataplane/ports/hugepages.ts';
+
 import type { Port } from '../dataplane/ports/port.ts';
 import {
   C_DROPS,
@@ -89,7 +91,7 @@ export function openWorld(options: WorldOptions): { buffers: TableBuffers; hugeB
     },
     1,
   );
-  const hugeBytes = options.huge ? adviseHugeAll(buffers) : 0;
+  const hugeBytes = options.huge ? takeMemory(buffers) : 0;
   // The main thread's own row of the counters.
   const tables = new Tables(buffers, options.workers);
   const outlet = { send: () => {}, output: () => {} };

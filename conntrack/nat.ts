@@ -125,6 +125,8 @@ export class Nat {
    * connection, read by its postrouting stage.
    */
   outer = -1;
+  /** Source address that a new connection was given last, raw; 0: none yet. A guess for the next (dataplane/touch.ts). */
+  given = 0;
   /** Zone that the current packet entered by. */
   inZone = -1;
 
@@ -399,6 +401,7 @@ export class Nat {
     const c = p.ct * CT_WORDS;
     w[c + CT_R_DST] = address;
     w[c + CT_STATUS] |= IPS_SRC_NAT;
+    this.given = address;
     // The router's own tunnels have its address already, and need no telling apart.
     if (p.proto === ESP) return p.own !== 0 || address === p.s0 ? NAT_OK : this.separate(c, now);
     // A GRE key is a call's, agreed in its control connection: the PPTP helper translates it (nf_nat does not either).

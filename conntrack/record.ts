@@ -11,14 +11,14 @@
  *    8 R_SRC     9 R_DST    10 R_PORTS  11 STATUS      REPLY tuple; STATUS = IPS_*
  *   12 DEADLINE 13 STATE    14 GEN      15 LOCK        clock ms when it expires; protocol state; generation; owner + 1
  *
- *   line 1: what the protocol tracker knows (TCP; others use STATE alone)
+ *   line 1: what the protocol tracker knows (TCP; others use STATE alone, and their packets never visit this line)
  *   16 END      17 MAXEND   18 MAXWIN   19 MAXACK      of the ORIGINAL direction
  *   20 END      21 MAXEND   22 MAXWIN   23 MAXACK      of the REPLY direction
  *   24 TCP_BITS flags of ORIGINAL (bits 0–7) and REPLY (8–15), window scale of ORIGINAL (16–19) and REPLY (20–23)
  *   25 TCP_LAST last direction (bit 0), last packet kind (bits 1–3), retransmissions (8–15), last scale (16–19), flags (24–31)
  *   26 LAST_SEQ 27 LAST_ACK 28 LAST_END 29 LAST_WIN
  *   30 TIMER    next record in the aging wheel's slot (index + 1)
- *   31 HELPER   helper number (bits 0–7) | extension record + 1 << 8 (helper state and sequence adjustment)
+ *   31 MARK
  *
  *   line 2: accounting and relations
  *   32,33 packets ORIGINAL   34,35 packets REPLY   36,37 bytes ORIGINAL   38,39 bytes REPLY    (each a float64)
@@ -26,7 +26,8 @@
  *   42 MAPPING  NAT mapping + 1                        43 FLOWS    engine entries, see offload
  *   44 PORTS_IO ingress port of ORIGINAL + 1 (bits 0–7), of REPLY + 1 (8–15), worker that owns its timer (16–23),
  *               why it is not in the engine (24–31)
- *   45 MASTER_GEN                                      46 TIMER_PREV  (index + 1, or −(slot + 1))   47 MARK
+ *   45 MASTER_GEN                                      46 TIMER_PREV  (index + 1, or −(slot + 1))
+ *   47 HELPER   helper number (bits 0–7) | extension record + 1 << 8 (helper state and sequence adjustment)
  *
  * Addresses and port words are raw (network byte order as loaded little-endian); see wire/packet.ts.
  */
@@ -57,7 +58,7 @@ export const CT_LAST_ACK = 27;
 export const CT_LAST_END = 28;
 export const CT_LAST_WIN = 29;
 export const CT_TIMER = 30;
-export const CT_HELPER = 31;
+export const CT_MARK = 31;
 /** Float64 indices inside a record (a record is 24 doubles). */
 export const CT_F64 = 24;
 export const CT_F64_PACKETS = 16; // + dir
@@ -69,7 +70,7 @@ export const CT_FLOWS = 43;
 export const CT_PORTS_IO = 44;
 export const CT_MASTER_GEN = 45;
 export const CT_TIMER_PREV = 46;
-export const CT_MARK = 47;
+export const CT_HELPER = 47;
 
 /** IPv6 addresses of a record: 16 words beside it, 4 per address, in this order. */
 export const CT6_WORDS = 16;

@@ -19,7 +19,7 @@ import {
   IPS_CONFIRMED,
   IPS_DYING,
 } from './record.ts';
-import { BUMP, COUNT, type ConntrackBuffers, ConntrackTable, FREE, SEED } from './table.ts';
+import { BASE, BUMP, type ConntrackBuffers, ConntrackTable, FREE, SEED } from './table.ts';
 
 /** A table of its own with the connections of `from`, under the same record numbers. */
 export function snapshotConntrack(from: ConntrackTable): ConntrackBuffers {
@@ -50,7 +50,7 @@ export function snapshotConntrack(from: ConntrackTable): ConntrackBuffers {
     }
   }
   control[BUMP] = records;
-  control[COUNT] = used;
+  control[BASE] = used;
   control[FREE] = free;
   return buffers;
 }

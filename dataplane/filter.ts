@@ -11,7 +11,8 @@
  * nobody ever sees a half-written list, and readers need no lock.
  *
  *   buffer:  | head, 16 words: 0 ROOT (generation) | copy 0 | copy 1 |
- *   copy:    | 0 COUNT, 1 STATES (all rules' together), 2 SOURCES (a rule has a SOURCE), 16 words | zones, 64 words | rules, 32 words each | counters |
+ *   copy:    | 0 COUNT, 1 STATES (all rules' together), 2 SOURCES (a rule has a SOURCE), 3 END4, 4 END6 (rules up to
+ *            the last that names this family or none), 16 words | zones, 64 words | rules, 32 words each | counters |
  *   zone:    verdicts: forward IPv4 | forward IPv6 << 4 | input IPv4 << 8 | input IPv6 << 12
  *   counters: a row for each worker: packets and bytes (float64) of each rule identifier, then of each zone's forward
  *            and input verdict. Only that worker writes its row, so there are no atomics.
@@ -56,6 +57,8 @@ const HEAD = 16;
 const COUNT = 0;
 const LIST_STATES = 1;
 const LIST_SOURCES = 2;
+const LIST_END4 = 3;
+const LIST_END6 = 4;
 const ZONES = 16;
 const RULES = ZONES + MAX_ZONES;
 
@@ -162,7 +165,8 @@ export class FilterTable {
     let index = 0;
     this.rule = -1;
     this.helper = 0;
-    const end = at + RULES + w[at + COUNT] * RULE_WORDS;
+    // The list ends with the default rules of IPv6 (RFC 6092), which are none of IPv4's.
+    const end = at + RULES + w[at + (family === 6 ? LIST_END6 : LIST_END4)] * RULE_WORDS;
     for (let r = at + RULES; r < end; r += RULE_WORDS) {
       let want = w[r + PROTO];
       if (want !== proto && want !== -1) continue;
@@ -392,6 +396,8 @@ export class FilterWriter {
       writeRule(w, at + RULES + n * RULE_WORDS, rule);
       w[at + LIST_STATES] |= rule.states;
       if (rule.sourceZone !== SOURCE_ANY) w[at + LIST_SOURCES] = 1;
+      if (rule.family !== 6) w[at + LIST_END4] = n + 1;
+      if (rule.family !== 4) w[at + LIST_END6] = n + 1;
     });
     w[at + COUNT] = list.rules.length;
     list.zones.forEach((zone, n) => {

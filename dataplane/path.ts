@@ -71,6 +71,7 @@ import { PathLocal } from './path-local.ts';
 import { segment } from './ports/segment.ts';
 import { ENDED, fragmentOwner, KEPT, NOTHING_DUE, WHOLE } from './reassembly.ts';
 import * as T from './tables.ts';
+import { TOUCH } from './touch.ts';
 import type { Packet } from './wire/packet.ts';
 
 export { BURST, type PathOptions, type Punt } from './path-base.ts';
@@ -109,8 +110,11 @@ export class Path extends PathLocal {
         return;
       }
     }
-    if (n > 4 && this.toucher.worthwhile) this.toucher.burst(slots, n);
-    for (let k = 0; k < n; k++) this.receive(slots[k]);
+    const touches = n > 4 && this.toucher.worthwhile;
+    for (let k = 0; k < n; k++) {
+      if (touches && (k & (TOUCH - 1)) === 0) this.toucher.burst(slots, k, n, this.nat.given);
+      this.receive(slots[k]);
+    }
     this.tables.conntrack.quiet();
   }
 
@@ -122,9 +126,14 @@ export class Path extends PathLocal {
     const { counters, epoch } = this;
     let received = 0;
     let bytes = 0;
+    // Two misses side by side: more of them may follow, as with new connections. What the slow path needs is touched, too.
+    const touches = this.toucher.worthwhile;
+    let touched = 0;
+    let missed = 0;
     for (let k = 0; k < n; ) {
       const end = fast.run(slots, k, n, port, epoch);
       if (end > k) {
+        missed = 0;
         received += end - k;
         bytes += fast.received;
         this.queueRun(slots, k, end, fast.outPort, fast.sent);
@@ -136,7 +145,13 @@ export class Path extends PathLocal {
       if (fast.refused(slot, port, this)) {
         received++;
         bytes += length;
-      } else this.receive(slot);
+      } else {
+        if (touches && ++missed > 1 && k >= touched) {
+          this.toucher.burst(slots, k, n, this.nat.given);
+          touched = k + TOUCH;
+        }
+        this.receive(slot);
+      }
     }
     counters[T.C_RECEIVED] += received;
     counters[T.C_FORWARDED] += received;

@@ -29,6 +29,7 @@ import {
   workerAt,
 } from '../../dataplane/live.ts';
 import { mapArena } from '../../dataplane/ports/arena.ts';
+import { exactLead } from '../../dataplane/ports/hugepages.ts';
 import { KernelEngine } from '../../dataplane/ports/kernel-engine.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import { type IoBackend, openGroup } from '../../dataplane/ports/uring.ts';
@@ -76,6 +77,7 @@ import {
   withdrawHostPort,
 } from './hostport.ts';
 import { type DeviceState, lookByName, TapLink } from './links.ts';
+import { takeMemory } from './memory.ts';
 import { EventScript } from './script.ts';
 
 export type Log = (level: 'info' | 'warn', message: string) => void;
@@ -235,7 +237,9 @@ export class Supervisor {
       cachedFlows: engine ? offload.flowCacheEntries : 0,
       workers,
     };
+    exactLead();
     const buffers = createTables(sizes, seed);
+    takeMemory(buffers);
     this.tables = new Tables(buffers, workers);
     this.adoptDeletions();
     const live = createLive();
