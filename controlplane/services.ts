@@ -22,6 +22,7 @@ import { Gateway } from './gateway/gateway.ts';
 import type { Protocol } from './protocol.ts';
 import { RaReceiver } from './ra/receiver.ts';
 import { RaSender } from './ra/sender.ts';
+import { TCP } from './tcp/segment.ts';
 
 const UDP = 17;
 
@@ -79,13 +80,13 @@ export function managementServices({ tables, addresses, config, quiet, random }:
   return [
     new DnsForwarder(addresses, config.dns, {
       random,
-      listen: (port, on) => tables.setService(UDP, port, on),
+      listen: (proto, port, on) => tables.setService(proto, port, on),
       routeTo: ({ family, words }) => egressOf(tables, family, words),
     }),
   ];
 }
 
-/** Ports of UDP that the path is to hand to the control plane; those of the questions that it asks come and go. */
+/** Ports of UDP and TCP that the path is to hand to the control plane; those of the questions that it asks come and go. */
 export function openServices(tables: Tables, config: Config, quiet: boolean): void {
   const open = (...ports: number[]): void => {
     for (const port of ports) tables.setService(UDP, port, true);
@@ -94,7 +95,9 @@ export function openServices(tables: Tables, config: Config, quiet: boolean): vo
   if (quiet) return;
   if (config.ports.some(({ dhcp4 }) => dhcp4?.client)) open(CLIENT_PORT);
   if (config.ports.some(({ dhcp4 }) => dhcp4?.server || dhcp4?.relay)) open(SERVER_PORT);
-  if (config.dns !== null) open(DNS_PORT);
+  if (config.dns === null) return;
+  open(DNS_PORT);
+  tables.setService(TCP, DNS_PORT, true);
 }
 
 /** The port by which a packet of the router's own leaves towards an address; −1: there is no route. */

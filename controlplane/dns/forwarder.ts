@@ -12,7 +12,10 @@
  * Own names: the configuration's hosts, and hosts that told the DHCP server their name. Reverse zones of private addresses
  * never leave the house (RFC 6303).
  *
- * Not here: TCP (a stream needs a socket: controlplane/live/dns-tcp.ts), DNSSEC validation, DNS64.
+ * By TCP too (streams.ts): hosts may ask so (RFC 7766), and an answer that a server has truncated is asked for again so, once
+ * for all who wait for it; what fits the asker's datagram then goes whole.
+ *
+ * Not here: DNSSEC validation, DNS64.
  */
 import { encode } from 'dns-packet';
 import { type Address, formatAddress, parseAddress, type Words } from '../../dataplane/wire/address.ts';
@@ -22,8 +25,11 @@ import type { Addresses } from '../neighbour/addresses.ts';
 import type { Action, Event, Protocol, Told } from '../protocol.ts';
 import { type RandomSource, uniform } from '../random.ts';
 import { selectSource } from '../select-source.ts';
+import { TcpConnection } from '../tcp/connection.ts';
+import { TCP } from '../tcp/segment.ts';
 import { DnsCache } from './cache.ts';
 import { isPrivateReverse, LocalNames } from './names.ts';
+import { DnsStreams } from './streams.ts';
 import * as W from './wire.ts';
 
 export interface DnsConfig {
@@ -41,6 +47,7 @@ export interface DnsConfig {
 }
 
 export const DNS_PORT = 53;
+const UDP = 17;
 /** Source ports of questions: the dynamic range (RFC 6335 §6). */
 const FIRST_PORT = 49152;
 const LAST_PORT = 65535;
@@ -48,6 +55,8 @@ const MAX_PENDING = 1024;
 /** Askers that wait for one answer. */
 const MAX_WAITING = 64;
 const TIMEOUT = 2_000;
+/** A whole answer by TCP, from the SYN on. */
+const STREAM_TIMEOUT = 5_000;
 const ATTEMPTS = 4;
 /** RFC 9520 §3.2: a failure is remembered, so that a broken name does not become a flood. */
 const FAILURE_TTL = 5;
@@ -64,13 +73,14 @@ const LEARNED: readonly string[] = [
   'ra.lost',
 ];
 
+/** Who asks by a datagram, or by which connection. */
+type From = { port: number; family: 4 | 6; us: Words; them: Words; sport: number } | TcpConnection;
+
 /** Where an answer goes. */
 interface Asker {
   query: W.Query;
   original: Uint8Array;
-  /** Null: by event, to `tag`. */
-  to: { port: number; family: 4 | 6; us: Words; them: Words; sport: number } | null;
-  tag: string;
+  from: From;
 }
 
 interface Pending {
@@ -83,12 +93,14 @@ interface Pending {
   server: Address;
   deadline: number;
   attempts: number;
+  /** The answer that its server has truncated, while the whole one is asked for by TCP; null: none. */
+  cut: Uint8Array | null;
 }
 
 export interface DnsWays {
   random: RandomSource;
-  /** Says whether answers to a port of the router come here. */
-  listen: (port: number, on: boolean) => void;
+  /** Says whether what comes to a port of the router (6 TCP, 17 UDP) comes here. */
+  listen: (proto: typeof TCP | typeof UDP, port: number, on: boolean) => void;
   /** Port that a destination is reached by; −1: there is no route. */
   routeTo: (address: Address) => number;
 }
@@ -108,7 +120,9 @@ export class DnsForwarder implements Protocol {
     failures: 0,
     overload: 0,
     truncated: 0,
+    byStream: 0,
   };
+  readonly streams: DnsStreams;
   readonly cache: DnsCache;
   private readonly addresses: Addresses;
   private readonly config: DnsConfig;
@@ -127,18 +141,28 @@ export class DnsForwarder implements Protocol {
     this.ways = ways;
     this.cache = new DnsCache(config.cache);
     this.names = new LocalNames(config.domain, config.hosts);
+    this.streams = new DnsStreams(
+      {
+        asked: (now, message, connection, out) => this.ask(now, message, connection, out),
+        answered: (now, server, message, out) => this.answeredByStream(now, server, message, out),
+        lost: (now, server, id, out) => this.streamLost(now, server, id, out),
+      },
+      ways.random,
+      (port, on) => ways.listen(TCP, port, on),
+    );
   }
 
   step(now: number, event: Event): Action[] {
     const out: Action[] = [];
     if (event.kind === 'frame') this.receive(now, event, out);
-    else if (event.kind === 'event') this.hear(now, event, out);
+    else if (event.kind === 'event') this.hear(now, event);
     this.expire(now, out);
+    this.streams.tick(now, out);
     return out;
   }
 
   next(now: number): number {
-    let next = -1;
+    let next = this.streams.next(now);
     for (const { deadline } of this.pending.values()) {
       const wait = Math.max(0, (deadline - now) | 0);
       if (next < 0 || wait < next) next = wait;
@@ -155,14 +179,11 @@ export class DnsForwarder implements Protocol {
     return [...seen.values()];
   }
 
-  private hear(now: number, told: Told, out: Action[]): void {
+  private hear(now: number, told: Told): void {
     const { name, data } = told;
     if (name === 'dhcp4.lease')
       this.names.lease(now, String(data.hostName), String(data.address), Number(data.seconds));
-    else if (name === 'dns.query') {
-      const original = Uint8Array.from(Buffer.from(String(data.query), 'hex'));
-      this.ask(now, original, null, String(data.tag), out);
-    } else if (LEARNED.includes(name)) this.learn(name, data);
+    else if (LEARNED.includes(name)) this.learn(name, data);
   }
 
   /** `dhcp4.bound` and `dhcp4.lost` of one port speak of the same servers. */
@@ -179,6 +200,8 @@ export class DnsForwarder implements Protocol {
   }
 
   private receive(now: number, event: Extract<Event, { kind: 'frame' }>, out: Action[]): void {
+    const isAsker = this.config.ports.includes(event.port);
+    if (this.streams.receive(now, event, isAsker, out)) return;
     const datagram = readUdp(event.frame, event.etherType, event.l3);
     if (datagram === null) return;
     if (datagram.sport === DNS_PORT && this.bySport.has(datagram.dport)) {
@@ -186,52 +209,48 @@ export class DnsForwarder implements Protocol {
       return;
     }
     if (datagram.dport !== DNS_PORT) return;
-    if (!this.config.ports.includes(event.port)) {
+    if (!isAsker) {
       // RFC 5358: no answers to strangers. Silence, so that nobody else is hit by what we would say.
       this.counters.refused++;
       return;
     }
     const { family, src, dst, sport } = datagram;
-    const to = {
-      port: event.port,
-      family,
-      us: [...dst] as unknown as Words,
-      them: [...src] as unknown as Words,
-      sport,
-    };
-    this.ask(now, datagram.payload.slice(), to, '', out);
+    this.ask(now, datagram.payload.slice(), { port: event.port, family, us: dst, them: src, sport }, out);
   }
 
-  private ask(now: number, original: Uint8Array, to: Asker['to'], tag: string, out: Action[]): void {
+  private ask(now: number, original: Uint8Array, from: From, out: Action[]): void {
     this.counters.queries++;
     const query = W.readQuery(original);
     if (query === null) {
       this.counters.malformed++;
-      this.refuseMalformed(original, to, tag, out);
+      this.refuseMalformed(now, original, from, out);
       return;
     }
-    const asker: Asker = { query, original, to, tag };
+    const asker: Asker = { query, original, from };
     const { question } = query;
-    if ((query.flags & W.OPCODE) !== 0) this.reply(asker, W.writeEmpty(query, original, W.NOTIMP), out);
+    if ((query.flags & W.OPCODE) !== 0) this.reply(now, asker, W.writeEmpty(query, original, W.NOTIMP), out);
     else if (!this.answerLocally(now, asker, out)) {
       const key = `${question.name} ${question.type} ${question.class} ${query.dnssecOk ? 'do' : ''}${query.flags & W.CD}`;
       const cached = this.cache.get(now, key);
       if (cached !== undefined) {
         this.counters.hits++;
         const age = Math.floor(((now - cached.since) | 0) / 1000);
-        this.reply(asker, W.adapt(cached.message, query, original, age, this.limit(asker)), out);
+        this.reply(now, asker, W.adapt(cached.message, query, original, age, this.limit(asker)), out);
       } else this.forward(now, key, asker, out);
     }
   }
 
-  private refuseMalformed(original: Uint8Array, to: Asker['to'], tag: string, out: Action[]): void {
-    // Without a header there is nobody to answer; to an answer there is nothing to say.
-    if (original.length < W.HEADER || (be16(original, 2) & W.QR) !== 0) return;
+  private refuseMalformed(now: number, original: Uint8Array, from: From, out: Action[]): void {
+    // Without a header there is nobody to answer; to an answer there is nothing to say. A stream with such a thing ends.
+    if (original.length < W.HEADER || (be16(original, 2) & W.QR) !== 0) {
+      if (from instanceof TcpConnection) from.abort(out);
+      return;
+    }
     const empty = new Uint8Array(W.HEADER);
     empty.set(original.subarray(0, 2));
     empty[2] = W.QR >> 8;
     empty[3] = W.FORMERR;
-    this.send(empty, to, tag, out);
+    this.send(now, empty, from, out);
   }
 
   /** Names of the house, and reverse zones that belong into it. */
@@ -243,7 +262,7 @@ export class DnsForwarder implements Protocol {
     if (answers === null) {
       if (!isPrivateReverse(name)) return false;
       this.counters.local++;
-      this.reply(asker, W.writeEmpty(query, original, W.NXDOMAIN), out);
+      this.reply(now, asker, W.writeEmpty(query, original, W.NXDOMAIN), out);
       return true;
     }
     this.counters.local++;
@@ -262,7 +281,12 @@ export class DnsForwarder implements Protocol {
     whole.set(body, end);
     whole.set(head.subarray(end), end + body.length);
     whole[7] = answers.length;
-    this.reply(asker, whole.length > this.limit(asker) ? W.writeEmpty(query, original, W.NOERROR, W.TC) : whole, out);
+    this.reply(
+      now,
+      asker,
+      whole.length > this.limit(asker) ? W.writeEmpty(query, original, W.NOERROR, W.TC) : whole,
+      out,
+    );
     return true;
   }
 
@@ -270,13 +294,18 @@ export class DnsForwarder implements Protocol {
     const waiting = this.pending.get(key);
     if (waiting !== undefined) {
       if (waiting.askers.length < MAX_WAITING) waiting.askers.push(asker);
-      else this.counters.overload++;
+      else {
+        this.counters.overload++;
+        // On a stream an answer is owed to each question; a datagram is asked again.
+        if (asker.from instanceof TcpConnection)
+          this.reply(now, asker, W.writeEmpty(asker.query, asker.original, W.SERVFAIL), out);
+      }
       return;
     }
     const servers = this.servers();
     if (servers.length === 0 || this.pending.size >= MAX_PENDING) {
       if (servers.length > 0) this.counters.overload++;
-      this.reply(asker, W.writeEmpty(asker.query, asker.original, W.SERVFAIL), out);
+      this.reply(now, asker, W.writeEmpty(asker.query, asker.original, W.SERVFAIL), out);
       return;
     }
     const pending: Pending = {
@@ -289,6 +318,7 @@ export class DnsForwarder implements Protocol {
       server: servers[this.first % servers.length],
       deadline: now,
       attempts: 0,
+      cut: null,
     };
     this.pending.set(key, pending);
     this.counters.forwarded++;
@@ -318,7 +348,7 @@ export class DnsForwarder implements Protocol {
     do pending.sport = uniform(this.ways.random, FIRST_PORT, LAST_PORT);
     while (this.bySport.has(pending.sport));
     this.bySport.set(pending.sport, pending);
-    this.ways.listen(pending.sport, true);
+    this.ways.listen(UDP, pending.sport, true);
     const payload = W.writeQuery(pending.id, pending.query, pending.original);
     const packet = udpPacket(server.family, source.words, server.words, pending.sport, DNS_PORT, payload);
     out.push({ kind: 'output', packet, port });
@@ -327,7 +357,7 @@ export class DnsForwarder implements Protocol {
   private close(pending: Pending): void {
     if (pending.sport === 0) return;
     this.bySport.delete(pending.sport);
-    this.ways.listen(pending.sport, false);
+    this.ways.listen(UDP, pending.sport, false);
     pending.sport = 0;
   }
 
@@ -338,12 +368,10 @@ export class DnsForwarder implements Protocol {
       pending !== undefined &&
       question !== null &&
       be16(message, 0) === pending.id &&
-      (be16(message, 2) & W.QR) !== 0 &&
+      isAnswer(message) &&
       from.family === pending.server.family &&
       from.words.every((word, n) => word === pending.server.words[n]) &&
-      question.name === pending.query.question.name &&
-      question.type === pending.query.question.type &&
-      question.class === pending.query.question.class;
+      isSameQuestion(question, pending.query.question);
     if (!isRight || pending === undefined || question === null || !W.records(message, question.end, () => {})) {
       this.counters.forged++;
       return;
@@ -355,32 +383,88 @@ export class DnsForwarder implements Protocol {
       return;
     }
     this.close(pending);
+    const at = this.servers().findIndex(({ words }) => words.join() === from.words.join());
+    if (at >= 0) this.first = at;
+    if ((be16(message, 2) & W.TC) === 0) this.complete(now, pending, message.slice(), out);
+    else {
+      this.counters.truncated++;
+      pending.cut = message.slice();
+      this.askByStream(now, pending, out);
+    }
+  }
+
+  /** RFC 7766 §5: what was truncated is asked for again by TCP, of the same server. */
+  private askByStream(now: number, pending: Pending, out: Action[]): void {
+    const { server } = pending;
+    const port = this.ways.routeTo(server);
+    const source = port < 0 ? undefined : selectSource(this.addresses, port, server.family, server.words);
+    pending.id = this.ways.random() & 0xffff;
+    pending.deadline = (now + STREAM_TIMEOUT) | 0;
+    const message = W.writeQuery(pending.id, pending.query, pending.original);
+    if (source === undefined || !this.streams.ask(now, server, source.words, port, message, out))
+      this.complete(now, pending, pending.cut as Uint8Array, out);
+  }
+
+  private pendingOfStream(server: Address, id: number): Pending | undefined {
+    for (const pending of this.pending.values())
+      if (pending.cut !== null && pending.id === id && pending.server.words.join() === server.words.join())
+        return pending;
+    return undefined;
+  }
+
+  private answeredByStream(now: number, server: Address, message: Uint8Array, out: Action[]): void {
+    const pending = this.pendingOfStream(server, be16(message, 0));
+    const question = W.readQuestion(message);
+    const isRight =
+      pending !== undefined &&
+      question !== null &&
+      isSameQuestion(question, pending.query.question) &&
+      isAnswer(message);
+    if (!isRight || !W.records(message, question.end, () => {})) {
+      this.counters.forged++;
+      return;
+    }
+    this.counters.byStream++;
+    this.complete(now, pending, message, out);
+  }
+
+  private streamLost(now: number, server: Address, id: number, out: Action[]): void {
+    const pending = this.pendingOfStream(server, id);
+    if (pending?.cut) this.complete(now, pending, pending.cut, out);
+  }
+
+  /** Keeps an answer, and gives it to all who wait for it. */
+  private complete(now: number, pending: Pending, stored: Uint8Array, out: Action[]): void {
     this.pending.delete(pending.key);
     this.counters.answers++;
-    const stored = message.slice();
-    const isCut = (be16(message, 2) & W.TC) !== 0;
-    if (isCut) this.counters.truncated++;
-    else {
-      const negative = rcode === W.NXDOMAIN || be16(message, 6) === 0;
+    const rcode = be16(stored, 2) & 15;
+    const isCut = (be16(stored, 2) & W.TC) !== 0;
+    if (!isCut) {
+      const negative = rcode === W.NXDOMAIN || be16(stored, 6) === 0;
       const seconds = Math.min(
-        W.lifetime(stored, question.end),
+        W.lifetime(stored, pending.query.question.end),
         this.config.maxTtl,
         negative ? MAX_NEGATIVE_TTL : 604_800,
       );
       this.cache.put(now, pending.key, stored, seconds);
     }
-    const at = this.servers().findIndex(({ words }) => words.join() === from.words.join());
-    if (at >= 0) this.first = at;
-    for (const asker of pending.askers)
-      this.reply(asker, W.adapt(stored, asker.query, asker.original, 0, this.limit(asker)), out);
+    for (const asker of pending.askers) {
+      // "Truncated" says "ask by TCP": to who did so it would say nothing.
+      const useless = isCut && asker.from instanceof TcpConnection;
+      const answer = useless
+        ? W.writeEmpty(asker.query, asker.original, W.SERVFAIL)
+        : W.adapt(stored, asker.query, asker.original, 0, this.limit(asker));
+      this.reply(now, asker, answer, out);
+    }
   }
 
   private expire(now: number, out: Action[]): void {
     for (const pending of [...this.pending.values()]) {
       // A server that cannot be reached is passed over at once; each attempt counts, so that this ends.
       while (this.pending.get(pending.key) === pending && ((pending.deadline - now) | 0) <= 0) {
-        if (pending.sport !== 0) this.counters.timeouts++;
-        this.attempt(now, pending, out);
+        if (pending.sport !== 0 || pending.cut !== null) this.counters.timeouts++;
+        if (pending.cut !== null) this.complete(now, pending, pending.cut, out);
+        else this.attempt(now, pending, out);
       }
     }
   }
@@ -393,26 +477,35 @@ export class DnsForwarder implements Protocol {
     const { question } = pending.query;
     const failure = W.writeEmpty({ ...pending.query, size: 0 }, pending.original, W.SERVFAIL);
     this.cache.put(now, pending.key, failure.subarray(0, question.end), FAILURE_TTL);
-    for (const asker of pending.askers) this.reply(asker, W.writeEmpty(asker.query, asker.original, W.SERVFAIL), out);
+    for (const asker of pending.askers)
+      this.reply(now, asker, W.writeEmpty(asker.query, asker.original, W.SERVFAIL), out);
   }
 
-  /** Longest answer that the asker can take (RFC 1035 §4.2.1, RFC 6891 §6.2.5; a stream takes all). */
+  /** Longest answer that the asker can take (RFC 1035 §4.2.1 and §4.2.2, RFC 6891 §6.2.5). */
   private limit(asker: Asker): number {
-    if (asker.to === null) return 65535;
+    if (asker.from instanceof TcpConnection) return 65535;
     return Math.min(W.UDP_SIZE, Math.max(512, asker.query.size));
   }
 
-  private reply(asker: Asker, message: Uint8Array, out: Action[]): void {
-    this.send(message, asker.to, asker.tag, out);
+  private reply(now: number, asker: Asker, message: Uint8Array, out: Action[]): void {
+    this.send(now, message, asker.from, out);
   }
 
-  private send(message: Uint8Array, to: Asker['to'], tag: string, out: Action[]): void {
-    if (to === null) {
-      out.push({ kind: 'event', name: 'dns.answer', data: { tag, answer: Buffer.from(message).toString('hex') } });
+  private send(now: number, message: Uint8Array, to: From, out: Action[]): void {
+    if (to instanceof TcpConnection) {
+      this.streams.reply(now, to, message, out);
       return;
     }
     // RFC 5625 §6: from the address and port that were asked.
     const packet = udpPacket(to.family, to.us, to.them, DNS_PORT, to.sport, message);
     out.push({ kind: 'output', packet, port: to.port });
   }
+}
+
+function isAnswer(message: Uint8Array): boolean {
+  return (be16(message, 2) & W.QR) !== 0;
+}
+
+function isSameQuestion(a: W.Question, b: W.Question): boolean {
+  return a.name === b.name && a.type === b.type && a.class === b.class;
 }
