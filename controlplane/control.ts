@@ -28,7 +28,7 @@ import { compileNat } from './compile-nat.ts';
 import { compileRules, tableZone } from './compile-rules.ts';
 import type { Config, PortConfig, PrefixValue, Where } from './config/index.ts';
 import type { Dhcp6 } from './dhcp6/index.ts';
-import { Domain, type DomainName, type DomainParts, type DomainView, familyOf } from './domain.ts';
+import { DOMAINS, Domain, type DomainName, type DomainParts, type DomainView, familyOf } from './domain.ts';
 import { LearnedRoutes } from './learned-routes.ts';
 import { NatState } from './nat-state.ts';
 import { Addresses, type OwnAddress } from './neighbour/addresses.ts';
@@ -156,7 +156,7 @@ export class Control {
     const random = options.random ?? strongRandom();
     this.parts = { tables, addresses: this.addresses, config, quiet, random, wall, log, kept: new Map() };
     openServices(tables, config, quiet);
-    for (const name of ['ipv4', 'ipv6', 'management'] as const) this.begin(name);
+    for (const name of DOMAINS) this.begin(name);
   }
 
   // --- domains -----------------------------------------------------------------------------------------------------

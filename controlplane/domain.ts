@@ -27,7 +27,8 @@ import type { Event, Protocol } from './protocol.ts';
 import type { RandomSource } from './random.ts';
 import { familyServices } from './services.ts';
 
-export type DomainName = 'ipv4' | 'ipv6' | 'management';
+export const DOMAINS = ['ipv4', 'ipv6', 'management'] as const;
+export type DomainName = (typeof DOMAINS)[number];
 
 /** What a domain is made of. */
 export interface DomainParts {

@@ -20,6 +20,7 @@ import type { CaptureSession } from './capture/session.ts';
 import { type CaptureFilter, Watchers } from './capture/watchers.ts';
 import { type Config, normalizeConfig, parseConfig } from './config/index.ts';
 import { Control } from './control.ts';
+import type { DomainName } from './domain.ts';
 import { type Explanation, explainFlow, explainFrames } from './explain/explain.ts';
 import { parseFlow } from './explain/flow.ts';
 import { faultOptions } from './faults.ts';
@@ -257,6 +258,12 @@ export class Router {
       this.path.flush();
     }
     this.watchers?.drain();
+  }
+
+  /** Makes a domain of the control plane anew: `ipv4`, `ipv6` or `management` (docs/architecture.md). */
+  restart(domain: DomainName): void {
+    this.control.restart(domain);
+    this.run();
   }
 
   /** Takes a port down or up. */

@@ -5,6 +5,7 @@ import { metricsText } from '../metrics/prometheus.ts';
 import { packageVersion } from '../package-root.ts';
 import { VIEWS } from '../show/index.ts';
 import { searchConnections } from './connections.ts';
+import { RESTART_ROUTE } from './domains.ts';
 import { EXPLAIN_ROUTE } from './explain.ts';
 import { EVENT_KINDS, type FeedKind } from './feed.ts';
 import { Refusal } from './http.ts';
@@ -166,6 +167,7 @@ const API_ROUTES: readonly Route[] = [
       return { json: { confirm: null } };
     },
   },
+  RESTART_ROUTE,
   EXPLAIN_ROUTE,
   ...WATCH_ROUTES,
   REPLAY_ROUTE,

@@ -34,6 +34,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'keep the configuration that apply --confirm has put on probation',
     load: async () => (await import('./apply.ts')).confirmCommand,
   },
+  restart: {
+    summary: 'start one domain of the control plane again: sluice restart ipv4|ipv6|management',
+    load: async () => (await import('./restart.ts')).restartCommand,
+  },
   top: {
     summary: 'rates, connections and drops of a running router, anew each second',
     load: async () => (await import('./top.ts')).topCommand,

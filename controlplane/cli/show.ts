@@ -1,7 +1,7 @@
 /**
  * `sluice show WHAT`: what a running router knows, asked over its control socket.
  *
- *   sluice show conntrack|nat|offload|route|neigh|link|zones|drops|stages|workers|dhcp6|trace [-j] [--socket PATH] [FILTER=VALUE ...]
+ *   sluice show conntrack|nat|offload|route|neigh|link|zones|drops|stages|workers|dhcp6|domains|trace [-j] [--socket PATH] [FILTER=VALUE ...]
  *   sluice show conntrack -E          events as they happen
  *   sluice show stages --sample 1     after timing the stages for a second
  *

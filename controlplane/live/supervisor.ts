@@ -62,6 +62,7 @@ import { type Applied, applyConfig } from '../apply/index.ts';
 import { Watchers } from '../capture/watchers.ts';
 import type { Config } from '../config/index.ts';
 import { Control, type Mark } from '../control.ts';
+import type { DomainName } from '../domain.ts';
 import { engineOptions } from '../offload.ts';
 import type { Event } from '../protocol.ts';
 import { neededSizes } from '../table-sizes.ts';
@@ -296,7 +297,7 @@ export class Supervisor {
         send: (port, frame) => this.inject(first, INJECT_SEND, port, frame),
         output: (packet, scope) => this.inject(first, INJECT_OUTPUT, scope, packet),
       },
-      { quiet: false, log: this.log, ...(script === null ? {} : { tell: (told) => script.tell(told) }) },
+      { quiet: false, contain: true, log: this.log, ...(script === null ? {} : { tell: (told) => script.tell(told) }) },
     );
     kernel?.follow(this.tables);
     if (hostPort !== null) announceHostPort(this.tables, hostPort, Math.min(...config.ports.map((port) => port.mtu)));
@@ -375,6 +376,13 @@ export class Supervisor {
   /** Records that a worker's rings had no room for: punted, injected. */
   lost(worker: number): [number, number] {
     return [this.ends[worker].punt.lost, this.ends[worker].inject.lost];
+  }
+
+  /** Makes a domain of the control plane anew, while packets go on. */
+  restart(domain: DomainName): void {
+    this.moveClock();
+    this.control.restart(domain);
+    this.afterEvents();
   }
 
   /** Makes a worker throw once, in the middle of its loop: how tests and demonstrations kill one. */

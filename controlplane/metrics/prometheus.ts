@@ -56,7 +56,25 @@ export function metricsText(source: ShowSource): string {
     byProtocol(summary, 'available'),
   );
   workers(page, summary);
+  domains(page, source);
   return page.toString();
+}
+
+function domains(page: Page, { control }: ShowSource): void {
+  const series = (value: (view: (typeof control.health)[number]) => number): [Labels, number][] =>
+    control.health.map((view) => [{ domain: view.domain }, value(view)]);
+  page.metric(
+    'counter',
+    'sluice_domain_restarts_total',
+    'Starts of a domain of the control plane after its first.',
+    series(({ restarts }) => restarts),
+  );
+  page.metric(
+    'counter',
+    'sluice_domain_failures_total',
+    'Restarts because the domain had failed.',
+    series(({ failures }) => failures),
+  );
 }
 
 function ports(page: Page, { ports: links }: Summary): void {

@@ -6,6 +6,7 @@
 import { showWho } from '../carrier/who.ts';
 import { showConntrack } from './conntrack.ts';
 import { showDhcp6 } from './dhcp6.ts';
+import { showDomains } from './domains.ts';
 import { showDrops, showStages, showWorkers } from './drops.ts';
 import { showExpect } from './expect.ts';
 import { showLink } from './link.ts';
@@ -34,4 +35,5 @@ export const VIEWS: Readonly<Record<string, View>> = {
   trace: showTrace,
   who: showWho,
   dhcp6: showDhcp6,
+  domains: showDomains,
 };

@@ -17,6 +17,7 @@ import * as T from '../../dataplane/tables.ts';
 import type { Watchers } from '../capture/watchers.ts';
 import type { Config } from '../config/index.ts';
 import type { Control } from '../control.ts';
+import type { DomainName } from '../domain.ts';
 import type { Supervisor } from '../live/supervisor.ts';
 
 export interface WorkerView {
@@ -55,6 +56,8 @@ export interface ShowSource {
   readonly tables: T.Tables;
   readonly control: Control;
   readonly config: Config;
+  /** Makes a domain of the control plane anew. */
+  restart?(domain: DomainName): void | Promise<void>;
   readonly live?: LiveSource;
   /** Captures, traces, times of stages. */
   readonly watch?: Watchers;
@@ -81,6 +84,7 @@ export function liveSource(supervisor: Supervisor): ShowSource {
     get config() {
       return control.config;
     },
+    restart: (domain) => supervisor.restart(domain),
     watch: supervisor.watch,
     live: {
       engine: () => (supervisor.kernel === null ? 'emulated' : 'kernel'),
