@@ -27,7 +27,7 @@ workers: 1
 
 const ECHO = `
 for (const type of ['udp4', 'udp6']) {
-  const socket = require('node:dgram').createSocket({ type, ipv6Only: true, recvBufferSize: 4 << 20 });
+  const socket = require('node:dgram').createSocket({ type, ipv6Only: type === 'udp6', recvBufferSize: 4 << 20 });
   socket.on('message', (data, from) => socket.send(data, from.port, from.address));
   socket.bind(7, () => console.log('ready ' + type));
 }`;
