@@ -16,19 +16,22 @@ import type { Config, OffloadConfig } from './config/index.ts';
 /** What a worker's engine must know. */
 export interface EngineOptions extends PolicyOptions {
   verify: boolean;
+  /** Verify mode is that of the engine behind the table, which shows samples of what it has forwarded. */
+  samples: boolean;
   /** FAULT_* of dataplane/shadow.ts; tests only. */
   fault: number;
 }
 
-/** The engine's options; null when the configuration switches it off. */
-export function engineOptions(offload: OffloadConfig, fault = 0): EngineOptions | null {
+/** The engine's options; null when the configuration switches it off. `behind`: another engine does the work. */
+export function engineOptions(offload: OffloadConfig, fault = 0, behind = false): EngineOptions | null {
   if (offload.mode === 'off' || offload.entries === 0) return null;
   return {
     programAfter: offload.programAfter,
     rate: offload.rate,
     latency: offload.latency,
     inspectFirst: offload.inspectFirst,
-    verify: offload.mode === 'verify',
+    verify: offload.mode === 'verify' && !behind,
+    samples: offload.mode === 'verify' && behind,
     fault,
   };
 }

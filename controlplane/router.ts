@@ -42,6 +42,8 @@ export interface RouterOptions {
   slots?: { small: number; large: number };
   /** Makes the engine wrong on purpose (FAULT_* of dataplane/shadow.ts): proves that verify notices. Tests only. */
   engineFault?: number;
+  /** Verify mode judges what an engine behind the flow table shows, which the caller has put there. Tests only. */
+  engineBehind?: boolean;
   /**
    * Sees the first `offload.inspect-first` packets of every connection before the engine may have it (parental control,
    * content filters): false keeps the connection on the slow path for good. The bytes are valid during the call only.
@@ -108,7 +110,7 @@ export class Router {
     this.own = new Path(this.tables, this.frames, ports, this.punt(), {
       seed,
       shared: false,
-      offload: engineOptions(config.offload, options.engineFault ?? 0),
+      offload: engineOptions(config.offload, options.engineFault ?? 0, options.engineBehind),
     });
     const { fast } = this.own;
     const { inspect, mismatch } = options;

@@ -90,6 +90,8 @@ export const VERIFIED = -1;
 
 export interface FastPathOptions extends PolicyOptions {
   verify: boolean;
+  /** Verify mode of the engine behind the table: what it has forwarded is shown here (ports/kernel-samples.ts). */
+  samples?: boolean;
   /** FAULT_*, tests only. */
   fault: number;
 }
@@ -105,6 +107,9 @@ export class FastPath {
   readonly agings: OffloadAging[] = [];
   /** Verify mode's copy of a frame; null when verify is off. */
   readonly shadow: Shadow | null;
+  /** The shadow, while hits are worked on there. */
+  private copy: Shadow | null;
+  private readonly one = new Int32Array(1);
   /** Of the last run: egress port, bytes of its frames as received and as sent, and why it stopped. */
   outPort = 0;
   received = 0;
@@ -141,7 +146,9 @@ export class FastPath {
     this.frames = frames;
     this.counters = tables.counters;
     this.replicator = new Replicator(tables.multicast, frames, tables.interfaces.words);
-    this.shadow = options.verify ? new Shadow(frames, tables.conntrack.doubles, tables.counters) : null;
+    const verify = options.verify || options.samples === true;
+    this.shadow = verify ? new Shadow(frames, tables.conntrack.doubles, tables.counters) : null;
+    this.copy = options.verify ? this.shadow : null;
     this.fault = options.fault;
     this.i32 = frames.i32;
     this.u16 = frames.u16;
@@ -255,6 +262,16 @@ export class FastPath {
     return from;
   }
 
+  /** True when this frame would be a hit. It counts as one then, and `shadow` has what became of it. */
+  recognize(slot: number, now: number, epoch: number): boolean {
+    this.one[0] = slot;
+    this.touch(this.one, 1, now);
+    this.copy = this.shadow;
+    this.run(this.one, 0, 1, this.meta[slot * META_WORDS + META_PORT], epoch);
+    this.copy = null;
+    return this.why === VERIFIED;
+  }
+
   /** What the last run has stopped for is the slow path's: counts it. True when an explicit multicast entry has it. */
   refused(slot: number, port: number, egress: Egress): boolean {
     if (this.why === VERIFIED) return false;
@@ -274,7 +291,7 @@ export class FastPath {
   }
 
   private run4(slots: Int32Array, from: number, n: number, port: number, epoch: number): number {
-    const { i32, u16, meta, interfaces, neighbours, homes, first, shadow, fault, now, mac01, mac25 } = this;
+    const { i32, u16, meta, interfaces, neighbours, homes, first, copy: shadow, fault, now, mac01, mac25 } = this;
     const enabled = this.enabled[0];
     let out = -1;
     let received = 0;
@@ -432,7 +449,7 @@ export class FastPath {
   }
 
   private run6(slots: Int32Array, from: number, n: number, port: number, epoch: number): number {
-    const { i32, u16, meta, interfaces, neighbours, homes, first, shadow, fault, now, mac01, mac25 } = this;
+    const { i32, u16, meta, interfaces, neighbours, homes, first, copy: shadow, fault, now, mac01, mac25 } = this;
     const enabled = this.enabled[0];
     let out = -1;
     let received = 0;
@@ -607,7 +624,7 @@ export class FastPath {
     u16[at + 6] = 0x0081;
     u16[at + 7] = ((vlan & 0xff) << 8) | (vlan >> 8);
     u16[at + 8] = etherType;
-    if (this.shadow === null) {
+    if (this.copy === null) {
       const m = slot * META_WORDS;
       meta[m + META_OFF] -= 4;
       if ((meta[m + META_FLAGS] & FRAME_NEEDS_CSUM) !== 0) meta[m + META_CSUM] += 4;

@@ -289,12 +289,15 @@ export abstract class PathBase {
 
   /** Queues a finished frame for a port. */
   queue(slot: number, port: number, length: number): number {
-    this.fast?.shadow?.compare(slot, port);
+    const compared = this.fast?.shadow?.compare(slot, port);
     // A VLAN port sends through the port that carries it.
     const parent = this.tables.interfaces.words[port * IF.IF_WORDS + IF.IF_PARENT];
     const device = parent !== 0 ? parent - 1 : port;
-    if (this.txCount[device] === TX_QUEUE) this.flushPort(device);
-    this.txSlots[device][this.txCount[device]++] = slot;
+    if (compared === true) this.frames.free(slot);
+    else {
+      if (this.txCount[device] === TX_QUEUE) this.flushPort(device);
+      this.txSlots[device][this.txCount[device]++] = slot;
+    }
     const row = T.C_PORTS + port * 8;
     this.counters[row + T.CP_TX_PACKETS]++;
     this.counters[row + T.CP_TX_BYTES] += length;

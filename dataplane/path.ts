@@ -188,6 +188,25 @@ export class Path extends PathLocal {
     this.tables.conntrack.quiet();
   }
 
+  /**
+   * Verify mode of the engine behind the table: is the entry by which it has forwarded this frame still what it was? Then
+   * `shadow` takes what it made of it, and `review` walks the frame. The slot stays the caller's.
+   */
+  recognize(slot: number): boolean {
+    const { fast } = this;
+    this.now = this.tables.now();
+    this.epoch = this.tables.control[T.EPOCH];
+    if (fast === null || !fast.usable(this.frames.meta[slot * META_WORDS + META_PORT])) return false;
+    fast.begin();
+    return fast.recognize(slot, this.now, this.epoch);
+  }
+
+  /** Walks a sample; takes the slot. */
+  review(slot: number): void {
+    this.receive(slot);
+    this.tables.conntrack.quiet();
+  }
+
   protected receive(slot: number): void {
     const meta = this.frames.meta;
     const m = slot * META_WORDS;

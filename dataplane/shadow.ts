@@ -3,19 +3,19 @@
  *
  * The engine works on the copy, the path on the frame itself; when the path sends it, both are compared: egress port,
  * length, every byte, and what the connection has counted. A hit that the slow path does not send is a difference too.
+ * The same for a sample of what an engine behind the table has forwarded (dataplane/ports/kernel-samples.ts): then the
+ * frame has left long ago, and what the walk sends is compared and no more.
  *
  * Also here: the ways in which a test makes the engine wrong on purpose, to prove that verify notices.
  */
 import { CT_F64, CT_F64_PACKETS } from '../conntrack/record.ts';
-import { EX_MISMATCH } from '../offload/engine.ts';
+import { EX_MISMATCH, FAULT_CHECKSUM, FAULT_MAC, FAULT_PROTO41 } from '../offload/engine.ts';
 import type { Frames } from './frames.ts';
 import { META_LEN, META_OFF, META_WORDS } from './frames.ts';
 import { IPV6_IN_IP } from './parse.ts';
 import { C_ENGINE } from './tables.ts';
 
-export const FAULT_PROTO41 = 1;
-export const FAULT_CHECKSUM = 2;
-export const FAULT_MAC = 3;
+export { FAULT_CHECKSUM, FAULT_MAC, FAULT_PROTO41 };
 
 /** Where the copy begins: so that its IP header is 4-aligned, with room for a VLAN tag. */
 const START = 18;
@@ -36,6 +36,11 @@ export class Shadow {
   private port = 0;
   private length = 0;
   private start = 0;
+  /** The frame is a sample of the engine behind the table, which has sent it already: nothing of this walk is sent. */
+  private sampled = false;
+  /** Bytes of the expected frame that are known. */
+  private known = 0;
+  private size = 0;
   /** Where the connection counts this packet, and what it must have counted behind it. */
   private countAt = 0;
   private packets = 0;
@@ -57,20 +62,46 @@ export class Shadow {
     this.u8.set(this.frames.u8.subarray(off, end), START);
     this.countAt = (connection >> 1) * CT_F64 + CT_F64_PACKETS + (connection & 1);
     this.packets = this.doubles[this.countAt] + 1;
-    this.bytes = this.doubles[this.countAt + 2] + end - off - 14;
+    this.size = end - off - 14;
+    this.bytes = this.doubles[this.countAt + 2] + this.size;
   }
 
   /** The engine is done with the copy: it leaves by `port`, `length` bytes, 4 of them before START when it has a tag. */
   made(port: number, length: number, tagged: boolean): void {
     this.expected = true;
     this.port = port;
-    this.length = length;
+    this.length = this.known = length;
     this.start = tagged ? START - 4 : START;
   }
 
-  /** The slow path sends a frame. */
-  compare(slot: number, port: number): void {
-    if (!this.expected) return;
+  /**
+   * What the engine behind the table has made of the same frame, in place of what was made here: it left by `port`,
+   * `length` bytes, the first `known` of them at `from[at …]`, with the tag `tci` beside them (−1: none).
+   */
+  sample(port: number, from: Uint8Array, at: number, length: number, known: number, tci: number): void {
+    const { u8 } = this;
+    this.sampled = true;
+    this.port = port;
+    this.length = length;
+    this.known = known;
+    this.start = START;
+    if (tci < 0) for (let n = 0; n < known; n++) u8[START + n] = from[at + n];
+    else {
+      this.start = START - 4;
+      this.length += 4;
+      this.known += 4;
+      for (let n = 0; n < 12; n++) u8[START - 4 + n] = from[at + n];
+      u8[START + 8] = 0x81;
+      u8[START + 9] = 0;
+      u8[START + 10] = tci >> 8;
+      u8[START + 11] = tci;
+      for (let n = 12; n < known; n++) u8[START + n] = from[at + n];
+    }
+  }
+
+  /** The slow path sends a frame. True: it was only to be compared. */
+  compare(slot: number, port: number): boolean {
+    if (!this.expected) return this.sampled;
     this.expected = false;
     const { meta, u8 } = this.frames;
     const off = meta[slot * META_WORDS + META_OFF];
@@ -79,15 +110,22 @@ export class Shadow {
     if (port !== this.port) what = `egress port ${this.port}, slow path ${port}`;
     else if (length !== this.length) what = `length ${this.length}, slow path ${length}`;
     else
-      for (let n = 0; n < length && what === ''; n++) if (this.u8[this.start + n] !== u8[off + n]) what = `byte ${n}`;
+      for (let n = 0; n < this.known && what === ''; n++)
+        if (this.u8[this.start + n] !== u8[off + n]) what = `byte ${n}`;
     const [packets, bytes] = [this.doubles[this.countAt], this.doubles[this.countAt + 2]];
-    if (what === '' && (packets !== this.packets || bytes !== this.bytes))
+    if (this.sampled) {
+      // It counts once, and as a hit; what else has come meanwhile, this walk cannot know.
+      this.doubles[this.countAt] -= 1;
+      this.doubles[this.countAt + 2] -= this.size;
+    } else if (what === '' && (packets !== this.packets || bytes !== this.bytes))
       what = `counted ${this.packets} packets, ${this.bytes} bytes, slow path ${packets}, ${bytes}`;
     if (what !== '') this.mismatch(what, u8.slice(off, off + length));
+    return this.sampled;
   }
 
   /** The walk is over. */
   settle(reason: string): void {
+    this.sampled = false;
     if (!this.expected) return;
     this.expected = false;
     this.mismatch(reason, null);

@@ -52,6 +52,7 @@ import { CaptureClock, CaptureWriter } from './ports/capture-writer.ts';
 import { type FaultOptions, FaultPort } from './ports/fault.ts';
 import { attachKernelFlows, type KernelTask } from './ports/kernel-engine.ts';
 import { KernelPort } from './ports/kernel-port.ts';
+import { KernelSamples, SAMPLE_NAP } from './ports/kernel-samples.ts';
 import { MirrorPort } from './ports/mirror.ts';
 import { PacketPort, type PacketRing } from './ports/packet.ts';
 import { MAX_SLEEP_MS, Poller, wake } from './ports/poller.ts';
@@ -132,6 +133,8 @@ const REPORT_CIRCLES = 4096;
 const INJECT_BURST = 64;
 /** Fragments taken from other workers in one circle. */
 const HANDOVER_BURST = 256;
+/** Samples of the kernel's that are walked in one circle. */
+const SAMPLE_BURST = 64;
 /** Neighbours whose use or absence was reported a moment ago: entries, and that moment in milliseconds. */
 const RECENT = 64;
 const RECENT_MS = 20;
@@ -314,6 +317,8 @@ export default async function run(task: WorkerTask): Promise<void> {
       offload: task.offload,
     });
     if (task.kernel) attachKernelFlows(task.kernel, tables, task.startedAt);
+    const samples =
+      task.kernel?.samples && worker === 0 ? new KernelSamples(task.kernel.samples, tables.counters) : null;
     const watched = task.watch === undefined ? null : new RingWriter(task.watch.ring);
     const paths = watched === null || task.watch === undefined ? null : watchSwitch(path, task.watch.block, watched);
     // What a predecessor held, or had in its hands, died with it.
@@ -339,7 +344,8 @@ export default async function run(task: WorkerTask): Promise<void> {
       }
       const walked = paths === null ? path : paths.current();
       const given = handover === null ? 0 : walked.takeGiven(HANDOVER_BURST);
-      const work = given + drain(inject, walked, tables, one) + walked.turn();
+      const judged = samples === null ? 0 : samples.drain(walked, SAMPLE_BURST);
+      const work = given + judged + drain(inject, walked, tables, one) + walked.turn();
       if (handover !== null && peers !== null) rouse(handover, peers.wakers, live);
       if (punt.written !== 0 || (watched !== null && watched.written !== 0)) {
         punt.written = 0;
@@ -359,7 +365,8 @@ export default async function run(task: WorkerTask): Promise<void> {
         continue;
       }
       tables.conntrack.offline();
-      poller.wait(!task.kernel ? nap : Math.min(nap, agingNap(tables)));
+      const shorter = samples === null ? nap : Math.min(nap, SAMPLE_NAP);
+      poller.wait(!task.kernel ? nap : Math.min(shorter, agingNap(tables)));
       tables.conntrack.quiet();
       Atomics.store(live, mine + LW_STATE, WORKER_RUNNING);
     }

@@ -52,6 +52,8 @@ export const EX_CACHE_HITS = 12;
 export const EX_MULTICAST = 13;
 /** Of the hits, those of the engine behind the table. */
 export const EX_KERNEL = 14;
+/** Of those, the ones that verify mode was shown and has compared. */
+export const EX_COMPARED = 15;
 export const EX_TEXT = [
   'hits',
   'miss',
@@ -68,6 +70,7 @@ export const EX_TEXT = [
   'flow-cache-hits',
   'multicast-hits',
   'kernel-hits',
+  'kernel-compared',
 ] as const;
 
 /** Why a connection is not in the engine (bits 24–31 of its CT_PORTS_IO word). */
@@ -115,3 +118,8 @@ export const FLOWS_PENDING = 0x10;
 export const FLOWS_CARRIED = 0x100;
 export const FLOWS_PRIORITY = 16;
 export const FLOWS_REFUSED = 1 << 20;
+
+/** Ways in which a test makes an engine wrong on purpose, to prove that verify notices. */
+export const FAULT_PROTO41 = 1;
+export const FAULT_CHECKSUM = 2;
+export const FAULT_MAC = 3;

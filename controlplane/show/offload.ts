@@ -140,6 +140,9 @@ export function showOffload(source: ShowSource, filters: Readonly<Record<string,
     ...(counts.length > 0 ? [counts.join(', ')] : []),
     `flushes: ${CAUSES.map((name) => `${name} ${flushes[name]}`).join(' ')}`,
     ...missing.map(({ reason, connections }) => `not accelerated: ${connections} ${reason}`),
+    ...(engine === 'kernel' && multicast.length > 0
+      ? ['multicast entries are the emulated engine’s: the router makes the copies']
+      : []),
     ...multicast.map(multicastLine),
     ...shown.map(line),
   ];

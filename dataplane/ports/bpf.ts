@@ -20,6 +20,7 @@ const BPF_LINK_CREATE = 28;
 
 const BPF_MAP_TYPE_HASH = 1;
 const BPF_MAP_TYPE_ARRAY = 2;
+const BPF_MAP_TYPE_RINGBUF = 27;
 const BPF_F_NO_PREALLOC = 1;
 const BPF_F_MMAPABLE = 0x400;
 const BPF_PROG_TYPE_SCHED_CLS = 3;
@@ -55,7 +56,8 @@ function bpf(command: number): number {
 
 export interface MapOptions {
   name: string;
-  kind: 'hash' | 'array';
+  /** `ring`: a ring of records, programs to process; no keys, no values, as many `entries` as bytes, a power of two. */
+  kind: 'hash' | 'array' | 'ring';
   keyBytes: number;
   valueBytes: number;
   entries: number;
@@ -65,10 +67,12 @@ export interface MapOptions {
   lazy?: boolean;
 }
 
+const MAP_TYPES = { hash: BPF_MAP_TYPE_HASH, array: BPF_MAP_TYPE_ARRAY, ring: BPF_MAP_TYPE_RINGBUF } as const;
+
 /** Makes a map; returns its descriptor. Errors: IoError. */
 export function createMap(options: MapOptions): number {
   clear();
-  attribute.setUint32(0, options.kind === 'hash' ? BPF_MAP_TYPE_HASH : BPF_MAP_TYPE_ARRAY, true);
+  attribute.setUint32(0, MAP_TYPES[options.kind], true);
   attribute.setUint32(4, options.keyBytes, true);
   attribute.setUint32(8, options.valueBytes, true);
   attribute.setUint32(12, options.entries, true);

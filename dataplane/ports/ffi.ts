@@ -132,6 +132,7 @@ export interface Memory {
   readonly base: number;
 }
 
+const PROT_READ = 1;
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
 const MAP_SHARED_ANONYMOUS = 0x21;
@@ -165,8 +166,20 @@ export function mapDescriptor(fd: number, bytes: number, offset: number, populat
   return viewMemory(mapAt(fd, bytes, offset, MAP_SHARED | (populate ? 0x8000 : 0), where), bytes);
 }
 
-function mapAt(fd: number, bytes: number, offset: number, flags: number, where: string): number {
-  const base = mmap(0, bytes, PROT_READ_WRITE, flags, fd, offset);
+/** The same, only to be read: a store there ends the process. */
+export function mapReadOnly(fd: number, bytes: number, offset: number, where: string): Memory {
+  return viewMemory(mapAt(fd, bytes, offset, MAP_SHARED, where, PROT_READ), bytes);
+}
+
+function mapAt(
+  fd: number,
+  bytes: number,
+  offset: number,
+  flags: number,
+  where: string,
+  rights = PROT_READ_WRITE,
+): number {
+  const base = mmap(0, bytes, rights, flags, fd, offset);
   // MAP_FAILED is 2^64 − 1, which arrives as a BigInt; addresses are numbers.
   if (typeof base === 'bigint')
     throw systemError(`${where} (mmap)`, `${bytes} bytes to be mapped`, errno(), 'lower the number of frame slots');

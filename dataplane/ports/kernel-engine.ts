@@ -10,7 +10,7 @@
  * they have an entry are forwarded by it, as ever. Ports that are not attached (TAP devices, ports with a fault or mirror
  * wrapper) only have the emulated engine.
  */
-import * as EX from '../../offload/engine.ts';
+import type * as EX from '../../offload/engine.ts';
 import * as L from '../../offload/kernel/layout.ts';
 import { engineProgram } from '../../offload/kernel/program.ts';
 import { F4_DMAC_HI, F4_KEY, F6_DMAC_HI, F6_KEY, type FlowSpec, FlowTable, KEY_VALID } from '../../offload/table.ts';
@@ -30,7 +30,8 @@ import {
 import { NEIGH_GEN, NUD_QUIET } from '../neighbours.ts';
 import * as T from '../tables.ts';
 import { attachIngress, closeDescriptor, createMap, deleteFromMap, loadProgram, updateMap } from './bpf.ts';
-import { mapDescriptor, mapMemory, viewMemory } from './ffi.ts';
+import { mapDescriptor, mapMemory, mapReadOnly, viewMemory } from './ffi.ts';
+import { countForwarded, PAGE, SAMPLE_RING_BYTES, type SampleTask } from './kernel-samples.ts';
 
 /** Maps of more entries than this take their memory entry by entry. */
 const EAGER_ENTRIES = 65536;
@@ -49,6 +50,8 @@ export interface KernelTask {
   block: number;
   blockBytes: number;
   seen: SharedArrayBuffer;
+  /** Verify mode: the ring of samples. */
+  samples: SampleTask | null;
 }
 
 /** A port whose device has the program. */
@@ -71,6 +74,10 @@ export interface KernelEngineOptions {
   idle: number;
   /** Ports to have a program. */
   ports: readonly KernelPort[];
+  /** Verify mode: one hit of this many, a power of two, is shown to the router; absent or 0: verify is off. */
+  sample?: number;
+  /** FAULT_* of offload/engine.ts, tests only. */
+  fault?: number;
 }
 
 export class KernelEngine {
@@ -97,9 +104,12 @@ export class KernelEngine {
       const counters = this.keep(createMap({ ...array, name: 'sluice_counters', valueBytes, entries: places }));
       const blockBytes = L.blockBytes(options.neighbours);
       const block = this.keep(createMap({ ...array, name: 'sluice_block', valueBytes: blockBytes, entries: 1 }));
-      const maps = { flows4, flows6, counters, block };
+      const { neighbours, idle, sample = 0, fault = 0 } = options;
+      const ring = { kind: 'ring', name: 'sluice_samples', keyBytes: 0, valueBytes: 0 } as const;
+      const samples = sample > 0 ? this.keep(createMap({ ...ring, entries: SAMPLE_RING_BYTES })) : -1;
+      const maps = { flows4, flows6, counters, block, samples };
       for (const { number, vlans } of options.ports) {
-        const code = engineProgram({ port: number, vlans, neighbours: options.neighbours, idle: options.idle });
+        const code = engineProgram({ port: number, vlans, neighbours, idle, sample, fault });
         this.programs.set(number, this.keep(loadProgram(`sluice_port${number}`, code.assemble(maps))));
       }
       const counterBytes = places * valueBytes;
@@ -108,7 +118,11 @@ export class KernelEngine {
       this.block = new Int32Array(memory.buffer);
       this.epoch = new BigInt64Array(memory.buffer, L.B_EPOCH * 4, 1);
       const seen = new SharedArrayBuffer(places * SEEN_WORDS * 8);
-      this.task = { flows4, flows6, counters: mapped.base, counterBytes, block: memory.base, blockBytes, seen };
+      const shown = samples < 0 ? null : sampleTask(samples);
+      this.task = {
+        ...{ flows4, flows6, counters: mapped.base, counterBytes, block: memory.base, blockBytes, seen },
+        samples: shown,
+      };
     } catch (error) {
       this.close();
       throw error;
@@ -183,6 +197,14 @@ export class KernelEngine {
     this.descriptors.push(fd);
     return fd;
   }
+}
+
+/** Maps both ends of the ring: a page that says how far it has been read, and what programs write. */
+function sampleTask(fd: number): SampleTask {
+  const consumer = mapDescriptor(fd, PAGE, 0, false, 'kernel engine').base;
+  // The records are there twice, one after the other, so that none is cut in two by the ring's end.
+  const producer = mapReadOnly(fd, PAGE + 2 * SAMPLE_RING_BYTES, PAGE, 'kernel engine').base;
+  return { consumer, producer };
 }
 
 /** Empty when the kernel takes the engine's maps and program from this process, else why not. Nothing is attached. */
@@ -290,23 +312,13 @@ export class KernelFlows implements EX.Engine {
     return true;
   }
 
-  /** What the kernel has forwarded counts as received, as a hit, and as sent, as if a worker had done it. */
   private account(family: number, place: number, packets: number, bytes: number): void {
     const four = family === 4;
     const w = four ? this.flows.words4 : this.flows.words6;
     const e = place << (four ? 4 : 5);
-    const from = T.C_PORTS + ((w[e + (four ? F4_KEY : F6_KEY)] >> 8) & 0xff) * 8;
-    const to = T.C_PORTS + ((w[e + (four ? F4_DMAC_HI : F6_DMAC_HI)] >> 16) & 0xff) * 8;
-    const { counters } = this.tables;
-    const frames = bytes + packets * LINK_HEADER;
-    counters[T.C_RECEIVED] += packets;
-    counters[T.C_FORWARDED] += packets;
-    counters[T.C_ENGINE + EX.EX_HITS] += packets;
-    counters[T.C_ENGINE + EX.EX_KERNEL] += packets;
-    counters[from + T.CP_RX_PACKETS] += packets;
-    counters[from + T.CP_RX_BYTES] += frames;
-    counters[to + T.CP_TX_PACKETS] += packets;
-    counters[to + T.CP_TX_BYTES] += frames;
+    const from = (w[e + (four ? F4_KEY : F6_KEY)] >> 8) & 0xff;
+    const to = (w[e + (four ? F4_DMAC_HI : F6_DMAC_HI)] >> 16) & 0xff;
+    countForwarded(this.tables.counters, from, to, packets, bytes + packets * LINK_HEADER);
   }
 
   private indexOf(family: number, place: number): number {

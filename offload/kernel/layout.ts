@@ -18,13 +18,18 @@
  *   12 NEIGH     the neighbour's word in the block, as it must be       13 NEIGH_AT its number
  *   14–17 SAME   the last four words of the key: memory of an entry that was taken out may be another's at once
  *
- *   counters, 8 words: 0–1 packets, 2–3 bytes (IP), 4–5 last hit (ns of the monotonic clock), 6–7 spare
+ *   counters, 8 words: 0–1 packets, 2–3 bytes (IP), 4–5 last hit (ns of the monotonic clock), 6–7 hits shown as samples
  *
  *   block: one value, mapped
  *    0–1 EPOCH    as in an action; the flush is one store here
  *    16 + 8 p     of port p: 0 FLAGS  1 IFINDEX  2 MTU  3 VLAN (TCI of a VLAN port)  4 MAC_LO  5 MAC_HI
  *                 6 TAP: index of the device that takes what the program leaves to the router
  *    528 + n      of neighbour n: low half of its generation | NEIGH_QUIET
+ *
+ *   sample (verify mode), a record of the ring
+ *    0 LENGTH of the frame as it came  1 IN port  2 OUT port  3 GSO segment size, 0 none  4 PACKET: bytes of IP
+ *    5 LENGTH_AFTER  6 TAG it left with (TCI | TAGGED), 0 none, as the kernel keeps it beside the frame  7 spare
+ *    then SAMPLE_ROOM bytes of the frame before, and SAMPLE_ROOM after
  *
  * Pure: words in, words out. The maps themselves are dataplane/ports/kernel-engine.ts.
  */
@@ -56,6 +61,7 @@ export const COUNTER_WORDS = 8;
 export const N_PACKETS = 0;
 export const N_BYTES = 2;
 export const N_LAST = 4;
+export const N_SAMPLED = 6;
 
 export const B_EPOCH = 0;
 export const B_PORTS = 16;
@@ -80,6 +86,20 @@ export const BP_PEER = 4;
 
 /** The neighbour may be used without telling the control plane. */
 export const NEIGH_QUIET = 0x10000;
+
+export const S_LENGTH = 0;
+export const S_IN = 1;
+export const S_OUT = 2;
+export const S_GSO = 3;
+export const S_PACKET = 4;
+export const S_LENGTH_AFTER = 5;
+export const S_TAG = 6;
+export const S_TAGGED = 0x10000;
+/** Byte offsets; a frame of the usual MTU is there as a whole, so that its checksum can be judged. */
+export const SAMPLE_ROOM = 1536;
+export const S_BEFORE = 32;
+export const S_AFTER = S_BEFORE + SAMPLE_ROOM;
+export const SAMPLE_BYTES = S_AFTER + SAMPLE_ROOM;
 
 /** Bytes of the block for `neighbours` neighbours. */
 export function blockBytes(neighbours: number): number {

@@ -422,6 +422,36 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
       }
     });
 
+    it('verify: what the kernel has forwarded, super-frames and partial checksums too, is what the slow path makes of it', async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'sluice-kernel-'));
+      try {
+        const file = join(folder, 'verify.yaml');
+        writeFileSync(file, CONFIG.replace('engine: kernel', 'engine: kernel, mode: verify'));
+        world = await buildWorld({ engine: 'kernel', config: file });
+        expect(world.process.stderr()).not.toContain('emulated');
+        const { lab, client, server } = world;
+        await startHttpServer(lab, server, 80);
+        lab.spawn(server, 'iperf3', ['-s', '--forceflush']);
+        await lab.listening(server, 5201);
+        for (const host of [SERVER4, SERVER6]) {
+          for (const more of [[], ['-R'], ['-u', '-b', '50M']])
+            await lab.run(client, 'iperf3', ['-c', host, '-t', '1', ...more], { timeout: 15_000 });
+          expect(await download(lab, client, host, 80, 1_000_000)).toMatchObject({ intact: true });
+        }
+        await waitFor(
+          'the connections to leave the engine',
+          async () => (await offload(world as World)).tables[0].installed <= 4,
+        );
+        const { counters, engine } = await offload(world);
+        expect(engine).toBe('kernel');
+        expect(counters['kernel-compared']).toBeGreaterThan(500);
+        expect(counters['kernel-hits']).toBeGreaterThan(counters['kernel-compared']);
+        expect(counters.mismatches ?? 0).toBe(0);
+      } finally {
+        rmSync(folder, { recursive: true, force: true });
+      }
+    });
+
     it('ports that it cannot sit on: a warning that says why, and the emulated engine', async () => {
       const folder = mkdtempSync(join(tmpdir(), 'sluice-kernel-'));
       try {

@@ -10,6 +10,7 @@ import type { Router, RouterOptions } from '../../controlplane/router.ts';
 import { type Frames, META_FLAGS, META_GSO, META_LEN, META_OFF, META_WORDS } from '../../dataplane/frames.ts';
 import { testProgram } from '../../dataplane/ports/bpf.ts';
 import { KernelEngine, KernelFlows, kernelEngineRefusal } from '../../dataplane/ports/kernel-engine.ts';
+import { KernelSamples } from '../../dataplane/ports/kernel-samples.ts';
 import type { MemoryPort } from '../../dataplane/ports/memory.ts';
 import type { Port } from '../../dataplane/ports/port.ts';
 import type { EngineCounters } from '../../offload/engine.ts';
@@ -40,14 +41,26 @@ class InstantFlows extends KernelFlows {
 export class KernelBench {
   /** Frames that the kernel has forwarded. */
   forwarded = 0;
+  /** Verify mode: every hit is walked as well. */
+  samples: KernelSamples | null = null;
+  private readonly verified: boolean;
+  private readonly fault: number;
   private engine: KernelEngine | null = null;
   private kernel: InstantFlows | null = null;
   private router: Router | null = null;
   private readonly inner: MemoryPort[] = [];
 
+  /** `fault`: FAULT_* that the program has. */
+  constructor(verified = false, fault = 0) {
+    this.verified = verified;
+    this.fault = fault;
+  }
+
   /** To be given to createRouter. */
   options(): RouterOptions {
     return {
+      engineBehind: true,
+      engineFault: 0,
       port: (_name, number, inner) => {
         this.inner[number] = inner;
         return this.wrap(inner);
@@ -72,7 +85,10 @@ export class KernelBench {
       neighbours: tables.neighbours.capacity,
       idle: ENGINE_IDLE,
       ports,
+      sample: this.verified ? 1 : 0,
+      fault: this.fault,
     });
+    if (this.engine.task.samples !== null) this.samples = new KernelSamples(this.engine.task.samples, tables.counters);
     this.engine.follow(tables);
     this.kernel = new InstantFlows(this.engine.task, tables, tables.flows, 0);
     this.kernel.now = () => tables.now();
@@ -108,6 +124,7 @@ export class KernelBench {
     frames.u8.set(run.frame, at);
     meta[m + META_LEN] = run.frame.length;
     this.inner[run.verdict & 0xff].txBurst(frames, Int32Array.of(slot), 1);
+    this.samples?.drain(this.router.path, 1);
     // At once: the next frame's moment is another one.
     this.router.path.fast?.harvestAll(this.router.tables.now());
     return true;

@@ -5,6 +5,7 @@
 import { describe, expect, test } from 'vitest';
 import { FAULT_CHECKSUM, FAULT_MAC, FAULT_PROTO41 } from '../../dataplane/shadow.ts';
 import { ipv4, ipv6, tcp, udp, verify } from '../lib/build.ts';
+import { WITH_KERNEL } from './kernel-port.ts';
 import { DMZ, HOST, hits, macOf, SERVER, to, WAN, World } from './world.ts';
 
 const INNER_A = '2001:db8:41::a';
@@ -67,7 +68,8 @@ describe('6in4 through the DMZ', () => {
     }
     expect(world.verify.counters.offload.mismatches - before).toBeGreaterThan(15);
     expect(world.mismatches[0]).toMatch(/^byte \d+\n engine/);
-    expect(world.verify.take('wan').every((frame) => verify(frame).length === 0)).toBe(true);
+    // The emulated engine works on a copy; what the kernel has mangled has left.
+    expect(world.verify.take('wan').every((frame) => verify(frame).length === 0)).toBe(!WITH_KERNEL);
   });
 });
 

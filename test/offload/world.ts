@@ -1,7 +1,8 @@
 /**
  * World of the engine tests: the same router three times, with the engine off, on and in verify mode, fed the same
  * frames at the same times. Whatever leaves must be the same bytes on the same ports in the same order. With SLUICE_ENGINE=kernel
- * in the environment (vitest project `kernel`), the one that is on has the kernel engine behind it.
+ * in the environment (vitest project `kernel`), the one that is on has the kernel engine behind it, and so has the one in
+ * verify mode, which is shown every hit.
  *
  *   hosts .10 .11 .20 --- lan 192.168.1.1 | wan 203.0.113.1 --- gateway .254 (and the Internet behind it)
  *                                         | alt 198.18.0.1  --- gateway .254 (another way to the same Internet)
@@ -122,6 +123,8 @@ export class World {
   entered = 0;
   /** The kernel engine of the router that is on; null: the emulated one. */
   readonly kernel: KernelBench | null;
+  /** That of the router in verify mode. */
+  readonly judged: KernelBench | null;
 
   constructor(extra: Record<string, unknown> = {}, engine: Record<string, unknown> = {}, options: RouterOptions = {}) {
     const make = (mode: string, ports: RouterOptions = {}) =>
@@ -133,12 +136,14 @@ export class World {
           this.mismatches.push(`${what}\n engine ${hexOf(fast)}\n slow   ${slow === null ? '-' : hexOf(slow)}`),
       });
     this.off = make('off');
-    // Faults are built into the emulated engine only; a test with ports of its own has no place for the kernel's.
-    const emulated = !WITH_KERNEL || options.engineFault !== undefined || options.port;
-    this.kernel = emulated ? null : new KernelBench();
+    // A test with ports of its own has no place for the kernel's.
+    const emulated = !WITH_KERNEL || options.port;
+    this.kernel = emulated ? null : new KernelBench(false, options.engineFault);
     this.on = make('on', this.kernel?.options());
     this.kernel?.attach(this.on);
-    this.verify = make('verify');
+    this.judged = emulated ? null : new KernelBench(true, options.engineFault);
+    this.verify = make('verify', this.judged?.options());
+    this.judged?.attach(this.verify);
     this.routers = [this.off, this.on, this.verify];
   }
 

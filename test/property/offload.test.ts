@@ -10,7 +10,7 @@ import { parseAddress, parseMac } from '../../dataplane/wire/address.ts';
 import { Random } from '../lib/build.ts';
 import { end, type Flow, PlainFlow, play, TcpFlow, UdpFlow } from '../offload/flows.ts';
 import { WITH_KERNEL } from '../offload/kernel-port.ts';
-import { accounts, DMZ, hits, keyOf, PORTS, WAN, World } from '../offload/world.ts';
+import { accounts, DMZ, engineCounter, hits, keyOf, PORTS, WAN, World } from '../offload/world.ts';
 
 const KERNEL = process.env.SLUICE_ENGINE === 'kernel';
 const RUNS = KERNEL ? 2 : 10;
@@ -181,10 +181,15 @@ describe('engine and slow path forward the same', () => {
       expect(world.mismatches.slice(0, 3)).toEqual([]);
       expect(world.verify.counters.offload.mismatches).toBe(0);
       expect(hits(world.verify)).toBeGreaterThan(FRAMES / 50);
+      // Nearly everything that the kernel forwards is compared: what has changed in between is not.
+      const { judged } = world;
+      if (judged !== null)
+        expect(engineCounter(world.verify, 'kernel-compared')).toBeGreaterThan(judged.forwarded * 0.9);
       entered += world.entered;
       share += part / RUNS;
       forwarded += world.kernel?.forwarded ?? 0;
       world.kernel?.close();
+      judged?.close();
     },
     240_000,
   );

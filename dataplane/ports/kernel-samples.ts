@@ -1,0 +1,162 @@
+/**
+ * Kernel samples: verify mode of the kernel engine. Its programs show some of what they forward (offload/kernel/sample.ts), a
+ * frame as it came and as it left; each is walked through the slow path, and what that would have sent is compared with
+ * what the kernel has sent (dataplane/shadow.ts). Differences are counted and reported as those of the emulated engine.
+ *
+ * The frame has left: nothing that the walk sends is sent. It counts here, once, as a hit of the kernel's, which its
+ * program has left to this. A sample whose entry is not what it was (a flush, a neighbour, an end of its connection in
+ * between) has nothing to be compared with and is only counted.
+ *
+ *   ring: a page with the place of reading; a page with that of writing; then records, in memory that is mapped twice in
+ *   a row:  length u32 | BUSY 2^31 | DISCARD 2^30, u32 spare, then the sample (offload/kernel/layout.ts), 8-aligned
+ *
+ * Source: linux/bpf.h, kernel/bpf/ringbuf.c (Documentation/bpf/ringbuf.rst).
+ */
+import { EX_COMPARED, EX_HITS, EX_KERNEL } from '../../offload/engine.ts';
+import * as L from '../../offload/kernel/layout.ts';
+import {
+  FRAME_DATA_VALID,
+  FRAME_NEEDS_CSUM,
+  type Frames,
+  GSO_TCPV4,
+  GSO_TCPV6,
+  GSO_UDP_L4,
+  META_CSUM,
+  META_FLAGS,
+  META_GSO,
+  META_HDRLEN,
+  META_LEN,
+  META_OFF,
+  META_PORT,
+  META_WORDS,
+} from '../frames.ts';
+import { TCP, UDP } from '../parse.ts';
+import type { Path } from '../path.ts';
+import * as T from '../tables.ts';
+import { fold, halves, sumRange } from '../wire/sum.ts';
+import { viewMemory } from './ffi.ts';
+
+export const PAGE = 4096;
+/** Some 330 records: what comes in 20 ms when every 64th of a million packets a second is shown. */
+export const SAMPLE_RING_BYTES = 1 << 20;
+/** How long a worker may sleep while there may be samples, ms. */
+export const SAMPLE_NAP = 20;
+const NOT_READY = 0xc0000000;
+const BUSY = 1 << 31;
+const RECORD_HEADER = 8;
+
+/** Addresses of the ring's two ends. */
+export interface SampleTask {
+  consumer: number;
+  producer: number;
+}
+
+/** What the kernel has forwarded counts as received, as a hit, and as sent, as if a worker had done it. */
+export function countForwarded(counters: Float64Array, from: number, to: number, packets: number, bytes: number): void {
+  counters[T.C_RECEIVED] += packets;
+  counters[T.C_FORWARDED] += packets;
+  counters[T.C_ENGINE + EX_HITS] += packets;
+  counters[T.C_ENGINE + EX_KERNEL] += packets;
+  counters[T.C_PORTS + from * 8 + T.CP_RX_PACKETS] += packets;
+  counters[T.C_PORTS + from * 8 + T.CP_RX_BYTES] += bytes;
+  counters[T.C_PORTS + to * 8 + T.CP_TX_PACKETS] += packets;
+  counters[T.C_PORTS + to * 8 + T.CP_TX_BYTES] += bytes;
+}
+
+export class KernelSamples {
+  private readonly consumer: BigInt64Array;
+  private readonly written: Int32Array;
+  private readonly words: Int32Array;
+  private readonly bytes: Uint8Array;
+  private readonly counters: Float64Array;
+  private position: number;
+
+  /** One reader: one worker. `counters`: that worker's. */
+  constructor(task: SampleTask, counters: Float64Array) {
+    this.consumer = new BigInt64Array(viewMemory(task.consumer, PAGE).buffer, 0, 1);
+    const { buffer } = viewMemory(task.producer, PAGE + 2 * SAMPLE_RING_BYTES);
+    this.written = new Int32Array(buffer, 0, 1);
+    this.words = new Int32Array(buffer, PAGE);
+    this.bytes = new Uint8Array(buffer, PAGE);
+    this.counters = counters;
+    // A worker that takes a dead one's place goes on where that has stopped.
+    this.position = Number(Atomics.load(this.consumer, 0));
+  }
+
+  /** Walks what there is, at most `limit` samples. Returns how many records. */
+  drain(path: Path, limit: number): number {
+    let done = 0;
+    while (done < limit && Atomics.load(this.written, 0) !== (this.position | 0)) {
+      const at = (this.position | 0) & (SAMPLE_RING_BYTES - 1);
+      const header = Atomics.load(this.words, at >> 2);
+      if ((header & BUSY) !== 0) break;
+      if ((header & NOT_READY) === 0) this.judge(path, at + RECORD_HEADER);
+      this.position += ((header & ~NOT_READY) + RECORD_HEADER + 7) & ~7;
+      Atomics.store(this.consumer, 0, BigInt(this.position));
+      done++;
+    }
+    return done;
+  }
+
+  private judge(path: Path, at: number): void {
+    const { words, bytes } = this;
+    const w = at >> 2;
+    const { frames } = path;
+    const length = words[w + L.S_LENGTH];
+    const after = words[w + L.S_LENGTH_AFTER];
+    const out = words[w + L.S_OUT];
+    const tag = words[w + L.S_TAG];
+    const slot = frames.alloc(length);
+    if (slot >= 0) {
+      const m = slot * META_WORDS;
+      const off = frames.meta[m + META_OFF];
+      const known = Math.min(length, L.SAMPLE_ROOM);
+      for (let n = 0; n < known; n++) frames.u8[off + n] = bytes[at + L.S_BEFORE + n];
+      frames.u8.fill(0, off + known, off + length);
+      frames.meta[m + META_LEN] = length;
+      frames.meta[m + META_PORT] = words[w + L.S_IN];
+      const { shadow } = path.fast ?? { shadow: null };
+      if (describe(frames, slot, words[w + L.S_GSO], known === length) && shadow !== null && path.recognize(slot)) {
+        const tci = (tag & L.S_TAGGED) === 0 ? -1 : tag & 0xffff;
+        shadow.sample(out, bytes, at + L.S_AFTER, after, Math.min(after, L.SAMPLE_ROOM), tci);
+        path.review(slot);
+        this.counters[T.C_ENGINE + EX_KERNEL]++;
+        this.counters[T.C_ENGINE + EX_COMPARED]++;
+        return;
+      }
+      frames.free(slot);
+    }
+    countForwarded(this.counters, words[w + L.S_IN], out, 1, words[w + L.S_PACKET] + 14);
+  }
+}
+
+/**
+ * What the kernel does not tell of a frame: whether its checksum is partial. A super-frame's must be; of others, one that
+ * is right is whole, and one that is just the pseudo-header's sum is partial. (Of a frame that is not here as a `whole`, a
+ * whole checksum may look like a partial one, once in 65,536.) A wrong one stays wrong in both engines. False: it cannot
+ * be walked.
+ */
+function describe(frames: Frames, slot: number, gsoSize: number, whole: boolean): boolean {
+  const { u8, u16, i32, meta } = frames;
+  const m = slot * META_WORDS;
+  const off = meta[m + META_OFF];
+  const w = (off + 14) >> 2;
+  const four = u16[(off + 12) >> 1] === 0x0008;
+  const l4 = off + (four ? 34 : 54);
+  const proto = four ? u8[off + 23] : u8[off + 20];
+  const size = four ? ((u8[off + 16] << 8) | u8[off + 17]) - 20 : (u8[off + 18] << 8) | u8[off + 19];
+  const offset = proto === TCP ? 16 : 6;
+  meta[m + META_FLAGS] = FRAME_DATA_VALID;
+  if (proto !== TCP && proto !== UDP) return gsoSize === 0;
+  let pseudo = ((size & 0xff) << 8) + (size >> 8) + (proto << 8);
+  for (let n = four ? 3 : 2; n < (four ? 5 : 10); n++) pseudo += halves(i32[w + n]);
+  const right = whole && gsoSize === 0 && fold(sumRange(u16, i32, u8, l4, l4 + size, pseudo)) === 0xffff;
+  if (!right && u16[(l4 + offset) >> 1] === fold(pseudo)) {
+    meta[m + META_FLAGS] = FRAME_NEEDS_CSUM;
+    meta[m + META_CSUM] = (l4 - off) | (offset << 16);
+  } else if (gsoSize !== 0) return false;
+  if (gsoSize === 0) return true;
+  meta[m + META_GSO] = (proto === UDP ? GSO_UDP_L4 : four ? GSO_TCPV4 : GSO_TCPV6) | (gsoSize << 16);
+  meta[m + META_HDRLEN] = l4 - off + (proto === UDP ? 8 : (u8[l4 + 12] & 0xf0) >> 2);
+  return true;
+}
