@@ -64,6 +64,8 @@ export const PROTOCOL_DROP = 6;
 export const TOO_FAST = 7;
 /** An ESP packet with an SPI that could be of several hosts (esp.ts). */
 export const OWNER_UNKNOWN = 8;
+/** A packet of no connection that the path does not want to become one (`unwanted`). */
+export const UNWANTED = 9;
 
 /** Details of NOT_VALID that are not a protocol tracker's; numbers above the trackers' own. */
 export const DETAIL_ICMP_UNRELATED = 200;
@@ -215,8 +217,12 @@ export class Tracker {
   /** Asked for every new connection: the expectation that it fulfils marks the record; set by the expectation table. */
   expected: (p: Packet, index: number, now: number) => boolean = () => false;
 
+  /** Asked about every packet of no known connection before it costs a record; set by the path. */
+  unwanted: (p: Packet) => boolean = () => false;
+
   /** A packet of no known connection: a private record, if the protocol lets such a packet open one. */
   private begin(p: Packet, u8: Uint8Array, key: number, now: number): number {
+    if (this.unwanted(p)) return UNWANTED;
     const table = this.table;
     const hash = table.hash;
     if (table.isFull && !this.admission.admit(p.port, p.s0 ^ p.s1 ^ p.s2 ^ p.s3, now)) return TOO_FAST;

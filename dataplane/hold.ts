@@ -30,8 +30,18 @@ const WORDS = HOLD_WORDS;
 const UNDER_WAY = 100;
 /** Milliseconds after which a packet without an entry for its next hop waits in vain. */
 export const FORGOTTEN = 250;
+/** A byte's worth. */
 const BUCKETS = 256;
 const NONE = -1;
+
+/**
+ * Bucket of a next hop; raw address. The upper bits of the product, since only they depend on all bits of the address:
+ * the hosts of an IPv4 subnet differ in the last byte, which is the highest of a raw word.
+ */
+export function holdBucket(port: number, n0: number, n1: number, n2: number, n3: number): number {
+  const h = Math.imul(n0 ^ port ^ (n1 << 7), 0x9e3779b1) ^ Math.imul(n3 ^ (n2 << 13), 0x85ebca6b);
+  return Math.imul(h ^ (h >>> 15), 0xc2b2ae35) >>> 24;
+}
 
 export class Hold {
   /** Records; the words of the next hop may be read. */
@@ -51,21 +61,18 @@ export class Hold {
   private tail = NONE;
   private order = 0;
   private started = false;
+  /** Time of the last question that was refused. */
+  private refused = 0;
   count = 0;
 
   constructor() {
     for (let n = 0; n < CAPACITY; n++) this.next[n] = n + 1 < CAPACITY ? n + 1 : NONE;
   }
 
-  private bucketOf(port: number, n0: number, n1: number, n2: number, n3: number): number {
-    const h = Math.imul(n0 ^ n3 ^ (n1 << 7) ^ (n2 << 13) ^ port, 0x9e3779b1);
-    return (h ^ (h >>> 16)) & (BUCKETS - 1);
-  }
-
   /** Position of the first packet that waits for this packet's next hop, or NONE. */
   private firstFor(p: Packet): number {
     const w = this.words;
-    for (let n = this.buckets[this.bucketOf(p.outPort, p.n0, p.n1, p.n2, p.n3)]; n !== NONE; n = this.chain[n]) {
+    for (let n = this.buckets[holdBucket(p.outPort, p.n0, p.n1, p.n2, p.n3)]; n !== NONE; n = this.chain[n]) {
       const at = n * WORDS;
       if (
         w[at + HOLD_N0] === p.n0 &&
@@ -77,6 +84,15 @@ export class Hold {
         return n;
     }
     return NONE;
+  }
+
+  get isFull(): boolean {
+    return this.free === NONE;
+  }
+
+  /** True when a packet waits for this packet's next hop. */
+  isWaiting(p: Packet): boolean {
+    return this.firstFor(p) !== NONE;
   }
 
   /**
@@ -99,9 +115,17 @@ export class Hold {
     // As in icmp-errors.ts: a time too far ahead is one that the clock's round has overtaken.
     const ahead = (asked[port] - now) | 0;
     const from = ahead < 0 || ahead > QUESTION_BURST * QUESTION_INTERVAL ? now : asked[port];
-    if (((from - now) | 0) > (QUESTION_BURST - 1) * QUESTION_INTERVAL) return false;
+    if (((from - now) | 0) > (QUESTION_BURST - 1) * QUESTION_INTERVAL) {
+      this.refused = now;
+      return false;
+    }
     if (take) asked[port] = (from + QUESTION_INTERVAL) | 0;
     return true;
+  }
+
+  /** True when some port's questions have been refused in this moment: unknown next hops are worth an early look. */
+  isPressed(now: number): boolean {
+    return ((now - this.refused) | 0) <= QUESTION_INTERVAL && this.started;
   }
 
   /** Keeps the packet. Returns the slot of an older packet that had to go, −1 when none had to. */
@@ -124,7 +148,7 @@ export class Hold {
     this.tail = n;
     this.follower[n] = NONE;
     if (first === NONE) {
-      const bucket = this.bucketOf(p.outPort, p.n0, p.n1, p.n2, p.n3);
+      const bucket = holdBucket(p.outPort, p.n0, p.n1, p.n2, p.n3);
       this.chain[n] = this.buckets[bucket];
       this.buckets[bucket] = n;
       this.last[n] = n;
@@ -287,7 +311,7 @@ export class Hold {
       chain[heir] = chain[n];
     }
     const successor = heir !== NONE ? heir : chain[n];
-    const bucket = this.bucketOf(
+    const bucket = holdBucket(
       w[at + HOLD_PORT],
       w[at + HOLD_N0],
       w[at + HOLD_N0 + 1],

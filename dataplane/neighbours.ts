@@ -3,14 +3,17 @@
  *
  * Readers (the path's `neighbour` stage) look up without a lock; the control plane is the only writer. Both families
  * in one table, keyed by port and address. Open addressing with linear probing; an entry is published by a store to
- * its STATE word, and removed by turning it into a tombstone, so that a reader never follows a moving chain.
+ * its STATE word, and removed by clearing it; it never moves. How far a search must look is written at the place where it
+ * begins (REACH), so that what has come and gone costs later searches nothing: a scan brings a thousand a second.
  *
- *   0 STATE   NUD_*; 0 free, −1 removed        8 GEN        grows whenever MAC or usability changes (engine entries hold it)
+ *   0 STATE   NUD_*; 0 free                    8 GEN        grows whenever MAC or usability changes (engine entries hold it)
  *   1 PORT    | family << 8                    9 USED       clock ms of the last packet sent through it (written by workers)
  *   2–5 ADDR  raw; IPv4 in word 2             10 CONFIRMED  clock ms of the last proof of reachability
  *   6 MAC_LO  first four bytes, raw           11 UPDATED    clock ms of the last state change
  *   7 MAC_HI  last two bytes, raw             12 PROBES     solicitations sent in this state
- *                                             13 FLAGS      NTF_* (router, static)     14, 15 spare
+ *                                             13 FLAGS      NTF_* (router, static)     15 spare
+ *                                             14 REACH      not the entry's, the place's: entries whose search begins here are in
+ *                                                           this many places from here on
  */
 export const NEIGH_WORDS = 16;
 export const NEIGH_STATE = 0;
@@ -24,6 +27,7 @@ export const NEIGH_CONFIRMED = 10;
 export const NEIGH_UPDATED = 11;
 export const NEIGH_PROBES = 12;
 export const NEIGH_FLAGS = 13;
+const NEIGH_REACH = 14;
 
 /** States, the kernel's numbers (linux/neighbour.h). */
 export const NUD_INCOMPLETE = 0x01;
@@ -41,8 +45,7 @@ export const NUD_QUIET = NUD_REACHABLE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
 
 export const NTF_ROUTER = 0x80;
 
-const TOMBSTONE = -1;
-/** Words before the records: 0 count, 1 epoch (grows with every change), 2 capacity. */
+/** Words before the records: 0 count, 1 epoch (grows with every change), 2 answers (grows when a MAC becomes usable). */
 const HEAD = 4;
 
 export class NeighbourTable {
@@ -68,6 +71,11 @@ export class NeighbourTable {
     return this.words[1];
   }
 
+  /** Grows when an entry becomes usable: what waits for it may leave. */
+  answers(): number {
+    return this.words[2];
+  }
+
   get count(): number {
     return this.words[0];
   }
@@ -83,23 +91,19 @@ export class NeighbourTable {
     return (h ^ (h >>> 13)) & this.mask;
   }
 
+  /** Places that a search for this neighbour looks at. */
+  searched(port: number, family: number, a0: number, a1: number, a2: number, a3: number): number {
+    return this.words[HEAD + this.hash(port | (family << 8), a0, a1, a2, a3) * NEIGH_WORDS + NEIGH_REACH];
+  }
+
   /** Record number of the neighbour, or −1. Raw addresses; IPv4: a1 = a2 = a3 = 0. */
   find(port: number, family: number, a0: number, a1: number, a2: number, a3: number): number {
     const w = this.words;
     const key = port | (family << 8);
     let n = this.hash(key, a0, a1, a2, a3);
-    for (let probes = 0; probes <= this.mask; probes++) {
+    for (let reach = Atomics.load(w, HEAD + n * NEIGH_WORDS + NEIGH_REACH); reach > 0; reach--) {
       const r = HEAD + n * NEIGH_WORDS;
-      const state = w[r];
-      if (state === 0) return -1;
-      if (
-        state !== TOMBSTONE &&
-        w[r + 1] === key &&
-        w[r + 2] === a0 &&
-        w[r + 3] === a1 &&
-        w[r + 4] === a2 &&
-        w[r + 5] === a3
-      )
+      if (w[r] !== 0 && w[r + 1] === key && w[r + 2] === a0 && w[r + 3] === a1 && w[r + 4] === a2 && w[r + 5] === a3)
         return n;
       n = (n + 1) & this.mask;
     }
@@ -116,8 +120,9 @@ export class NeighbourTable {
     const w = this.words;
     if (w[0] >= (this.capacity >> 2) * 3) return -1;
     const key = port | (family << 8);
-    let n = this.hash(key, a0, a1, a2, a3);
-    while (w[HEAD + n * NEIGH_WORDS] !== 0 && w[HEAD + n * NEIGH_WORDS] !== TOMBSTONE) n = (n + 1) & this.mask;
+    const home = this.hash(key, a0, a1, a2, a3);
+    let n = home;
+    while (w[HEAD + n * NEIGH_WORDS] !== 0) n = (n + 1) & this.mask;
     const r = HEAD + n * NEIGH_WORDS;
     w[r + 1] = key;
     w[r + 2] = a0;
@@ -132,6 +137,8 @@ export class NeighbourTable {
     w[r + NEIGH_PROBES] = 0;
     w[r + NEIGH_FLAGS] = 0;
     w[0]++;
+    const reach = HEAD + home * NEIGH_WORDS + NEIGH_REACH;
+    if (this.distance(home, n) > w[reach]) Atomics.store(w, reach, this.distance(home, n));
     Atomics.store(w, r, NUD_INCOMPLETE);
     return n;
   }
@@ -153,6 +160,7 @@ export class NeighbourTable {
     }
     if (state & (NUD_REACHABLE | NUD_PERMANENT)) w[r + NEIGH_CONFIRMED] = now;
     Atomics.store(w, r, state);
+    if (usable && !wasUsable) Atomics.add(w, 2, 1);
     Atomics.add(w, 1, 1);
     this.changed(n);
   }
@@ -161,11 +169,10 @@ export class NeighbourTable {
   remove(n: number): void {
     const w = this.words;
     const r = HEAD + n * NEIGH_WORDS;
-    if (w[r] === 0 || w[r] === TOMBSTONE) return;
+    if (w[r] === 0) return;
     Atomics.add(w, r + NEIGH_GEN, 1);
-    // A tombstone is only needed when somebody may have probed past it.
-    const next = HEAD + ((n + 1) & this.mask) * NEIGH_WORDS;
-    Atomics.store(w, r, w[next] === 0 ? 0 : TOMBSTONE);
+    Atomics.store(w, r, 0);
+    this.shorten(this.homeOf(r), n);
     w[0]--;
     Atomics.add(w, 1, 1);
     this.changed(n);
@@ -178,9 +185,31 @@ export class NeighbourTable {
       : 0;
   }
 
+  private homeOf(r: number): number {
+    const w = this.words;
+    return this.hash(w[r + 1], w[r + 2], w[r + 3], w[r + 4], w[r + 5]);
+  }
+
+  /** Places from `home` to `n`, both counted. */
+  private distance(home: number, n: number): number {
+    return ((n - home) & this.mask) + 1;
+  }
+
+  /** The entry at `n` has gone: when it was the farthest whose search begins at `home`, that search ends earlier now. */
+  private shorten(home: number, n: number): void {
+    const w = this.words;
+    const at = HEAD + home * NEIGH_WORDS + NEIGH_REACH;
+    let reach = this.distance(home, n);
+    if (reach !== w[at]) return;
+    for (reach--; reach > 0; reach--) {
+      const r = HEAD + ((home + reach - 1) & this.mask) * NEIGH_WORDS;
+      if (w[r] !== 0 && this.homeOf(r) === home) break;
+    }
+    Atomics.store(w, at, reach);
+  }
+
   /** True when record `n` holds an entry. */
   used(n: number): boolean {
-    const s = this.words[HEAD + n * NEIGH_WORDS];
-    return s !== 0 && s !== TOMBSTONE;
+    return this.words[HEAD + n * NEIGH_WORDS] !== 0;
   }
 }

@@ -55,7 +55,7 @@ export class WatchedPath extends Path {
   attach(observer: Observer): void {
     this.observer = this.watcher = observer;
     this.told = -1;
-    this.hookEngine();
+    this.hookTracker();
   }
 
   /** As Path's, frame by frame: what an entry rewrites must be told before and behind. */

@@ -97,6 +97,7 @@ export abstract class PathBase {
   protected readonly quote = { s: new Int32Array(4), d: new Int32Array(4), ports: 0 };
   protected readonly errorSource = new Int32Array(4);
   protected neighbourEpoch = 0;
+  protected neighbourAnswers = 0;
   protected heldLooked = 0;
   protected now = 0;
   protected epoch = 0;
@@ -151,12 +152,16 @@ export abstract class PathBase {
     if (options.offload && tables.flows !== null) {
       const fast = new FastPath(tables, frames, options.offload);
       this.fast = fast;
-      this.hookEngine();
     }
+    this.hookTracker();
   }
 
-  /** Conntrack tells the engine of packets that come to the slow path although it carries their connection. */
-  protected hookEngine(): void {
+  /**
+   * Conntrack tells the engine of packets that come to the slow path although it carries their connection, and asks whether
+   * a packet may begin one.
+   */
+  protected hookTracker(): void {
+    this.tracker.unwanted = (p) => this.isVain(p);
     const fast = this.fast;
     if (fast !== null) this.tracker.offloaded = (index, p) => fast.reenter(index, p, this.now);
   }
@@ -166,9 +171,10 @@ export abstract class PathBase {
     this.now = other.now;
     this.epoch = other.epoch;
     this.neighbourEpoch = other.neighbourEpoch;
+    this.neighbourAnswers = other.neighbourAnswers;
     this.heldLooked = other.heldLooked;
     this.handover = other.handover;
-    this.hookEngine();
+    this.hookTracker();
   }
 
   /** Conntrack asks the ALGs about new connections and sequence offsets, and tells them what has ended. */
@@ -329,6 +335,9 @@ export abstract class PathBase {
     this.counters[T.C_GENERATED]++;
     this.queue(slot, port, this.frames.meta[slot * META_WORDS + META_LEN]);
   }
+
+  /** True when a packet is to a next hop that it will not get (path-egress.ts). */
+  protected abstract isVain(p: Packet): boolean;
 
   /** Sends an IP packet of the router's own (path.ts). */
   abstract output(slot: number, family: number, tracked: boolean, scope: number): void;

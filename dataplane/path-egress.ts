@@ -10,7 +10,8 @@ import { CAPACITY, FORGOTTEN, HOLD_FAMILY, HOLD_N0, HOLD_PORT, HOLD_WORDS } from
 import * as IF from './interfaces.ts';
 import { clampMss, MSS_OFF, mssOf } from './mss.ts';
 import * as NEIGH from './neighbours.ts';
-import { NUD_FAILED, NUD_STALE, NUD_VALID } from './neighbours.ts';
+import { NUD_FAILED, NUD_INCOMPLETE, NUD_STALE, NUD_VALID } from './neighbours.ts';
+import * as NH from './nexthops.ts';
 import { TCP } from './parse.ts';
 import { PathRoute } from './path-route.ts';
 import { completeChecksum, segment } from './ports/segment.ts';
@@ -19,10 +20,14 @@ import { rewriteIp, rewriteQuote, writeLink } from './rewrite.ts';
 import * as T from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 
+/** Milliseconds between two looks at packets whose neighbour may have failed. */
+const FAILED_LOOK = 8;
+
 export abstract class PathEgress extends PathRoute {
   /** Of the packets that wait, when they are looked at. */
   private readonly positions = new Int32Array(CAPACITY);
   private readonly orders = new Int32Array(CAPACITY);
+  protected whyVain = 0;
 
   /** From the neighbour stage on: also the way of packets that waited, and of the router's own. */
   protected leave(p: Packet): number {
@@ -76,14 +81,55 @@ export abstract class PathEgress extends PathRoute {
     return this.drop(p, D.NEIGH_RATE);
   }
 
+  /**
+   * The same before the packet has cost anything, while a scan goes on that has used up the questions of a port, about a
+   * packet whose destination is on that port's link: in vain is what nobody knows and nobody has asked for; and, while there
+   * is no room to hold one more, what already has a packet waiting for it. `whyVain` is the reason to drop it. (Asked behind
+   * conntrack's lookup, of what nobody has answered: what NAT translates was sent to another address.)
+   */
+  protected isVain(p: Packet): boolean {
+    return this.hold.isPressed(this.now) && (this.whyVain = this.vain(p)) !== 0;
+  }
+
+  private vain(p: Packet): number {
+    const { tables, hold, now } = this;
+    if (p.own !== 0 || p.ttl <= 1) return 0;
+    const hop = p.family === 4 ? tables.routes.lookup4(p.d0) : tables.routes.lookup6(p.d0, p.d1, p.d2, p.d3);
+    if (hop === 0 || tables.nexthops.kind(hop) !== NH.NH_CONNECTED) return 0;
+    if (p.family === 6 && this.nat.translates6) return 0;
+    const port = tables.nexthops.words[tables.nexthops.at(hop) + NH.NH_PORT_WORD];
+    if (hold.mayAsk(port, now, false)) return 0;
+    p.outPort = port;
+    p.n0 = p.d0;
+    p.n1 = p.d1;
+    p.n2 = p.d2;
+    p.n3 = p.d3;
+    const n = tables.neighbours.find(port, p.family, p.d0, p.d1, p.d2, p.d3);
+    if (n >= 0 && tables.neighbours.words[tables.neighbours.at(n)] !== NUD_INCOMPLETE) return 0;
+    if (hold.isFull && hold.isWaiting(p)) return D.NEIGH_QUEUEFULL;
+    return n >= 0 || hold.isAsked(p, now) ? 0 : D.NEIGH_RATE;
+  }
+
   protected neighbourFailed(p: Packet): number {
     if (p.own === 0) this.sendError(p, p.family === 4 ? 3 : 1, p.family === 4 ? 1 : 3, 0);
     return this.drop(p, D.NEIGH_FAILED);
   }
 
+  /**
+   * True when packets that wait should be looked at: a neighbour has answered; or, at most every FAILED_LOOK
+   * milliseconds, since a scan changes the table all the time, one has failed or been forgotten.
+   */
+  protected heldIsDue(): boolean {
+    const neighbours = this.tables.neighbours;
+    if (this.neighbourAnswers !== neighbours.answers()) return true;
+    const elapsed = (this.now - this.heldLooked) | 0;
+    return elapsed >= FORGOTTEN || (elapsed >= FAILED_LOOK && this.neighbourEpoch !== neighbours.epoch());
+  }
+
   /** Looks again at every packet that waits: its neighbour may have answered, or never will. */
   protected retryHeld(): void {
     const neighbours = this.tables.neighbours;
+    this.neighbourAnswers = neighbours.answers();
     this.neighbourEpoch = neighbours.epoch();
     this.heldLooked = this.now;
     const p = this.resumed;

@@ -43,6 +43,7 @@ import {
   TABLE_FULL,
   TOO_FAST,
   TRACKED,
+  UNWANTED,
 } from '../conntrack/track.ts';
 import * as D from './drop.ts';
 import { DROP, GO_ON, HELD } from './drop.ts';
@@ -50,7 +51,6 @@ import type { FastPath } from './fastpath.ts';
 import { ACCEPT, CHAIN_ROUTING0, REJECT } from './filter.ts';
 import { META_CSUM, META_FLAGS, META_GSO, META_LEN, META_OFF, META_PORT, META_WORDS } from './frames.ts';
 import { type Handover, LOST, NOTHING } from './handover.ts';
-import { FORGOTTEN } from './hold.ts';
 import * as IF from './interfaces.ts';
 import { ALG_PASS, ALG_SEGMENT } from './mangle.ts';
 import * as NH from './nexthops.ts';
@@ -176,11 +176,7 @@ export class Path extends PathLocal {
   /** What must happen now and then: neighbours that answered, connections that expired; bounded. */
   housekeeping(): void {
     this.now = this.tables.now();
-    if (
-      this.hold.count > 0 &&
-      (this.neighbourEpoch !== this.tables.neighbours.epoch() || ((this.now - this.heldLooked) | 0) >= FORGOTTEN)
-    )
-      this.retryHeld();
+    if (this.hold.count > 0 && this.heldIsDue()) this.retryHeld();
     if (this.fragments.count > 0) this.expireFragments();
     this.tracker.aging.turn(this.now, 256);
     if (this.tables.natMappings.count !== 0) this.tables.natMappings.sweep(this.now, 256);
@@ -440,10 +436,15 @@ export class Path extends PathLocal {
     p.stage = D.STAGE_CONNTRACK_IN;
     const zone = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_CT_ZONE];
     const result = this.tracker.in(p, this.frames.u8, zone, this.now);
-    if (result === TRACKED) return GO_ON;
+    // Of a connection that nobody has answered: as a packet of none.
+    if (result === TRACKED && (p.ctinfo !== CT_NEW || p.fresh !== 0 || !this.isVain(p))) return GO_ON;
     if (result === NOT_VALID) return this.drop(p, D.CT_INVALID_DROP);
     if (result === TABLE_FULL) return this.drop(p, D.CT_FULL);
     if (result === TOO_FAST) return this.drop(p, D.CT_NEW_RATE);
+    if (result === UNWANTED || result === TRACKED) {
+      p.stage = D.STAGE_NEIGHBOUR;
+      return this.drop(p, this.whyVain);
+    }
     if (result === OWNER_UNKNOWN) return this.drop(p, D.ESP_AMBIGUOUS);
     return this.drop(p, result === PROTOCOL_DROP ? D.CT_INVALID_DROP : D.CT_CLASH);
   }

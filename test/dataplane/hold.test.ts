@@ -1,8 +1,8 @@
 /** Packets that wait for a neighbour: order, bounds, and everything about them kept. */
 import { describe, expect, it } from 'vitest';
-import { CAPACITY, Hold, PER_NEIGHBOUR, QUESTION_BURST } from '../../dataplane/hold.ts';
+import { CAPACITY, Hold, holdBucket, PER_NEIGHBOUR, QUESTION_BURST } from '../../dataplane/hold.ts';
 import { Packet } from '../../dataplane/wire/packet.ts';
-import { Random } from '../lib/build.ts';
+import { ip, Random } from '../lib/build.ts';
 
 const memory = new Int32Array(4096);
 
@@ -102,6 +102,22 @@ describe('hold', () => {
       expect(hold.mayAsk(1, (start + 100_001) | 0, false)).toBe(true);
       expect(count(1, start + 100_001)).toBe(1);
     }
+  });
+
+  it('the hosts of an IPv4 subnet all shared one bucket: now they spread, and so do those of a /64', () => {
+    const fullest = (address: (n: number) => string) => {
+      const load = new Int32Array(256);
+      for (let n = 1; n < 255; n++) {
+        const raw = new Int32Array(4);
+        new Uint8Array(raw.buffer).set(ip(address(n)));
+        load[holdBucket(1, raw[0], raw[1], raw[2], raw[3])]++;
+      }
+      return Math.max(...load);
+    };
+    expect(fullest((n) => `203.0.113.${n}`)).toBeLessThan(8);
+    expect(fullest((n) => `10.0.${n}.1`)).toBeLessThan(8);
+    expect(fullest((n) => `2001:db8::${n.toString(16)}`)).toBeLessThan(8);
+    expect(fullest((n) => `2001:db8::${n.toString(16)}:0:0:1`)).toBeLessThan(8);
   });
 
   it('gives back every field that the rest of the walk needs', () => {

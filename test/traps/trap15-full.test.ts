@@ -170,4 +170,69 @@ describe('the neighbour table', () => {
     home.router.take('wan');
     answers(home);
   });
+
+  /** The questions of both ports are used up, nothing else has happened. */
+  function scanned(): H.Home {
+    const home = new H.Home({
+      nat: {
+        masquerade: [{ out: 'wan', from: '192.168.1.0/24' }],
+        forward: [{ in: 'wan', proto: 'udp', port: 7000, to: '192.168.1.10:7' }],
+      },
+    });
+    home.lan(query(999));
+    home.wan(answer(999));
+    for (let n = 0; n < 600; n++)
+      home.lan(
+        B.ipv6(
+          { src: H.HOST6, dst: `2001:db8:ffff::${(n + 0x1000).toString(16)}` },
+          B.udp({ sport: 1, dport: 2 }, 'scan'),
+        ),
+      );
+    home.router.take('wan');
+    home.router.take('lan');
+    return home;
+  }
+  const scan4 = (n: number) => B.ipv4({ src: H.HOST, dst: `203.0.113.${n}` }, B.udp({ sport: 1, dport: 2 }, 'scan'));
+
+  it('while a scan goes on, what is in vain makes no connection, and all that has a next hop goes on', () => {
+    const home = scanned();
+    const { count } = home.router.conntrack;
+    for (let n = 50; n < 100; n++) home.lan(scan4(n));
+    expect(home.dropped.NEIGH_RATE).toBe(600 - 64 + 50);
+    expect(home.router.conntrack.count).toBe(count);
+    // Old and new connections, a port forward, and the router itself.
+    home.wan(answer(999));
+    home.lan(query(1001));
+    home.wan(B.ipv4({ src: H.SERVER, dst: H.ROUTER_WAN }, B.udp({ sport: 5, dport: 7000 }, 'forwarded')));
+    expect(home.left('lan').map((seen) => seen.dport)).toEqual([999, 7]);
+    expect(home.left('wan').map((seen) => seen.sport)).toEqual([1001]);
+    answers(home);
+    // A packet that may not travel on is answered as ever.
+    home.lan(B.ipv4({ src: H.HOST, dst: '203.0.113.99', ttl: 1 }, B.udp({ sport: 1, dport: 2 }, 'scan')));
+    expect(home.one('lan').l4[0]).toBe(11);
+    // As soon as there is a question again, it may be anybody's.
+    home.router.advance(1);
+    home.lan(scan4(99));
+    expect(home.router.counters.held).toBe(65);
+  });
+
+  it('while there is no room, a second packet to a next hop that is asked for gives way, and the first one leaves', () => {
+    const home = scanned();
+    for (let n = 0; home.router.counters.held < 512; n++) {
+      home.router.advance(1);
+      home.lan(scan4(2 + (n & 7)));
+    }
+    home.router.take('wan');
+    home.router.take('lan');
+    const full = home.dropped.NEIGH_QUEUEFULL ?? 0;
+    home.router.advance(1);
+    home.lan(scan4(77)); // asked for, and the oldest of all goes
+    for (let n = 0; n < 20; n++) home.lan(scan4(77));
+    expect(home.dropped.NEIGH_QUEUEFULL).toBe(full + 21);
+    expect(home.router.counters.held).toBe(512);
+    home.router.take('wan');
+    const reply = B.arp({ op: 'reply', sha: H.GATE_MAC, spa: '203.0.113.77', tha: H.WAN_MAC, tpa: H.ROUTER_WAN });
+    home.router.inject('wan', B.ethernet({ src: H.GATE_MAC, dst: H.WAN_MAC, type: 0x0806 }, reply));
+    expect(home.left('wan').filter((seen) => seen.dst === '203.0.113.77').length).toBe(1);
+  });
 });
