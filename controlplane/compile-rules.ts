@@ -84,7 +84,9 @@ export function compileRules(config: Config, options: CompileOptions = {}): Comp
     else for (const line of lines) compiled.rules.push(line);
     // Counters follow a rule by what it says, wherever it moves to; of twins, by their order.
     const { where, ...says } = rule;
-    const text = JSON.stringify(says);
+    // A host's addresses come and go; the rule is the same.
+    const named = rule.srcHosts.length + rule.dstHosts.length > 0;
+    const text = JSON.stringify(named ? { ...says, src: [], dst: [] } : says);
     const twin = seen.get(text) ?? 0;
     seen.set(text, twin + 1);
     compiled.names.push(twin === 0 ? text : `${text} #${twin + 1}`);

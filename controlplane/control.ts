@@ -29,6 +29,7 @@ import { compileRules, tableZone } from './compile-rules.ts';
 import type { Config, PortConfig, PrefixValue, Where } from './config/index.ts';
 import type { Dhcp6 } from './dhcp6/index.ts';
 import { DOMAINS, Domain, type DomainName, type DomainParts, type DomainView, familyOf } from './domain.ts';
+import { Hosts } from './hosts.ts';
 import { LearnedRoutes } from './learned-routes.ts';
 import { NatState } from './nat-state.ts';
 import { Addresses, type OwnAddress } from './neighbour/addresses.ts';
@@ -98,6 +99,8 @@ export class Control {
   readonly blockLog: BlockLog;
   /** What protocols said about where prefixes are. */
   readonly learned: LearnedRoutes;
+  /** Stations with names, and what their addresses are. */
+  readonly hosts: Hosts;
   /** Null: no port has a security group, nor had when the router started. */
   readonly securityGroups: SecurityGroups | null = null;
   private readonly natState: NatState;
@@ -147,7 +150,12 @@ export class Control {
     });
     const wall = options.wall ?? ((clock: number) => Date.now() - ((tables.now() - clock) | 0));
     this.blockLog = new BlockLog(tables.natSubscribers, config.nat.log, wall, (text) => options.log('warn', text));
+    this.hosts = new Hosts(this.addresses, config, () => {
+      this.loadFilter(this.config);
+      this.loadNat(this.config);
+    });
     this.configure(config);
+    this.protocols.push(this.hosts);
     if (tables.bindings.records > 0) {
       this.securityGroups = new SecurityGroups(tables.bindings, this.addresses, config);
       this.protocols.push(this.securityGroups);
@@ -316,7 +324,7 @@ export class Control {
   }
 
   loadFilter(config: Config): void {
-    const compiled = compileRules(config, { helperNumber: (name) => HELPER_NUMBERS[name] });
+    const compiled = compileRules(this.hosts.resolve(config), { helperNumber: (name) => HELPER_NUMBERS[name] });
     const refused = compiled.problems.length > 0 ? compiled.problems[0].expected : this.filter.load(compiled);
     if (refused !== null) this.options.log('warn', `rules: ${refused}; the rules in force stay`);
     this.ruleLabels = compiled.labels;
@@ -325,7 +333,7 @@ export class Control {
   }
 
   loadNat(config: Config): void {
-    const compiled = compileNat(config);
+    const compiled = compileNat(this.hosts.resolve(config));
     const { natRules } = this.tables;
     natRules.replace(compiled.rules, compiled.lists, compiled.head);
     natRules.clearReserved();

@@ -30,7 +30,7 @@ export interface Applied extends Change {
 }
 
 /** Sections, or single keys of a port, that a running router can change. */
-const LIVE_SECTIONS = ['routes', 'neighbors', 'zones', 'rules', 'nat', 'alg', 'logLevel'];
+const LIVE_SECTIONS = ['routes', 'neighbors', 'zones', 'hosts', 'rules', 'nat', 'alg', 'logLevel'];
 const LIVE_KEYS = ['conntrack.timeouts', 'conntrack.tcpLiberal'];
 const LIVE_PORT_KEYS = ['zone', 'addresses', 'mssClamp', 'ethertypes', 'sources', 'securityGroup', 'conntrackZone'];
 /** `nat.log` is a file that is open. */
@@ -99,10 +99,11 @@ export function applyConfig(control: Control, next: Config): Applied {
   for (const { port, ip, mac } of neighbours.come) control.setNeighbour(port, ip.family, ip.words, mac.lo, mac.hi);
 
   control.securityGroups?.configure(next);
+  control.hosts.configure(next);
   control.loadFilter(next);
   control.loadHelpers(next);
   control.loadTimeouts(next);
-  if (change.lines.some((line) => /^. (?:nat|zones|ports\.[^.]+\.(?:zone|addresses))\b/.test(line))) {
+  if (change.lines.some((line) => /^. (?:nat|hosts|zones|ports\.[^.]+\.(?:zone|addresses))\b/.test(line))) {
     for (const { port, prefix } of poolsOf(old))
       if (!poolsOf(next).some((kept) => kept.port === port && prefixKey(kept.prefix) === prefixKey(prefix)))
         control.removePool(port, prefix);

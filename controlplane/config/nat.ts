@@ -5,6 +5,7 @@ import type { z } from 'zod';
 import { DEFAULTS } from './defaults.ts';
 import { isTreeMap } from './document.ts';
 import type { Path } from './errors.ts';
+import { checkHosts, type HostConfig } from './hosts.ts';
 import type { Reader } from './reader.ts';
 import {
   bypassSchema,
@@ -43,7 +44,7 @@ const PROFILES: Readonly<Record<NatProfile, readonly [NatBehaviour, NatBehaviour
 /** RFC 6092 and RFC 4864: what NAT does for IPv4 hosts, a filter does for IPv6 ones. */
 const NO_NAT6 = 'IPv6 is routed, not translated: let it in with a rule';
 
-export function normalizeNat(reader: Reader, value: unknown, scopes: Scopes): NatConfig {
+export function normalizeNat(reader: Reader, value: unknown, scopes: Scopes, hosts: readonly HostConfig[]): NatConfig {
   const given = reader.read(natShallow, value ?? {}, ['nat']) ?? {};
   const profile = given.profile ?? DEFAULTS['nat.profile'];
   return {
@@ -52,9 +53,9 @@ export function normalizeNat(reader: Reader, value: unknown, scopes: Scopes): Na
       normalizeMasquerade(reader, item, path, scopes, profile),
     ),
     forward: items(reader, given.forward, ['nat', 'forward'], (item, path) =>
-      normalizeForward(reader, item, path, scopes),
+      normalizeForward(reader, item, path, scopes, hosts),
     ),
-    dmz: normalizeDmz(reader, given.dmz, scopes),
+    dmz: normalizeDmz(reader, given.dmz, scopes, hosts),
     bypass: items(reader, given.bypass, ['nat', 'bypass'], (item, path) => normalizeBypass(reader, item, path)),
     trigger: items(reader, given.trigger, ['nat', 'trigger'], (item, path) =>
       normalizeTrigger(reader, item, path, scopes),
@@ -191,12 +192,41 @@ function normalizeNptv6(reader: Reader, item: unknown, path: Path, scopes: Scope
   return out === null ? null : { out, internal, external, where: reader.where(path) };
 }
 
-function normalizeForward(reader: Reader, item: unknown, path: Path, scopes: Scopes): ForwardConfig | null {
+/** Of a forward and of the DMZ: an address, or a host that has a MAC; null after a report. */
+function insideHost(
+  reader: Reader,
+  path: Path,
+  to: AddressValue | undefined,
+  name: string | undefined,
+  hosts: readonly HostConfig[],
+): { to: AddressValue; toHost: string } | null {
+  if (reader.faulty([...path, 'to']) || reader.faulty([...path, 'to-host'])) return null;
+  if ((to === undefined) === (name === undefined)) {
+    reader.reportWords([...path, 'to'], 'either "to" or "to-host"', to === undefined ? 'neither' : 'both');
+    return null;
+  }
+  if (name === undefined) return { to: to as AddressValue, toHost: '' };
+  checkHosts(reader, hosts, [name], [...path, 'to-host']);
+  if (hosts.find((host) => host.name === name)?.mac === null)
+    reader.report([...path, 'to-host'], 'a host with a "mac", as IPv4 has no interface identifiers', name);
+  return { to: { family: 4, words: [0, 0, 0, 0], text: `host ${name}` }, toHost: name };
+}
+
+function normalizeForward(
+  reader: Reader,
+  item: unknown,
+  path: Path,
+  scopes: Scopes,
+  hosts: readonly HostConfig[],
+): ForwardConfig | null {
   const given = reader.read(forwardSchema, item, path, { in: '?' });
   if (given === undefined) return null;
   const scope = scopes.find(given.in, [...path, 'in']);
   const protocols = given.proto ?? [PROTOCOLS.tcp, PROTOCOLS.udp];
-  const { address, port: toPort } = given.to;
+  const inside = insideHost(reader, path, given.to?.address, given['to-host'], hosts);
+  const toPort = given.to?.port ?? given['to-port'] ?? null;
+  if (given.to !== undefined && given['to-port'] !== undefined)
+    reader.report([...path, 'to-port'], 'no "to-port" beside "to", which has room for it', given['to-port'].join('-'));
   const port = given.port ?? null;
   const withPorts = protocols.filter((protocol) => PORT_PROTOCOLS.includes(protocol)).length;
   if (withPorts !== 0 && withPorts !== protocols.length) {
@@ -215,22 +245,24 @@ function normalizeForward(reader: Reader, item: unknown, path: Path, scopes: Sco
     const got = `${toPort[1] - toPort[0] + 1} ports`;
     reader.reportWords([...path, 'to'], `one port, or a range of ${port[1] - port[0] + 1} as in "port"`, got);
   }
-  if (address.family === 6) reader.report([...path, 'to'], 'an address of IPv4', address.text, NO_NAT6);
+  const address = inside?.to;
+  if (address?.family === 6) reader.report([...path, 'to'], 'an address of IPv4', address.text, NO_NAT6);
   given.from?.forEach((prefix, n) => {
-    if (prefix.family !== address.family)
+    if (address !== undefined && prefix.family !== address.family)
       reader.report([...path, 'from', n], `addresses of IPv${address.family}, as "to" is`, prefix.text);
   });
-  if (scope === null) return null;
-  return { in: scope, protocols, port, to: address, toPort, from: given.from ?? [], where: reader.where(path) };
+  if (scope === null || inside === null) return null;
+  return { in: scope, protocols, port, ...inside, toPort, from: given.from ?? [], where: reader.where(path) };
 }
 
 /** One entry, or a list of them. */
-function normalizeDmz(reader: Reader, value: unknown, scopes: Scopes): DmzConfig[] {
+function normalizeDmz(reader: Reader, value: unknown, scopes: Scopes, hosts: readonly HostConfig[]): DmzConfig[] {
   const read = (item: unknown, path: Path): DmzConfig | null => {
     const given = reader.read(dmzSchema, item, path);
     const scope = given === undefined ? null : scopes.find(given.in, [...path, 'in']);
-    if (given?.to.family === 6) reader.report([...path, 'to'], 'an address of IPv4', given.to.text, NO_NAT6);
-    return given === undefined || scope === null ? null : { in: scope, to: given.to, where: reader.where(path) };
+    if (given?.to?.family === 6) reader.report([...path, 'to'], 'an address of IPv4', given.to.text, NO_NAT6);
+    const inside = given === undefined ? null : insideHost(reader, path, given.to, given['to-host'], hosts);
+    return inside === null || scope === null ? null : { in: scope, ...inside, where: reader.where(path) };
   };
   const path: Path = ['nat', 'dmz'];
   if (isTreeMap(value)) {

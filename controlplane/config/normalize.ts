@@ -13,6 +13,7 @@ import { normalizeDelegation, normalizeDhcp6 } from './dhcp6.ts';
 import { isTreeMap } from './document.ts';
 import type { Path } from './errors.ts';
 import { normalizeGateway } from './gateway.ts';
+import { checkHosts, type HostConfig, normalizeHosts } from './hosts.ts';
 import { normalizeApi, normalizeSnmp } from './management.ts';
 import { items, normalizeNat } from './nat.ts';
 import { normalizePorts, normalizeZones } from './ports.ts';
@@ -63,6 +64,7 @@ export function normalize(reader: Reader, machine: Machine): Config {
   const zones = normalizeZones(reader, top.zones, ports);
   const scopes = new Scopes(reader, ports, zones);
   const alg = normalizeAlgs(reader, top.alg);
+  const hosts = normalizeHosts(reader, top.hosts, scopes);
   const delegation = normalizeDelegation(reader, top.delegation);
   for (const port of ports) {
     const raw = isTreeMap(top.ports) ? top.ports[port.name] : undefined;
@@ -77,9 +79,10 @@ export function normalize(reader: Reader, machine: Machine): Config {
     routes: items(reader, top.routes, ['routes'], (item, path) => normalizeRoute(reader, item, path, ports, scopes)),
     neighbors: normalizeNeighbors(reader, top.neighbors, ports, scopes),
     zones,
-    rules: items(reader, top.rules, ['rules'], (item, path) => normalizeRule(reader, item, path, scopes, alg)),
+    hosts,
+    rules: items(reader, top.rules, ['rules'], (item, path) => normalizeRule(reader, item, path, scopes, alg, hosts)),
     firewall: normalizeFirewall(reader, top.firewall),
-    nat: normalizeNat(reader, top.nat, scopes),
+    nat: normalizeNat(reader, top.nat, scopes, hosts),
     alg,
     offload: normalizeOffload(reader, top.offload),
     conntrack: normalizeConntrack(reader, top.conntrack, ports, scopes),
@@ -187,6 +190,7 @@ function normalizeRule(
   path: Path,
   scopes: Scopes,
   algs: Readonly<Record<AlgName, AlgConfig>>,
+  hosts: readonly HostConfig[],
 ): RuleConfig | null {
   const given = reader.read(ruleSchema, item, path, { verdict: 'accept' });
   if (given === undefined) return null;
@@ -210,6 +214,7 @@ function normalizeRule(
     reader.reportWords([...path, 'proto'], `a protocol of IPv${family}`, protocolList(protocols));
   family ??= (implied as 4 | 6 | undefined) ?? null;
   family = agreeOnFamily(reader, path, family, given.src ?? [], given.dst ?? []);
+  for (const key of ['src-host', 'dst-host'] as const) checkHosts(reader, hosts, given[key] ?? [], [...path, key]);
   const helper = given.helper ?? null;
   if (helper !== null && !algs[helper].enabled)
     reader.warn([...path, 'helper'], `alg.${helper} is switched off: the rule attaches nothing`);
@@ -220,6 +225,8 @@ function normalizeRule(
     protocols,
     src: given.src ?? [],
     dst: given.dst ?? [],
+    srcHosts: given['src-host'] ?? [],
+    dstHosts: given['dst-host'] ?? [],
     sport: given.sport ?? [],
     port: given.port ?? [],
     icmpTypes: types ?? [],

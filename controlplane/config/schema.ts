@@ -15,6 +15,7 @@ import { dhcp4Schema, dnsSchema } from './dhcp4.ts';
 import { delegationSchema, dhcp6Schema } from './dhcp6.ts';
 import { acceptRaSchema, raSchema } from './discovery.ts';
 import { gatewaySchema } from './gateway.ts';
+import { hostName, hostSchema, hostNames as hosts } from './hosts.ts';
 import { securityGroupSchema } from './security.ts';
 import {
   address,
@@ -136,6 +137,8 @@ export const ruleSchema = map({
   proto: protocols.optional(),
   src: prefixes.optional(),
   dst: prefixes.optional(),
+  'src-host': hosts.optional(),
+  'dst-host': hosts.optional(),
   sport: portRanges.optional(),
   port: portRanges.optional(),
   'icmp-type': icmpTypes.optional(),
@@ -178,11 +181,13 @@ export const forwardSchema = map({
   in: reference,
   proto: protocols.optional(),
   port: portRange.optional(),
-  to: target,
+  to: target.optional(),
+  'to-host': hostName.optional(),
+  'to-port': portRange.optional(),
   from: prefixes.optional(),
 });
 
-export const dmzSchema = map({ in: reference, to: address });
+export const dmzSchema = map({ in: reference, to: address.optional(), 'to-host': hostName.optional() });
 export const bypassSchema = map({ from: prefixes.optional(), to: prefixes.optional() });
 
 const list = z.unknown().optional();
@@ -299,6 +304,7 @@ export const topShallow = map({
   routes: list,
   neighbors: list,
   zones: list,
+  hosts: list,
   rules: list,
   firewall: list,
   nat: list,
@@ -321,6 +327,7 @@ export const configSchema = topShallow.extend({
   routes: z.array(routeSchema).optional(),
   neighbors: z.array(neighborSchema).optional(),
   zones: z.record(z.string(), zoneSchema).optional(),
+  hosts: z.record(z.string(), hostSchema).optional(),
   rules: z.array(ruleSchema).optional(),
   firewall: firewallSchema.optional(),
   nat: natShallow

@@ -11,6 +11,7 @@ import type { GatewayConfig } from '../gateway/gateway.ts';
 import type { RaReceiverConfig } from '../ra/receiver.ts';
 import type { RaSenderConfig } from '../ra/sender.ts';
 import type { DelegationConfig, Dhcp6Config } from './dhcp6.ts';
+import type { HostConfig } from './hosts.ts';
 import type { SecurityGroupConfig } from './security.ts';
 
 export type {
@@ -181,6 +182,9 @@ export interface RuleConfig {
   protocols: number[];
   src: PrefixValue[];
   dst: PrefixValue[];
+  /** Names of `Config.hosts`, beside `src` and `dst` (controlplane/hosts.ts has their addresses). */
+  srcHosts: string[];
+  dstHosts: string[];
   sport: PortRange[];
   port: PortRange[];
   icmpTypes: number[];
@@ -238,7 +242,9 @@ export interface ForwardConfig {
   protocols: number[];
   /** Destination ports as received; null when the protocol has none. */
   port: PortRange | null;
+  /** Unspecified where `toHost` names the host instead; '': it does not. */
   to: AddressValue;
+  toHost: string;
   /**
    * Destination ports inside; null: as received. As long as `port`: counted from its first (8000-8010 to 9000-9010);
    * one port: that one for all.
@@ -251,7 +257,9 @@ export interface ForwardConfig {
 
 export interface DmzConfig {
   in: Scope;
+  /** As in a forward. */
   to: AddressValue;
+  toHost: string;
   where: Where;
 }
 
@@ -387,6 +395,8 @@ export interface Config {
   routes: RouteConfig[];
   neighbors: NeighborConfig[];
   zones: ZoneConfig[];
+  /** Stations with names. */
+  hosts: HostConfig[];
   rules: RuleConfig[];
   firewall: FirewallConfig;
   nat: NatConfig;

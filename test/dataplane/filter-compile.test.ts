@@ -32,6 +32,8 @@ function ruleConfig(fields: Partial<RuleConfig>): RuleConfig {
     protocols: [],
     src: [],
     dst: [],
+    srcHosts: [],
+    dstHosts: [],
     sport: [],
     port: [],
     icmpTypes: [],

@@ -38,7 +38,7 @@ paths(configSchema as unknown as Node, '', true, schema);
 for (const path of [...schema.keys()])
   if (
     path.endsWith('[]') ||
-    /^(ports|zones)\.NAME$/.test(path) ||
+    /^(ports|zones|hosts)\.NAME$/.test(path) ||
     (!path.includes('.') && page.includes(`\n## ${path}\n`))
   )
     schema.delete(path);
