@@ -7,13 +7,15 @@
  *
  * The router makes its TAP devices where it runs; then their kernel ends are moved to the hosts, so that nothing collides
  * with another lab. The configuration needs no `control`: the socket is in a folder of this lab's own.
+ * `{ child: true }` runs live-child.ts in place of the command: its workers can be killed, and it applies configurations.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { askShow } from '../../controlplane/api/client.ts';
-import { commandFile } from '../../controlplane/demo/world.ts';
-import { Lab, type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
+import type { Change } from '../../controlplane/apply/index.ts';
+import { commandFile, packageRoot } from '../../controlplane/demo/world.ts';
+import { Lab, type LabProcess, type RunResult, waitFor } from '../../controlplane/lab/namespace.ts';
 
 /** A host at the other end of one of the router's TAP devices. */
 export interface Host {
@@ -24,12 +26,20 @@ export interface Host {
   addresses: readonly string[];
   /** Default routers, one for each family. */
   via: readonly string[];
+  /** Addresses that must answer an echo request before the lab is ready. Default: the default routers. */
+  awaits?: readonly string[];
   mtu?: number;
+}
+
+export interface LiveOptions {
+  /** The router is live-child.ts, with the signals that it knows. */
+  child?: boolean;
 }
 
 export interface LiveLab {
   readonly lab: Lab;
-  readonly router: LabProcess;
+  /** The one that runs now: `start` makes another. */
+  router: LabProcess;
   /** The router's namespace. */
   readonly where: string;
   /** The control socket. */
@@ -38,21 +48,31 @@ export interface LiveLab {
   readonly folder: string;
   /** Namespace of a host by its label. */
   ns(label: string): string;
+  /** Runs `sluice` with these arguments in the router's namespace, to its end, whatever that is. */
+  command(...args: string[]): RunResult;
   /** A view of `sluice show`, as JSON. */
   show(what: string, filters?: Record<string, string>): Promise<unknown>;
+  /** `child` only: puts another configuration in force. What it says: its lines, and why it refused. */
+  apply(yaml: string): Promise<Change>;
+  /** Starts the router once more, where another has ended; the hosts' devices are gone with that one. */
+  start(): Promise<void>;
   /** Takes everything down; may be called again. */
   close(): void;
 }
 
+const CHILD = join(packageRoot(), 'dist', 'test', 'lab', 'live-child.js');
+
 /**
- * Starts the router with this configuration and connects the hosts. Resolves when every host gets an echo reply from its
- * default routers. Nothing is left behind when it fails.
+ * Starts the router with this configuration and connects the hosts. Resolves when every host gets the echo replies that
+ * it awaits. Nothing is left behind when it fails.
  */
-export async function startLive(yaml: string, hosts: readonly Host[]): Promise<LiveLab> {
+export async function startLive(yaml: string, hosts: readonly Host[], options: LiveOptions = {}): Promise<LiveLab> {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-lab-'));
   const socket = join(folder, 'control.sock');
-  const file = join(folder, 'router.yaml');
-  writeFileSync(file, `${yaml}\ncontrol: { socket: ${JSON.stringify(socket)} }\n`);
+  const [file, next] = [join(folder, 'router.yaml'), join(folder, 'next.yaml')];
+  const write = (to: string, text: string): void =>
+    writeFileSync(to, `${text}\ncontrol: { socket: ${JSON.stringify(socket)} }\n`);
+  write(file, yaml);
   const lab = new Lab();
   const close = (): void => {
     lab.close();
@@ -67,12 +87,41 @@ export async function startLive(yaml: string, hosts: readonly Host[]): Promise<L
       return name;
     };
     lab.apply();
-    const router = lab.spawn(where, process.execPath, [commandFile(), 'run', file]);
-    await waitFor('the router to run', () => router.stderr().includes('sluice: running') || !router.running(), {
-      timeout: 20_000,
-      detail: () => router.stderr(),
-    });
-    if (!router.running()) throw new Error(`router: expected it to run, got its end: ${router.stderr()}`);
+    const launch = async (): Promise<LabProcess> => {
+      const args = options.child ? [CHILD, file, next] : [commandFile(), 'run', file];
+      const router = lab.spawn(where, process.execPath, args);
+      const said = () => router.stdout() + router.stderr();
+      await waitFor('the router to run', () => /^(sluice: )?running/m.test(said()) || !router.running(), {
+        timeout: 20_000,
+        detail: said,
+      });
+      if (!router.running()) throw new Error(`router: expected it to run, got its end: ${router.stderr()}`);
+      return router;
+    };
+    const live: LiveLab = {
+      lab,
+      router: await launch(),
+      where,
+      socket,
+      folder,
+      ns,
+      command: (...args) => lab.runSync(where, process.execPath, [commandFile(), ...args], { check: false }),
+      show: async (what, filters = {}) => (await askShow(socket, what, filters)).json,
+      apply: async (text) => {
+        write(next, text);
+        const before = answers(live.router).length;
+        process.kill(live.router.pid, 'SIGIO');
+        await waitFor('the configuration to be applied', () => answers(live.router).length > before, {
+          timeout: 10_000,
+          detail: () => live.router.stderr(),
+        });
+        return answers(live.router)[before];
+      },
+      start: async () => {
+        live.router = await launch();
+      },
+      close,
+    };
     for (const { label, device, addresses, via, mtu } of hosts) {
       lab.runSync(where, 'ip', ['link', 'set', device, 'netns', ns(label)]);
       lab.device({ ns: ns(label), name: device, addresses, mtu });
@@ -80,18 +129,21 @@ export async function startLive(yaml: string, hosts: readonly Host[]): Promise<L
     }
     lab.apply();
     // The router's own IPv6 addresses are tentative for a second (RFC 4862 §5.4).
-    for (const { label, via } of hosts)
-      for (const gateway of via)
+    for (const { label, via, awaits } of hosts)
+      for (const target of awaits ?? via)
         await waitFor(
-          `${gateway} to answer ${label}`,
-          async () => (await lab.run(ns(label), 'ping', ['-n', '-c1', '-W1', gateway], { check: false })).status === 0,
-          { timeout: 10_000, detail: () => router.stderr() },
+          `${target} to answer ${label}`,
+          async () => (await lab.run(ns(label), 'ping', ['-n', '-c1', '-W1', target], { check: false })).status === 0,
+          { timeout: 10_000, detail: () => live.router.stderr() },
         );
-    const show = async (what: string, filters: Record<string, string> = {}): Promise<unknown> =>
-      (await askShow(socket, what, filters)).json;
-    return { lab, router, where, socket, folder, ns, show, close };
+    return live;
   } catch (error) {
     close();
     throw error;
   }
+}
+
+/** What live-child.ts said about configurations, in order. */
+function answers(router: LabProcess): Change[] {
+  return [...router.stdout().matchAll(/^applied (.*)$/gm)].map(([, json]) => JSON.parse(json) as Change);
 }

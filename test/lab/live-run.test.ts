@@ -2,20 +2,15 @@
  * `sluice run` as its users meet it: real programs through TAP devices, the host's own programs on the router's addresses,
  * a worker that dies, a device that disappears, and nothing left behind at the end.
  */
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { askWho, download, startHttpServer } from '../../controlplane/lab/http.ts';
-import { Lab, type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
+import { waitFor } from '../../controlplane/lab/namespace.ts';
+import { type LiveLab, startLive } from './live-lab.ts';
 import { labReady } from './need.ts';
 
-const MAIN = fileURLToPath(new URL('../../dist/controlplane/cli/main.js', import.meta.url));
-const CHILD = fileURLToPath(new URL('../../dist/test/lab/live-child.js', import.meta.url));
-
-const CONFIG = (workers: number, socket: string): string => `
+const CONFIG = (workers: number): string => `
 ports:
   lan: { kind: tap, ifname: sl-lan, zone: lan, mac: "02:00:00:00:01:01", addresses: [10.77.1.1/24, "2001:db8:77:1::1/64"] }
   wan: { kind: tap, ifname: sl-wan, zone: wan, mac: "02:00:00:00:01:02", addresses: [203.0.113.1/24, "2001:db8:77:2::1/64"] }
@@ -26,7 +21,6 @@ nat:
   masquerade: [ { out: wan, from: 10.77.1.0/24 } ]
   forward: [ { in: wan, proto: tcp, port: 8080, to: 10.77.1.10:80 } ]
 workers: ${workers}
-control: { socket: "${socket}" }
 `;
 
 const ECHO_SERVER = `require('node:net').createServer((socket) => socket.pipe(socket)).listen(7, '::', () => console.log('ready'))`;
@@ -40,64 +34,43 @@ process.on('SIGUSR2', () => socket.write('line ' + ++lines + '\\n'));
 `;
 
 describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => {
-  let lab: Lab;
-  let folder = '';
+  let live: LiveLab;
   let client = '';
   let server = '';
-  let host = '';
-  let router: LabProcess;
 
-  afterEach(() => {
-    lab?.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+  afterEach(() => live?.close());
 
-  /** client ── sl-lan [router] sl-wan ── server; the devices are moved to where a cable would lead. */
-  async function start(program: readonly string[], workers: number): Promise<void> {
-    folder = mkdtempSync(join(tmpdir(), 'sluice-live-'));
-    const file = join(folder, 'router.yaml');
-    writeFileSync(file, CONFIG(workers, join(folder, 'control.sock')));
-    lab = new Lab();
-    client = lab.namespace('client');
-    server = lab.namespace('server');
-    host = lab.namespace('router');
-    lab.apply();
-    router = lab.spawn(host, process.execPath, [...program, file]);
-    await waitFor('the router to run', () => /running/.test(router.stdout() + router.stderr()) || !router.running(), {
-      timeout: 20_000,
-    });
-    expect(router.running(), router.stderr()).toBe(true);
-    for (const [device, ns, v4, v6] of [
-      ['sl-lan', client, '10.77.1', '2001:db8:77:1'],
-      ['sl-wan', server, '203.0.113', '2001:db8:77:2'],
-    ]) {
-      lab.runSync(host, 'ip', ['link', 'set', device, 'netns', ns]);
-      lab.device({ ns, name: device, addresses: [`${v4}.10/24`, `${v6}::10/64`] });
-      lab.route(ns, 'default', `${v4}.1`);
-      lab.route(ns, 'default', `${v6}::1`);
-    }
-    lab.apply();
-    // Both ends are up, and the router's own addresses are no longer tentative, once it answers over IPv6.
-    for (const [ns, target] of [
-      [client, '2001:db8:77:1::1'],
-      [client, '2001:db8:77:2::10'],
-    ])
-      await waitFor(`${target} to answer`, async () => {
-        const ping = await lab.run(ns, 'ping', ['-n', '-c1', '-W1', target], { check: false });
-        return ping.status === 0;
-      });
+  /** client ── sl-lan [router] sl-wan ── server. `child`: a router whose workers can be killed. */
+  async function start(workers: number, options: { child?: boolean } = {}): Promise<void> {
+    const hosts = [
+      {
+        label: 'client',
+        device: 'sl-lan',
+        addresses: ['10.77.1.10/24', '2001:db8:77:1::10/64'],
+        via: ['10.77.1.1', '2001:db8:77:1::1'],
+        awaits: ['2001:db8:77:1::1', '2001:db8:77:2::10'],
+      },
+      {
+        label: 'server',
+        device: 'sl-wan',
+        addresses: ['203.0.113.10/24', '2001:db8:77:2::10/64'],
+        via: ['203.0.113.1', '2001:db8:77:2::1'],
+        awaits: [],
+      },
+    ];
+    live = await startLive(CONFIG(workers), hosts, options);
+    [client, server] = [live.ns('client'), live.ns('server')];
   }
 
   function show(...args: string[]): string {
-    const done = spawnSync(process.execPath, [MAIN, 'show', ...args, '--socket', join(folder, 'control.sock')], {
-      encoding: 'utf8',
-    });
+    const done = live.command('show', ...args, '--socket', live.socket);
     expect(done.stderr).toBe('');
     return done.stdout;
   }
 
   it('carries real programs with NAT and IPv6, shows what it knows, and leaves nothing at SIGTERM', async () => {
-    await start([MAIN, 'run'], 1);
+    await start(1);
+    const { lab, router, where, folder } = live;
     await startHttpServer(lab, server, 80);
     await startHttpServer(lab, client, 80);
     for (const target of ['203.0.113.10', '2001:db8:77:2::10'])
@@ -107,7 +80,7 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
     expect(await download(lab, server, '203.0.113.1', 8080, 100_000)).toMatchObject({ intact: true });
     await expect(download(lab, server, '2001:db8:77:1::10', 80, 10, { timeout: 1000 })).rejects.toThrow();
     // Programs of the router's own host, on the router's addresses.
-    await startHttpServer(lab, host, 8081);
+    await startHttpServer(lab, where, 8081);
     for (const target of ['10.77.1.1', '2001:db8:77:1::1'])
       expect(await download(lab, client, target, 8081, 500_000)).toMatchObject({ intact: true });
     expect((await askWho(lab, client, '10.77.1.1', 8081)).address).toBe('10.77.1.10');
@@ -139,16 +112,14 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
     expect(drops.find(({ reason }) => reason === 'FILTER_DROP')?.count).toBeGreaterThan(0);
 
     expect(statSync(join(folder, 'control.sock')).mode & 0o777).toBe(0o600);
-    const second = lab.runSync(host, process.execPath, [MAIN, 'run', join(folder, 'router.yaml')], { check: false });
+    const second = live.command('run', join(folder, 'router.yaml'));
     expect(second).toMatchObject({ status: 1 });
     expect(second.stderr).toMatch(/control\.socket .*: expected no other router, got one that runs already/);
 
     process.kill(router.pid, 'SIGTERM');
     expect(await router.exited).toEqual({ code: 0, signal: null });
     await nothingLeft();
-    const nobody = spawnSync(process.execPath, [MAIN, 'show', 'drops', '--socket', join(folder, 'control.sock')], {
-      encoding: 'utf8',
-    });
+    const nobody = live.command('show', 'drops', '--socket', live.socket);
     expect([nobody.status, nobody.stdout]).toEqual([1, '']);
     expect(nobody.stderr).toMatch(
       /control\.sock: expected a running router, got nobody; start one with "sluice run FILE"/,
@@ -157,19 +128,21 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
 
   /** Devices vanish a moment after the last descriptor on them: an io_uring lets go of its files by itself. */
   async function nothingLeft(): Promise<void> {
+    const { lab, where, folder } = live;
     const devices = (ns: string): string => lab.runSync(ns, 'ip', ['-br', 'link']).stdout;
     await waitFor(
       'the devices to be gone',
-      () => !/sl-|sluice0/.test(devices(client) + devices(server) + devices(host)),
+      () => !/sl-|sluice0/.test(devices(client) + devices(server) + devices(where)),
     );
-    expect(lab.runSync(host, 'ip', ['rule']).stdout).not.toContain('7700');
-    expect(lab.runSync(host, 'ip', ['-6', 'rule']).stdout).not.toContain('7700');
+    expect(lab.runSync(where, 'ip', ['rule']).stdout).not.toContain('7700');
+    expect(lab.runSync(where, 'ip', ['-6', 'rule']).stdout).not.toContain('7700');
     expect(existsSync(join(folder, 'control.sock'))).toBe(false);
   }
 
   for (const workers of [1, 2])
     it(`${workers} worker(s): a download outlives the death of every worker`, async () => {
-      await start([CHILD], workers);
+      await start(workers, { child: true });
+      const { lab, router } = live;
       await startHttpServer(lab, server, 80);
       const deaths = (): number => router.stderr().split(/worker \d died: Error: worker \d: fault injected/).length - 1;
       // One connection through NAT from before the first death to after the last, and a download across all of them.
@@ -199,7 +172,8 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
     });
 
   it('a device that is deleted is reported, and the other port goes on', async () => {
-    await start([MAIN, 'run'], 1);
+    await start(1);
+    const { lab, router } = live;
     lab.runSync(server, 'ip', ['link', 'delete', 'sl-wan']);
     await waitFor('the report', () =>
       router.stderr().includes('warning: ports.wan: the device sl-wan is gone; its port is down, the others go on'),
@@ -217,24 +191,22 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
   });
 
   it('an exit that nobody announced does not hang on sleeping workers, and clears up', async () => {
-    await start([CHILD], 2);
-    process.kill(router.pid, 'SIGWINCH');
-    expect(await router.exited).toEqual({ code: 7, signal: null });
+    await start(2, { child: true });
+    process.kill(live.router.pid, 'SIGWINCH');
+    expect(await live.router.exited).toEqual({ code: 7, signal: null });
     await nothingLeft();
   });
 
   it('what a killed router leaves, the next start clears', async () => {
-    await start([CHILD], 2);
+    await start(2, { child: true });
+    const { lab, router, where } = live;
     process.kill(router.pid, 'SIGKILL');
     expect(await router.exited).toEqual({ code: null, signal: 'SIGKILL' });
-    expect(lab.runSync(host, 'ip', ['rule']).stdout).toContain('lookup 7700');
-    router = lab.spawn(host, process.execPath, [CHILD, join(folder, 'router.yaml')]);
-    await waitFor('the router to run again', () => router.stdout().includes('running') || !router.running(), {
-      timeout: 20_000,
-    });
-    expect(lab.runSync(host, 'ip', ['rule']).stdout.match(/lookup 7700/g)).toHaveLength(2);
-    process.kill(router.pid, 'SIGTERM');
-    expect(await router.exited).toEqual({ code: 0, signal: null });
+    expect(lab.runSync(where, 'ip', ['rule']).stdout).toContain('lookup 7700');
+    await live.start();
+    expect(lab.runSync(where, 'ip', ['rule']).stdout.match(/lookup 7700/g)).toHaveLength(2);
+    process.kill(live.router.pid, 'SIGTERM');
+    expect(await live.router.exited).toEqual({ code: 0, signal: null });
     await nothingLeft();
   });
 });

@@ -4,6 +4,7 @@
  * be the same, byte for byte, ever after.
  */
 import { createRouter, type Router, type RouterOptions } from '../../controlplane/router.ts';
+import type { FaultRates } from '../../dataplane/ports/fault.ts';
 import { CLOCK } from '../../dataplane/tables.ts';
 import { ethernet, get16, get32, icmp, ipv4, ipv6, tcp, toHex, udp } from '../lib/build.ts';
 import * as H from '../lib/home.ts';
@@ -18,6 +19,9 @@ interface Exchange {
 
 export const fromLan = (packet: Uint8Array, mac = H.HOST_MAC) => ethernet({ src: mac, dst: H.LAN_MAC }, packet);
 export const fromWan = (packet: Uint8Array) => ethernet({ src: H.GATE_MAC, dst: H.WAN_MAC }, packet);
+
+/** Longest time that a fault wrapper holds a frame. */
+const HELD_MS = 17;
 
 export class World {
   readonly router: Router;
@@ -137,6 +141,32 @@ export class World {
     const free = frames.freeSmallCount + frames.freeLargeCount;
     if (free !== frames.small + frames.large - held)
       throw new Error(`${when}: expected ${frames.small + frames.large - held} free slots, got ${free}`);
+  }
+
+  /** Other rates for the wrappers of all ports; null: none, and what they hold goes on. */
+  faults(rates: FaultRates | null): void {
+    for (const port of this.router.faults) for (const lane of [port.rx, port.tx]) lane.setRates(rates ?? {});
+    if (rates === null && this.router.faults.some((port) => port.holds)) this.work(HELD_MS);
+  }
+
+  /** Puts another configuration in force; throws when the router refuses it, or finds that nothing has changed. */
+  apply(config: Record<string, unknown>): void {
+    const { lines, refused } = this.router.apply(config);
+    if (refused.length > 0) throw new Error(`apply: expected no refusal, got ${refused.join('; ')}`);
+    if (lines.length === 0) throw new Error('apply: expected another configuration, got the same');
+  }
+
+  /** No connection, expectation, mapping or engine entry is left; throws otherwise. */
+  empty(when: string): void {
+    const { conntrack, natMappings, flows } = this.router.tables;
+    const left = {
+      connections: conntrack.count,
+      expectations: this.router.expectations.count,
+      mappings: natMappings.count,
+      entries: flows === null ? 0 : flows.liveCount(4) + flows.liveCount(6),
+    };
+    if (Object.values(left).some((count) => count !== 0))
+      throw new Error(`${when}: expected every table to be empty, got ${JSON.stringify(left)}`);
   }
 
   /** The router itself answers: an echo to its LAN address comes back. */
