@@ -6,7 +6,7 @@
 import { parseArgs } from 'node:util';
 import { labReady } from '../lab/need.ts';
 import { soakInline } from './inline.ts';
-import { soakLive } from './live.ts';
+import { PROGRAMS, soakLive, TALKERS } from './live.ts';
 import { machine, writeBlock } from './table.ts';
 
 const { values } = parseArgs({
@@ -24,7 +24,7 @@ if (!(minutes > 0)) {
   process.exit(2);
 }
 const say = (line: string) => process.stderr.write(`soak: ${line}\n`);
-const live = (values.live || !values.inline) && labReady(['ping', 'curl'], { tun: true });
+const live = (values.live || !values.inline) && labReady(PROGRAMS, { tun: true });
 const inline = values.inline || !values.live;
 const seconds = (minutes * 60) / (Number(live) + Number(inline) || 1);
 const rows: string[][] = [['run', 'time', 'load', 'faults', 'lost', 'memory, descriptors more']];
@@ -36,19 +36,19 @@ try {
       'inline',
       `${r.seconds.toFixed(0)} s`,
       `${r.packets} packets, ${r.connections} connections`,
-      'repeated and mutated packets, links down, engine flushed, other configurations applied',
-      `0 of 48 connections in ${r.checks} checks; every packet in one counter`,
+      `${r.faults} frames lost, doubled, late or damaged, others mutated; links down, engine flushed, ${r.applied} configurations applied`,
+      `0 of 48 connections in ${r.checks} checks; every packet in one counter, every table empty at the end`,
       grown(r.growth, r.descriptors),
     ]);
   }
   if (live) {
-    const r = await soakLive(seconds, { say });
+    const r = await soakLive(seconds, { seed: Number(values.seed), say });
     rows.push([
       `live, ${r.workers} workers`,
       `${r.seconds.toFixed(0)} s`,
-      `${r.downloads} downloads of 20 MB, ${r.lines} lines on connections that stay open`,
-      `${r.deaths} workers killed`,
-      '0 of 20 connections, 0 downloads',
+      `${r.received} packets: ${r.downloads} downloads of 5 MB, ${r.transfers} runs of iperf3 with ${(r.bytes / 1e9).toFixed(1)} GB, fragmented pings, ${r.lines} lines on connections that stay open`,
+      `frames lost, doubled, late or damaged; ${r.deaths} workers killed, ${r.flaps} links down, ${r.flushes} flushes, ${r.applied} configurations applied`,
+      `0 of ${TALKERS} connections, 0 downloads; every packet in one counter (${r.died} of dying workers), every table empty at the end`,
       grown(r.growth, r.descriptors),
     ]);
   }
