@@ -671,6 +671,13 @@ export class Control {
     if (this.sweepAt.size + this.reviveAt.size > 0) this.look();
   }
 
+  /** True when there is somebody who wants to hear that the router ends (STOPPING). */
+  get hasFarewell(): boolean {
+    return this.config.ports.some(
+      ({ ra, dhcp4, dhcp6 }) => ra !== null || dhcp4?.client?.release === true || dhcp6?.client?.release === true,
+    );
+  }
+
   tick(): void {
     this.handle({ kind: 'tick' });
   }

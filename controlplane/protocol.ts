@@ -28,6 +28,13 @@ export interface Told {
   data: Record<string, unknown>;
 }
 
+/**
+ * The router is about to end: hosts are told (RFC 4861 §6.2.5), leases are given back where the configuration says so. Handled
+ * FAREWELLS times (RFC 4861 §10, MAX_FINAL_RTR_ADVERTISEMENTS), some milliseconds apart.
+ */
+export const STOPPING: Told = { kind: 'event', name: 'router.stop', data: {} };
+export const FAREWELLS = 3;
+
 /** Who learned a route. Of several routes to one prefix the first in this order is used; configured ones go before all. */
 export type RouteSource = 'pd' | 'dhcp6' | 'dhcp4' | 'ra';
 

@@ -26,6 +26,7 @@ import { parseFlow } from './explain/flow.ts';
 import { faultOptions } from './faults.ts';
 import { engineOptions, type Mismatch, OffloadApi } from './offload.ts';
 import type { Event } from './protocol.ts';
+import { FAREWELLS, STOPPING } from './protocol.ts';
 import { seededRandom } from './random.ts';
 import { type Counters, readCounters } from './show/counters.ts';
 import { expectLines } from './show/expect.ts';
@@ -266,6 +267,17 @@ export class Router {
   restart(domain: DomainName): void {
     this.control.restart(domain);
     this.run();
+  }
+
+  /**
+   * Ends it as a live router ends by SIGTERM: hosts hear that it is a router no more, leases are given back where the
+   * configuration says so. What it then sends is in `take`.
+   */
+  stop(): void {
+    for (let n = 0; n < FAREWELLS; n++) {
+      this.control.handle(STOPPING);
+      this.run();
+    }
   }
 
   /** Takes a port down or up. */

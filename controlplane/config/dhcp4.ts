@@ -67,6 +67,7 @@ export const dhcp4Schema = map({
     'host-name': hostName.optional(),
     'client-id': id.optional(),
     routes: boolean.optional(),
+    release: boolean.optional(),
   }).optional(),
   server: map({
     range,
@@ -118,6 +119,7 @@ export function normalizeDhcp4(
             hostName: client['host-name'] ?? '',
             clientId: client['client-id'] === undefined ? null : Uint8Array.of(0, ...client['client-id']),
             routes: client.routes ?? DEFAULTS['ports.NAME.dhcp4.client.routes'],
+            release: client.release ?? DEFAULTS['ports.NAME.dhcp4.client.release'],
           },
     server: server === undefined ? null : serverOf(reader, server, [...path, 'server'], name, own),
     relay:

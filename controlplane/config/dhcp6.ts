@@ -43,6 +43,8 @@ export interface Dhcp6ClientConfig {
   /** Only other information: no addresses and prefixes. */
   stateless: boolean;
   rapidCommit: boolean;
+  /** Give everything back when the router stops. */
+  release: boolean;
   reconfigureAccept: boolean;
   duid: DuidConfig;
   where: Where;
@@ -199,6 +201,7 @@ export const dhcp6Schema = map({
       .optional(),
     stateless: boolean.optional(),
     'rapid-commit': boolean.optional(),
+    release: boolean.optional(),
     'reconfigure-accept': boolean.optional(),
     duid: duid.optional(),
   }).optional(),
@@ -340,6 +343,7 @@ export function normalizeDhcp6(
             iaPd: (client['ia-pd'] ?? []).map((pd) => ({ hint: pd.hint ?? null })),
             stateless: client.stateless ?? DEFAULTS['ports.NAME.dhcp6.client.stateless'],
             rapidCommit: client['rapid-commit'] ?? DEFAULTS['ports.NAME.dhcp6.client.rapid-commit'],
+            release: client.release ?? DEFAULTS['ports.NAME.dhcp6.client.release'],
             reconfigureAccept: client['reconfigure-accept'] ?? DEFAULTS['ports.NAME.dhcp6.client.reconfigure-accept'],
             duid: client.duid ?? { kind: 'll' },
             where: reader.where([...path, 'client']),

@@ -30,6 +30,8 @@ export interface Dhcp4ClientConfig {
   hostName: string;
   /** Take the default route or the classless routes. */
   routes: boolean;
+  /** Give the lease back when the router stops. */
+  release: boolean;
   /** Option 61; null: none, servers go by the MAC. */
   clientId: Uint8Array | null;
 }
@@ -121,8 +123,9 @@ export class Dhcp4Client implements Protocol {
       const client = this.clients.get(event.port);
       if (client !== undefined && !event.up) this.lose(now, client, out, null);
     } else if (event.kind === 'event' && event.name === 'router.stop') {
-      for (const client of this.clients.values()) this.release(client, out);
-      return out;
+      for (const client of this.clients.values()) if (client.config.release) this.release(client, out);
+      // Said more than once, as final advertisements go out more than once.
+      this.clients.clear();
     }
     for (const client of this.clients.values()) this.turn(now, client, out);
     return out;

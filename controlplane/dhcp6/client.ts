@@ -628,8 +628,9 @@ export class Client {
     };
   }
 
-  /** `dhcp6.start` and `dhcp6.stop` for this port. */
+  /** `dhcp6.start` and `dhcp6.stop` for this port, and the end of the router. */
   hear(now: number, event: Extract<Event, { kind: 'event' }>): Action[] {
+    if (event.name === 'router.stop') return this.config.release ? this.stop(now) : [];
     if (event.data.port !== this.context.names[this.port]) return [];
     if (event.name === 'dhcp6.start') return this.start(now, event.data.stateless === true || this.config.stateless);
     return event.name === 'dhcp6.stop' ? this.stop(now) : [];

@@ -64,7 +64,7 @@ import type { Config } from '../config/index.ts';
 import { Control, type Mark } from '../control.ts';
 import type { DomainName } from '../domain.ts';
 import { engineOptions } from '../offload.ts';
-import type { Event } from '../protocol.ts';
+import { type Event, FAREWELLS, STOPPING } from '../protocol.ts';
 import { neededSizes } from '../table-sizes.ts';
 import { checkKinds, closeDevice, type Device, kernelPorts, openDevices } from './devices.ts';
 import {
@@ -97,6 +97,7 @@ const PUNT_BURST = 256;
 const LINK_POLL_MS = 100;
 const HOST_POLL_MS = 2;
 const HOUSEKEEPING_MS = 1000;
+const FAREWELL_PAUSE_MS = 40;
 /** Wait before a worker that keeps dying is started again: doubles from the first to the last. */
 const FIRST_PAUSE_MS = 10;
 const LAST_PAUSE_MS = 5000;
@@ -164,6 +165,8 @@ export class Supervisor {
   private tickTimer: NodeJS.Timeout | null = null;
   private tickAt = 0;
   private stopping = false;
+  /** Hosts are being told that the router ends. */
+  private leaving = false;
   private settle: () => void = () => {};
   private neighbourEpoch = 0;
   private mark: { circles: number[]; mark: Mark } | null = null;
@@ -636,7 +639,13 @@ export class Supervisor {
 
   /** Stops all workers, removes the devices. May be called more than once. */
   async stop(): Promise<void> {
-    if (this.stopping) return this.stopped;
+    if (this.stopping || this.leaving) return this.stopped;
+    this.leaving = true;
+    if (this.control.hasFarewell)
+      for (let n = 0; n < FAREWELLS && !this.stopping; n++) {
+        this.step(STOPPING);
+        await pause(FAREWELL_PAUSE_MS);
+      }
     this.release();
     await Promise.allSettled(this.running);
     await this.pool.destroy();

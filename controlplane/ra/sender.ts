@@ -95,8 +95,8 @@ export class RaSender implements Protocol {
   private readonly hasDefault: () => boolean;
   private readonly lans = new Map<number, Lan>();
   private readonly strangers = new Set<string>();
-  /** Routes through this router that the gateway wants announced on every port (RFC 7084 L-3). */
-  private extraRoutes: RouteOption[] = [];
+  /** The router ends: final advertisements only. */
+  private ended = false;
 
   /** @param hasDefault whether the router has an IPv6 default route now */
   constructor(
@@ -133,9 +133,10 @@ export class RaSender implements Protocol {
         lan.at = null;
       }
     } else if (event.kind === 'event' && event.name === 'router.stop') {
-      for (const lan of this.lans.values()) this.farewell(lan, out);
-      return out;
+      this.ended = true;
+      for (const lan of this.lans.values()) this.farewell(now, lan, out);
     }
+    if (this.ended) return out;
     for (const lan of this.lans.values()) this.turn(now, lan, out);
     return out;
   }
@@ -143,16 +144,11 @@ export class RaSender implements Protocol {
   next(now: number): number {
     let next = -1;
     for (const lan of this.lans.values()) {
-      if (lan.at === null) continue;
+      if (lan.at === null || this.ended) continue;
       const wait = Math.max(0, (lan.at - now) | 0);
       if (next < 0 || wait < next) next = wait;
     }
     return next;
-  }
-
-  /** Routes that every port announces from now on, beside its own. */
-  setRoutes(routes: RouteOption[]): void {
-    this.extraRoutes = routes;
   }
 
   private turn(now: number, lan: Lan, out: Action[]): void {
@@ -275,7 +271,7 @@ export class RaSender implements Protocol {
       mac: { lo: w[at + IF_MAC_LO], hi: w[at + IF_MAC_HI] },
       mtu: config.mtu ? w[at + IF_MTU] : 0,
       prefixes,
-      routes: [...config.routes, ...this.extraRoutes],
+      routes: [...config.routes],
       // RFC 8106 §5.1: at least the longest interval; three times that survives a lost message.
       rdnss: servers.length === 0 ? [] : [{ servers, lifetime: 3 * config.interval[1] }],
       dnssl: config.dnssl.length === 0 ? [] : [{ domains: [...config.dnssl], lifetime: 3 * config.interval[1] }],
@@ -301,10 +297,17 @@ export class RaSender implements Protocol {
     out.push({ kind: 'send', port: lan.port, frame });
   }
 
-  /** §6.2.5: a router that ceases to be one says so with a lifetime of 0. */
-  private farewell(lan: Lan, out: Action[]): void {
+  /**
+   * §6.2.5: a router that ceases to be one says so with a lifetime of 0, and takes back what else leads to it. Once for each
+   * event `router.stop`: whoever stops the router sends it MAX_FINAL_RTR_ADVERTISEMENTS times.
+   */
+  private farewell(now: number, lan: Lan, out: Action[]): void {
     if (lan.lastSent === null || !this.interfaces.isUp(lan.port)) return;
-    this.send(lan, { ...this.compose(lan.lastSent, lan), lifetime: 0, rdnss: [], dnssl: [] }, out);
+    const message = this.compose(now, lan);
+    const gone = <T extends { lifetime: number }>(options: readonly T[]): T[] =>
+      options.map((option) => ({ ...option, lifetime: 0 }));
+    const { routes, rdnss, dnssl } = message;
+    this.send(lan, { ...message, lifetime: 0, routes: gone(routes), rdnss: gone(rdnss), dnssl: gone(dnssl) }, out);
   }
 
   /** The port's link-local address, once it has passed duplicate address detection. */
