@@ -2,8 +2,8 @@
  * Source and destination address selection (RFC 6724): which of the router's own addresses a packet of its own carries,
  * and in which order several destinations are tried.
  *
- * The policy table (§2.1) is configurable; the default one keeps unique local addresses to themselves and prefers IPv6 to
- * IPv4. Candidates are the addresses of the port that the packet leaves by (rule 5); a router whose port there has only a
+ * The policy table (§2.1) is configurable (section `address-selection`); the default one keeps unique local addresses to
+ * themselves and prefers IPv6 to IPv4. Candidates are the addresses of the port that the packet leaves by (rule 5); a router whose port there has only a
  * link-local address may use one of another port, as a loopback's (RFC 7084 W-3 asks for nothing else).
  *
  * Not here: rules 4 (home addresses), 5.5 (next hop that announced the prefix), and destination rules 1, 3, 7 (what is
@@ -34,6 +34,30 @@ export const DEFAULT_POLICY: readonly PolicyRow[] = [
   row('fec0::/10', 1, 11),
   row('3ffe::/16', 1, 12),
 ];
+
+/** §10.6: precedence and label of unique local addresses of the router's own site. */
+const OWN_ULA = { precedence: 45, label: 14 } as const;
+
+/** The table that is in force: the configured one, and a row for each /48 of unique local addresses that the router has. */
+export function policyInForce(
+  { policy, preferOwnUla }: { policy: readonly PolicyRow[]; preferOwnUla: boolean },
+  addresses: Addresses,
+): readonly PolicyRow[] {
+  if (!preferOwnUla) return policy;
+  const rows = [...policy];
+  for (const { family, words } of addresses) {
+    // RFC 4193 §3.1: fc00::/7, of which a site has a /48.
+    if (family !== 6 || (words[0] & 0xfe) !== 0xfc) continue;
+    const site: Words = [words[0], words[1] & 0xffff, 0, 0];
+    const known = rows.some(({ prefix }) => prefix.prefixLength >= 48 && inPrefix(prefix.words, cidr(site)));
+    if (!known) rows.push({ prefix: cidr(site), ...OWN_ULA });
+  }
+  return rows;
+}
+
+function cidr(words: Words): Cidr {
+  return { family: 6, words, prefixLength: 48 };
+}
 
 /** IPv4 as IPv4-mapped IPv6 (§3.2). */
 function mapped(family: Family, words: Words): Words {

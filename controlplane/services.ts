@@ -22,6 +22,7 @@ import { Gateway } from './gateway/gateway.ts';
 import type { Protocol } from './protocol.ts';
 import { RaReceiver } from './ra/receiver.ts';
 import { RaSender } from './ra/sender.ts';
+import { policyInForce } from './select-source.ts';
 import { TCP } from './tcp/segment.ts';
 
 const UDP = 17;
@@ -82,6 +83,7 @@ export function managementServices({ tables, addresses, config, quiet, random }:
       random,
       listen: (proto, port, on) => tables.setService(proto, port, on),
       routeTo: ({ family, words }) => egressOf(tables, family, words),
+      policy: () => policyInForce(config.addressSelection, addresses),
     }),
   ];
 }

@@ -33,6 +33,7 @@ import {
   topShallow,
 } from './schema.ts';
 import { Scopes } from './scopes.ts';
+import { normalizeAddressSelection } from './selection.ts';
 import type {
   AlgConfig,
   AlgName,
@@ -94,6 +95,7 @@ export function normalize(reader: Reader, machine: Machine): Config {
     api: normalizeApi(reader, top.api),
     snmp: normalizeSnmp(reader, top.snmp),
     delegation,
+    addressSelection: normalizeAddressSelection(reader, top['address-selection']),
     dns: normalizeDns(reader, wantsNames ? (top.dns ?? {}) : undefined, ports, scopes),
     gateway,
     warnings: reader.warnings,

@@ -17,6 +17,7 @@ import { acceptRaSchema, raSchema } from './discovery.ts';
 import { gatewaySchema } from './gateway.ts';
 import { hostName, hostSchema, hostNames as hosts } from './hosts.ts';
 import { securityGroupSchema } from './security.ts';
+import { addressSelectionShallow, policyRowSchema } from './selection.ts';
 import {
   address,
   boolean,
@@ -319,6 +320,7 @@ export const topShallow = map({
   api: list,
   snmp: list,
   delegation: list,
+  'address-selection': list,
 });
 
 /** Everything, as one schema: for the documentation and its test. */
@@ -349,4 +351,5 @@ export const configSchema = topShallow.extend({
   api: apiSchema.optional(),
   snmp: snmpSchema.extend({ users: z.array(snmpUserSchema).optional() }).optional(),
   delegation: delegationSchema.optional(),
+  'address-selection': addressSelectionShallow.extend({ policy: z.array(policyRowSchema).optional() }).optional(),
 });

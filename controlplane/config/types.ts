@@ -13,6 +13,7 @@ import type { RaSenderConfig } from '../ra/sender.ts';
 import type { DelegationConfig, Dhcp6Config } from './dhcp6.ts';
 import type { HostConfig } from './hosts.ts';
 import type { SecurityGroupConfig } from './security.ts';
+import type { AddressSelectionConfig } from './selection.ts';
 
 export type {
   DelegationConfig,
@@ -417,6 +418,8 @@ export interface Config {
   snmp: SnmpConfig | null;
   /** What is given to clients of DHCPv6. */
   delegation: DelegationConfig;
+  /** Which addresses the router uses for what it sends itself (RFC 6724). */
+  addressSelection: AddressSelectionConfig;
   /** Sentences about what is legal but probably not meant; each starts with its place. */
   warnings: string[];
 }

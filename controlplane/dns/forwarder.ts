@@ -21,10 +21,10 @@ import { encode } from 'dns-packet';
 import { type Address, formatAddress, parseAddress, type Words } from '../../dataplane/wire/address.ts';
 import { be16 } from '../../dataplane/wire/bytes.ts';
 import { readUdp, udpPacket } from '../datagram.ts';
-import type { Addresses } from '../neighbour/addresses.ts';
+import type { Addresses, OwnAddress } from '../neighbour/addresses.ts';
 import type { Action, Event, Protocol, Told } from '../protocol.ts';
 import { type RandomSource, uniform } from '../random.ts';
-import { selectSource } from '../select-source.ts';
+import { orderDestinations, type PolicyRow, selectSource } from '../select-source.ts';
 import { TcpConnection } from '../tcp/connection.ts';
 import { TCP } from '../tcp/segment.ts';
 import { DnsCache } from './cache.ts';
@@ -103,6 +103,8 @@ export interface DnsWays {
   listen: (proto: typeof TCP | typeof UDP, port: number, on: boolean) => void;
   /** Port that a destination is reached by; −1: there is no route. */
   routeTo: (address: Address) => number;
+  /** The policy table of address selection. */
+  policy: () => readonly PolicyRow[];
 }
 
 export class DnsForwarder implements Protocol {
@@ -170,13 +172,22 @@ export class DnsForwarder implements Protocol {
     return next;
   }
 
-  /** The servers asked now. */
+  /** The servers asked now: those of the configuration as written, learned ones by RFC 6724 §6. */
   servers(): Address[] {
     if (this.config.servers.length > 0) return [...this.config.servers];
     const seen = new Map<string, Address>();
     for (const list of this.learned.values())
       for (const server of list) seen.set(formatAddress(server.family, ...server.words), server);
-    return [...seen.values()];
+    const table = this.ways.policy();
+    return orderDestinations(
+      [...seen.values()].map((server) => ({ ...server, source: this.sourceTowards(server, table) })),
+      table,
+    );
+  }
+
+  private sourceTowards(server: Address, table: readonly PolicyRow[]): OwnAddress | undefined {
+    const port = this.ways.routeTo(server);
+    return port < 0 ? undefined : selectSource(this.addresses, port, server.family, server.words, table);
   }
 
   private hear(now: number, told: Told): void {
@@ -338,7 +349,7 @@ export class DnsForwarder implements Protocol {
     pending.deadline = (now + TIMEOUT) | 0;
     pending.server = server;
     const port = this.ways.routeTo(server);
-    const source = port < 0 ? undefined : selectSource(this.addresses, port, server.family, server.words);
+    const source = this.sourceTowards(server, this.ways.policy());
     if (source === undefined) {
       // No way there now: the next one, without waiting.
       pending.deadline = now;
