@@ -7,7 +7,7 @@
  * the router's own namespace. All of it is a few system calls per device, several times a second. Source: linux/if_tun.h.
  */
 import { close, ioctlPointer, ioctlValue, O_CLOEXEC, socket } from '../../dataplane/ports/ffi.ts';
-import { linkState, NO_LINK } from '../../dataplane/ports/links.ts';
+import { carrierChanges, linkState, NO_LINK } from '../../dataplane/ports/links.ts';
 import { inNetns } from '../../dataplane/ports/netns.ts';
 
 const TUNGETIFF = 0x800454d2;
@@ -28,9 +28,11 @@ export interface DeviceState {
   /** MAC of the kernel's end; '' unknown. */
   mac: string;
   mtu: number;
+  /** How often its carrier has come or gone: tells of a flap between two looks. 0 for a TAP. */
+  flaps: number;
 }
 
-const GONE: DeviceState = { exists: false, up: false, mac: '', mtu: 0 };
+const GONE: DeviceState = { exists: false, up: false, mac: '', mtu: 0, flaps: 0 };
 
 /** Looks at one TAP device through a descriptor of one of its queues. */
 export class TapLink {
@@ -53,7 +55,7 @@ export class TapLink {
       this.enter();
       if (!this.ask(SIOCGIFFLAGS, name))
         // On the move, or a kernel that does not tell: it is there, and the next look knows more.
-        return { exists: true, up: this.socket < 0, mac: '', mtu: 0 };
+        return { exists: true, up: this.socket < 0, mac: '', mtu: 0, flaps: 0 };
     }
     const flags = view.getUint16(16, true);
     const up = (flags & IFF_UP) !== 0 && (flags & IFF_RUNNING) !== 0;
@@ -61,7 +63,7 @@ export class TapLink {
     const mac = this.ask(SIOCGIFHWADDR, name)
       ? Array.from(request.subarray(18, 24), (byte) => byte.toString(16).padStart(2, '0')).join(':')
       : '';
-    return { exists: true, up, mac, mtu };
+    return { exists: true, up, mac, mtu, flaps: 0 };
   }
 
   close(): void {
@@ -94,5 +96,7 @@ export class TapLink {
 /** Looks at a device of the router's own namespace by its name. */
 export function lookByName(device: string): DeviceState {
   const link = linkState(device);
-  return link === NO_LINK ? GONE : { exists: true, up: link.up, mac: link.mac, mtu: link.mtu };
+  return link === NO_LINK
+    ? GONE
+    : { exists: true, up: link.up, mac: link.mac, mtu: link.mtu, flaps: carrierChanges(device) };
 }

@@ -31,6 +31,7 @@ import {
 import { mapArena } from '../../dataplane/ports/arena.ts';
 import { exactLead } from '../../dataplane/ports/hugepages.ts';
 import { KernelEngine } from '../../dataplane/ports/kernel-engine.ts';
+import { linkDetails } from '../../dataplane/ports/links.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import { type IoBackend, openGroup } from '../../dataplane/ports/uring.ts';
 import {
@@ -568,6 +569,9 @@ export class Supervisor {
       const now = watch.look();
       const before = watch.last;
       watch.last = now;
+      // The other end of a veth is down while it is moved: what the programs know of it may be of yesterday.
+      if (now.exists && now.flaps !== before.flaps)
+        this.kernel?.relocate(watch.port, linkDetails(watch.ifname).peerElsewhere);
       if (now.exists && now.up === before.up) continue;
       const isHostPort = watch.port === this.hostPort?.number;
       if (!now.exists) {

@@ -59,7 +59,7 @@ export interface KernelPort {
   number: number;
   ifname: string;
   ifindex: number;
-  /** The device's other end is in another namespace. */
+  /** At first, the device's other end is in another namespace. */
   peer: boolean;
   /** VLAN ports on it. */
   vlans: readonly { vlan: number; port: number }[];
@@ -89,10 +89,14 @@ export class KernelEngine {
   private readonly block: Int32Array;
   private readonly epoch: BigInt64Array;
   private readonly taps = new Int32Array(MAX_PORTS);
+  /** Ports whose device's other end is in another namespace now. */
+  private readonly peers = new Set<number>();
+  private tables: T.Tables | null = null;
 
   /** Makes maps and programs; attaches nothing. Errors: IoError, and then nothing is left open. */
   constructor(options: KernelEngineOptions) {
     this.ports = options.ports;
+    for (const { number, peer } of options.ports) if (peer) this.peers.add(number);
     try {
       const lazy = options.entries > EAGER_ENTRIES;
       const flows = { kind: 'hash', valueBytes: L.ACTION_WORDS * 4, entries: options.entries, lazy } as const;
@@ -149,6 +153,7 @@ export class KernelEngine {
   /** Keeps the block in step with the tables from now on. Control plane's thread: the only writer of what is read here. */
   follow(tables: T.Tables): void {
     const { neighbours } = tables;
+    this.tables = tables;
     const note = (n: number): void => {
       const at = neighbours.at(n);
       const quiet = (neighbours.words[at] & NUD_QUIET) !== 0 && neighbours.used(n);
@@ -159,6 +164,17 @@ export class KernelEngine {
     for (let n = 0; n < neighbours.capacity; n++) note(n);
     tables.flushed = () => this.sync(tables);
     this.sync(tables);
+  }
+
+  /**
+   * The other end of a port's device is in another namespace, or in this one, from now on. To put a frame straight into
+   * its own namespace is refused (bpf_redirect_peer), and the frame would be lost.
+   */
+  relocate(port: number, elsewhere: boolean): void {
+    if (elsewhere === this.peers.has(port)) return;
+    if (elsewhere) this.peers.add(port);
+    else this.peers.delete(port);
+    if (this.tables !== null) this.sync(this.tables);
   }
 
   /** Copies what ports may do, then the epoch: the store that a flush is. */
@@ -173,7 +189,7 @@ export class KernelEngine {
       const up = on && device !== undefined && (w[r + IF_FLAGS] & (IFF_UP | IFF_HOST)) === IFF_UP;
       const ingress = up && w[r + IF_SOURCES] === 0;
       // A tag is put on before the frame leaves: that is the device's own way out, not its peer's way in.
-      const peer = device?.peer === true && w[r + IF_VLAN] === 0;
+      const peer = this.peers.has(parent) && w[r + IF_VLAN] === 0;
       this.block[b + L.BP_IFINDEX] = device?.ifindex ?? 0;
       this.block[b + L.BP_MTU] = w[r + IF_MTU];
       this.block[b + L.BP_VLAN] = w[r + IF_VLAN];

@@ -131,6 +131,15 @@ function sysfsState(device: string): LinkState {
   }
 }
 
+/** How often the carrier of a device of the current namespace has come or gone since it was made; 0: there is none. */
+export function carrierChanges(device: string): number {
+  try {
+    return Number(readFileSync(`/sys/class/net/${device}/carrier_changes`, 'latin1'));
+  } catch {
+    return 0;
+  }
+}
+
 export interface WatchedLink {
   device: string;
   /** '' for the current namespace. */

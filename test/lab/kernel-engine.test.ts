@@ -87,6 +87,41 @@ function programsOn(ns: string, device: string, world: World): number {
   return attribute.getUint32(24, true);
 }
 
+/** How many a program has seen by now. */
+async function seen(who: LabProcess): Promise<number> {
+  const lines = who.stdout().split('\n').length;
+  process.kill(who.pid, 'SIGUSR2');
+  await waitFor('the answer', () => who.stdout().split('\n').length > lines);
+  return Number(who.stdout().trim().split(/\s/).at(-1));
+}
+
+/** A client that talks without end, the echo that answers it, and looks at both. */
+async function talk(world: World) {
+  const { lab, client, server } = world;
+  const echo = await answering(world, server);
+  const chatter = lab.spawn(client, process.execPath, ['-e', CHATTER]);
+  await waitFor('the talker', () => chatter.stdout().includes('ready'));
+  const flowing = async (): Promise<void> => {
+    const before = await seen(chatter);
+    await waitFor('answers', async () => (await seen(chatter)) > before + 20, { timeout: 10_000 });
+  };
+  const inKernel = async (): Promise<void> => {
+    const before = (await offload(world)).counters['kernel-hits'] ?? 0;
+    await waitFor(
+      'the kernel to forward it',
+      async () => ((await offload(world)).counters['kernel-hits'] ?? 0) > before + 100,
+      { timeout: 10_000 },
+    );
+  };
+  return { echo, chatter, flowing, inKernel };
+}
+
+async function answering({ lab }: World, ns: string): Promise<LabProcess> {
+  const echo = lab.spawn(ns, process.execPath, ['-e', ECHO]);
+  await waitFor('the echo', () => echo.stdout().includes('ready'));
+  return echo;
+}
+
 interface Offload {
   engine: string;
   counters: Record<string, number>;
@@ -236,30 +271,8 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
     );
 
     it('a route, a link, a neighbour: the flow follows each change, and nothing goes the old way any more', async () => {
-      const { lab, client, server, socket } = world;
-      const echo = lab.spawn(server, process.execPath, ['-e', ECHO]);
-      await waitFor('the echo', () => echo.stdout().includes('ready'));
-      const chatter = lab.spawn(client, process.execPath, ['-e', CHATTER]);
-      await waitFor('the talker', () => chatter.stdout().includes('ready'));
-      /** How many a program has seen by now. */
-      const seen = async (who: LabProcess): Promise<number> => {
-        const lines = who.stdout().split('\n').length;
-        process.kill(who.pid, 'SIGUSR2');
-        await waitFor('the answer', () => who.stdout().split('\n').length > lines);
-        return Number(who.stdout().trim().split(/\s/).at(-1));
-      };
-      const flowing = async (): Promise<void> => {
-        const before = await seen(chatter);
-        await waitFor('answers', async () => (await seen(chatter)) > before + 20, { timeout: 10_000 });
-      };
-      const inKernel = async (): Promise<void> => {
-        const before = (await offload(world)).counters['kernel-hits'] ?? 0;
-        await waitFor(
-          'the kernel to forward it',
-          async () => ((await offload(world)).counters['kernel-hits'] ?? 0) > before + 100,
-          { timeout: 10_000 },
-        );
-      };
+      const { lab, server, socket } = world;
+      const { echo, chatter, flowing, inKernel } = await talk(world);
       const apply = (text: string) =>
         ask(socket, '/v1/apply', {
           method: 'POST',
@@ -347,6 +360,37 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
       process.kill(again.pid, 'SIGTERM');
       expect(await again.exited).toEqual({ code: 0, signal: null });
       for (const device of ['sl-lan', 'sl-wan']) expect(programsOn(router, device, world)).toBe(0);
+    });
+
+    it('the other end of a cable is moved into the router’s own namespace and back: every frame arrives there', async () => {
+      world = await buildWorld({ engine: 'kernel' });
+      const { lab, router, server } = world;
+      lab.ip(server, `addr add ${BEHIND}/32 dev lo`);
+      lab.apply();
+      const { echo, chatter, flowing, inKernel } = await talk(world);
+      await flowing();
+      await inKernel();
+      let last = echo;
+      // There is a device of this name already where it goes.
+      lab.ip(server, 'link set sl-wan down');
+      lab.ip(server, 'link set sl-wan name far');
+      lab.ip(router, `addr add ${BEHIND}/32 dev lo`);
+      lab.apply();
+      for (const [from, to] of [
+        [server, router],
+        [router, server],
+      ]) {
+        await last.stop('SIGTERM', 1000);
+        lab.runSync(from, 'ip', ['link', 'set', 'far', 'netns', to]);
+        lab.ip(to, `addr add ${SERVER4}/24 dev far`);
+        lab.ip(to, 'link set far up');
+        lab.route(to, 'default', '203.0.113.1');
+        lab.apply();
+        last = await answering(world, to);
+        await flowing();
+        await inKernel();
+      }
+      await chatter.stop('SIGTERM', 1000);
     });
 
     it.skipIf(!labReady(['tcpdump']))('VLANs: tagged frames in and out are the kernel’s, too', async () => {
