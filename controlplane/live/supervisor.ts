@@ -703,11 +703,23 @@ function openKernel(config: Config, log: Log): KernelEngine | null {
     const { neighbours } = DEFAULT_SIZES;
     const kernel = new KernelEngine({ entries, neighbours, idle: ENGINE_IDLE, ports, sample });
     kernel.attach();
+    for (const { name, kind, number, parent } of config.ports)
+      if (parent < 0 && !ports.some((port) => port.number === number))
+        log(
+          'info',
+          `ports.${name}: the kernel engine has no program on it (${whyNoProgram(kind)}); it has the emulated one`,
+        );
     return kernel;
   } catch (error) {
     log('warn', `offload.engine: ${(error as Error).message}; ${instead}`);
     return null;
   }
+}
+
+/** Why a port has none of the kernel engine's programs (docs/offload.md). */
+function whyNoProgram(kind: string): string {
+  if (kind === 'tap') return 'a TAP’s other end may be in a namespace that no program can send to';
+  return kind === 'packet' ? 'fault, mirror, or no such device' : `kind ${kind}`;
 }
 
 function describe(error: unknown): string {
