@@ -149,8 +149,8 @@ async function until(router: LabProcess, pattern: RegExp, what: string): Promise
   if (!router.running()) throw new Error(`${what}: expected it to run, got ${said().trim() || 'nothing'}`);
 }
 
-/** Sluice between two TAPs, or on two veths. */
-export function sluiceBed(kind: Kind): Promise<Bed> {
+/** Sluice between two TAPs, or on two veths. `nodeOptions`: for the router's process, before the program. */
+export function sluiceBed(kind: Kind, nodeOptions: readonly string[] = []): Promise<Bed> {
   const lab = new Lab();
   const folder = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
   const clean = (): void => rmSync(folder, { recursive: true, force: true });
@@ -167,7 +167,7 @@ export function sluiceBed(kind: Kind): Promise<Bed> {
     const file = join(folder, 'router.yaml');
     writeFileSync(file, CONFIG(kind, join(folder, 'control.sock')));
     const main = join(COMPILED, '..', 'controlplane', 'cli', 'main.js');
-    const router = lab.spawn(host, process.execPath, [main, 'run', file]);
+    const router = lab.spawn(host, process.execPath, [...nodeOptions, main, 'run', file]);
     await until(router, /running/, 'sluice run');
     // What was to be measured is not there: that is no figure.
     if (kind === 'kernel' && /emulated engine/.test(router.stderr())) throw new Error(router.stderr().trim());

@@ -26,7 +26,7 @@ import { median, type Result, type Skipped, summarize, type Unit } from './resul
 import type { Context, Workload } from './workload.ts';
 
 /** Frame lengths without FCS. IMIX: 64, 594 and 1518 bytes on the wire, 7 : 4 : 1. */
-const SMALL = [60];
+export const SMALL = [60];
 const IMIX = [60, 590, 60, 590, 60, 60, 1514, 60, 590, 60, 590, 60];
 
 /** One measurement: the figure, and others that belong to it. */
@@ -110,7 +110,7 @@ async function contest(
 }
 
 /** Offered as fast as the generator can; counted where the server's device receives. */
-async function forwardRate(bed: Bed, lengths: number[], window: number): Promise<Sample> {
+export async function forwardRate(bed: Bed, lengths: number[], window: number): Promise<Sample> {
   const sender = startSender(bed, { lengths, seconds: window / 1000 + 5 });
   try {
     const before = receivedFrames(bed).packets;

@@ -1,12 +1,14 @@
 /**
- * Profile: where a fast-path packet's nanoseconds go. A child runs with --cpu-prof; its samples are counted by the
- * function that was running. Functions that V8 has inlined are shown under the one that they were inlined into, unless
+ * Profile: where a packet's nanoseconds go. A child or a live router runs with --cpu-prof; the samples are counted by the
+ * function that was running; time in the kernel is the system call's function. Functions that V8 has inlined are shown under the one that they were inlined into, unless
  * the profiler's line table names them.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ForwardAnswer } from './memory.ts';
+import { requirements } from '../controlplane/lab/namespace.ts';
+import { prime, sluiceBed } from './bed.ts';
+import { forwardRate, SMALL } from './on-devices.ts';
 import { median, type Profile } from './results.ts';
 import { type Context, child } from './workload.ts';
 
@@ -17,8 +19,8 @@ interface CpuProfile {
 }
 
 /**
- * Self time by function, the largest share first. `under`: only samples taken while a function of this name was running
- * (or called something that was); '' takes all.
+ * Self time by function, the largest share first. `under`: only samples taken while this function was running (or called
+ * something that was), as `name file` with the file's path below dist; '' takes all.
  */
 export function selfTimes(profile: CpuProfile, under = ''): Profile['rows'] {
   const nodes = new Map(profile.nodes.map((node) => [node.id, node]));
@@ -27,14 +29,15 @@ export function selfTimes(profile: CpuProfile, under = ''): Profile['rows'] {
     wanted.add(id);
     for (const below of nodes.get(id)?.children ?? []) if (!wanted.has(below)) take(below);
   };
-  for (const { id, callFrame } of profile.nodes) if (under === '' || callFrame.functionName === under) take(id);
+  for (const { id, callFrame } of profile.nodes)
+    if (under === '' || `${callFrame.functionName} ${fileOf(callFrame.url)}` === under) take(id);
   const rows = new Map<string, Profile['rows'][number]>();
   let counted = 0;
   profile.samples.forEach((id, n) => {
     const frame = nodes.get(id)?.callFrame;
     if (frame === undefined || !wanted.has(id)) return;
     counted += profile.timeDeltas[n];
-    const file = frame.url.split('/dist/').at(-1)?.replace(/\.js$/, '.ts') ?? '';
+    const file = fileOf(frame.url);
     const key = `${frame.functionName} ${file}`;
     const row = rows.get(key) ?? { share: 0, function: frame.functionName || '(anonymous)', file };
     row.share += profile.timeDeltas[n];
@@ -44,36 +47,74 @@ export function selfTimes(profile: CpuProfile, under = ''): Profile['rows'] {
   return [...rows.values()].sort((a, b) => b.share - a.share);
 }
 
+/** A module's path below dist, with the source's suffix. */
+function fileOf(url: string): string {
+  return url.split('/dist/').at(-1)?.replace(/\.js$/, '.ts') ?? '';
+}
+
+const FORWARD = { kind: 'forward', under: 'run bench/world.ts' };
 const PROFILED = [
-  { name: 'memory.nat44.engine.1k', family: 4, flows: 1024, engine: true },
-  { name: 'memory.nat44.engine.1m', family: 4, flows: 1_048_576, engine: true },
-  { name: 'memory.nat44.slow.65k', family: 4, flows: 65_536, engine: false },
+  { name: 'memory.nat44.engine.1k', family: 4, flows: 1024, engine: true, ...FORWARD },
+  { name: 'memory.nat44.engine.1m', family: 4, flows: 1_048_576, engine: true, ...FORWARD },
+  { name: 'memory.ipv6.engine.65k', family: 6, flows: 65_536, engine: true, ...FORWARD },
+  { name: 'memory.nat44.slow.65k', family: 4, flows: 65_536, engine: false, ...FORWARD },
+  { name: 'memory.new', flows: 1_048_576, kind: 'fresh', under: 'round bench/world.ts' },
 ] as const;
 
-/** Profiles three workloads; `print` shows the tables too. */
+/** Runs `measure` with the options that make V8 write profiles, and reads what was written, largest file first. */
+async function profiled<T>(
+  measure: (nodeOptions: string[]) => Promise<T>,
+): Promise<{ answer: T; files: CpuProfile[] }> {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
+  try {
+    const answer = await measure(['--cpu-prof', '--cpu-prof-interval=500', `--cpu-prof-dir=${folder}`]);
+    const texts = readdirSync(folder)
+      .filter((one) => one.endsWith('.cpuprofile'))
+      .map((one) => readFileSync(join(folder, one), 'utf8'))
+      .sort((a, b) => b.length - a.length);
+    return { answer, files: texts.map((text) => JSON.parse(text) as CpuProfile) };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Profiles what a target rests on, in memory and on devices; `print` shows the tables too. */
 export async function measureProfiles(context: Context, print: boolean): Promise<Profile[]> {
   const profiles: Profile[] = [];
-  for (const { name, ...task } of PROFILED) {
+  const window = Math.max(context.window, 1000);
+  for (const { name, under, ...task } of PROFILED) {
     context.progress(`profile of ${name}`);
-    const folder = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
-    try {
-      const window = Math.max(context.window, 1000);
-      const answer = await child<ForwardAnswer>({ kind: 'forward', ...task, huge: true, window, windows: 2 }, [
-        '--cpu-prof',
-        '--cpu-prof-interval=500',
-        `--cpu-prof-dir=${folder}`,
-      ]);
-      const file = readdirSync(folder).find((one) => one.endsWith('.cpuprofile'));
-      if (file === undefined) throw new Error(`${name}: expected a profile, got none`);
-      const rows = selfTimes(JSON.parse(readFileSync(join(folder, file), 'utf8')) as CpuProfile, 'run');
-      const nanoseconds = 1e9 / median([...answer.sequence, ...answer.random]);
-      profiles.push({ name, nanoseconds, rows: rows.filter(({ share }) => share >= 0.005) });
-    } finally {
-      rmSync(folder, { recursive: true, force: true });
-    }
+    const { answer, files } = await profiled((options) =>
+      child<{ sequence: number[]; random: number[] }>({ ...task, huge: true, window, windows: 2 }, options),
+    );
+    profiles.push(profileOf(name, 1e9 / median([...answer.sequence, ...answer.random]), files, under));
+  }
+  const missing = requirements([], { tun: true }).join(' | ');
+  if (missing === '') {
+    const name = 'tap.nat44.64b';
+    context.progress(`profile of ${name}`);
+    const { answer, files } = await profiled(async (options) => {
+      const bed = await sluiceBed('tap', options);
+      try {
+        await prime(bed);
+        return (await forwardRate(bed, SMALL, window)).value;
+      } finally {
+        await bed.close();
+      }
+    });
+    profiles.push(profileOf(name, 1e9 / answer, files, 'run dataplane/worker.ts'));
   }
   if (print) for (const profile of profiles) process.stdout.write(`${formatProfile(profile)}\n`);
   return profiles;
+}
+
+/** The first of the files that has seen the function. */
+function profileOf(name: string, nanoseconds: number, files: readonly CpuProfile[], under: string): Profile {
+  for (const file of files) {
+    const rows = selfTimes(file, under);
+    if (rows.length > 0) return { name, nanoseconds, rows: rows.filter(({ share }) => share >= 0.005) };
+  }
+  throw new Error(`${name}: expected a profile with ${under}, got none`);
 }
 
 export function formatProfile({ name, nanoseconds, rows }: Profile): string {
