@@ -3,9 +3,12 @@
  *
  * A TAP is asked through its own descriptor, not by name: its kernel end may have been moved into another namespace (that
  * is how a lab is wired), where the router could not find it. TUNGETIFF fails once the device is deleted; TUNGETDEVNETNS
- * leads to the namespace that it is in now, and a socket opened there reads its flags. Other devices are looked up in
- * the router's own namespace. All of it is a few system calls per device, several times a second. Source: linux/if_tun.h.
+ * leads to the namespace that it is in now, and a socket opened there reads its flags. Another namespace than the router's
+ * own can only be entered with CAP_SYS_ADMIN; without it a device that was moved counts as up while it exists. Other
+ * devices are looked up in the router's own namespace. All of it is a few system calls per device, several times a
+ * second. Source: linux/if_tun.h.
  */
+import { statSync } from 'node:fs';
 import { close, ioctlPointer, ioctlValue, O_CLOEXEC, socket } from '../../dataplane/ports/ffi.ts';
 import { carrierChanges, linkState, NO_LINK } from '../../dataplane/ports/links.ts';
 import { inNetns } from '../../dataplane/ports/netns.ts';
@@ -41,6 +44,8 @@ export class TapLink {
   private readonly view = new DataView(this.request.buffer);
   /** Socket in the namespace where the device was last; −1 none. */
   private socket = -1;
+  /** Inode of the namespace that could not be entered; −1 none. */
+  private closed = -1;
 
   constructor(fd: number) {
     this.fd = fd;
@@ -83,10 +88,14 @@ export class TapLink {
     this.close();
     const namespace = ioctlValue(this.fd, TUNGETDEVNETNS, 0);
     if (namespace < 0) return; // Linux before 5.2, or no CAP_NET_ADMIN
+    const path = `/proc/self/fd/${namespace}`;
+    const inode = statSync(path).ino;
     try {
-      this.socket = inNetns(`/proc/self/fd/${namespace}`, () => socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0));
+      if (inode === statSync('/proc/thread-self/ns/net').ino) this.socket = socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
+      else if (inode !== this.closed) this.socket = inNetns(path, () => socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0));
     } catch {
-      this.socket = -1;
+      // It is asked several times a second: what could not be entered once is not tried again.
+      this.closed = inode;
     } finally {
       close(namespace);
     }
