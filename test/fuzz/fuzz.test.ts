@@ -2,9 +2,15 @@
 import { describe, expect, it } from 'vitest';
 import { checked, OutOfBounds } from './checked.ts';
 import { fuzz } from './fuzz.ts';
+import { TALKS } from './talks.ts';
 import { TARGETS } from './targets.ts';
 
-const INPUTS: Record<string, number> = { 'ip-parse': 20_000, 'control-socket': 300, configuration: 600 };
+const INPUTS: Record<string, number> = {
+  'ip-parse': 20_000,
+  'control-socket': 300,
+  configuration: 600,
+  ...Object.fromEntries(Object.keys(TALKS).map((name) => [name, 120])),
+};
 const SEED = 1;
 
 describe(`fuzz, seed ${SEED}`, () => {
@@ -39,6 +45,6 @@ describe('checked views', () => {
         if (random.next() % 7 === 0) throw new Error('seven');
       },
     };
-    await expect(fuzz(target, 1, { inputs: 100 })).rejects.toThrow(/fuzz picky, seed \d+: seven/);
+    await expect(fuzz(target, 1, { inputs: 100 })).rejects.toThrow(/fuzz picky, seed \d+ \(from 1 on\): seven/);
   });
 });

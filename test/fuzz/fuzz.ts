@@ -27,7 +27,7 @@ export interface Outcome {
 
 /**
  * Runs a target until `inputs` are done or `seconds` are over. Seeds are seed, seed + 1, ...
- * @throws Error that names the target and the seed of the input which failed
+ * @throws Error that names the target, the seed of the input which failed, and the first: what keeps a state needs all
  */
 export async function fuzz(
   target: Target,
@@ -48,7 +48,8 @@ export async function fuzz(
     try {
       await target.run(new Random(seed + inputs));
     } catch (error) {
-      throw new Error(`fuzz ${target.name}, seed ${seed + inputs}: ${(error as Error).message}`, { cause: error });
+      const where = `fuzz ${target.name}, seed ${seed + inputs} (from ${seed} on)`;
+      throw new Error(`${where}: ${(error as Error).message}`, { cause: error });
     }
     const took = performance.now() - start;
     slowest = Math.max(slowest, took);

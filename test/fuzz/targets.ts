@@ -33,6 +33,7 @@ import { builtSamples, capturedSamples, mutate } from '../property/corpus.ts';
 import { checked } from './checked.ts';
 import { mutateBytes, mutateText, type Target } from './fuzz.ts';
 import { payloadSamples, YAML_SAMPLES } from './samples.ts';
+import { TALKS } from './talks.ts';
 
 // --- ip-parse ---------------------------------------------------------------------------------------------------------
 
@@ -380,4 +381,5 @@ export const TARGETS: Readonly<Record<string, () => Target>> = {
   pcapng: () => captures('pcapng', pcapngSamples()),
   configuration,
   'control-socket': controlSocket,
+  ...TALKS,
 };
