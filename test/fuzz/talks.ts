@@ -36,6 +36,13 @@ const MEMORY = 64;
 /** Frames that routers may exchange before they fall silent, for one input. */
 const MAX_FRAMES = 3000;
 
+let read: Uint8Array[] | null = null;
+/** Frames of the public captures, read once. */
+function captures(): Uint8Array[] {
+  read ??= capturedSamples(8).map(({ frame }) => frame);
+  return read;
+}
+
 const ETHERTYPE_IPV4 = 0x0800;
 const ETHERTYPE_IPV6 = 0x86dd;
 
@@ -45,6 +52,12 @@ function messageAt(frame: Uint8Array): number {
   if (type === ETHERTYPE_IPV4 && frame[14] === 0x45 && frame[23] === B.PROTO_UDP) return 42;
   if (type !== ETHERTYPE_IPV6) return -1;
   return frame[20] === B.PROTO_UDP ? 62 : frame[20] === B.PROTO_ICMPV6 ? 54 : -1;
+}
+
+/** True unless a router has forwarded it. */
+function isFresh(frame: Uint8Array): boolean {
+  const type = B.get16(frame, 12);
+  return type === ETHERTYPE_IPV4 ? frame[22] === 64 : type !== ETHERTYPE_IPV6 || frame[21] === 64 || frame[21] === 255;
 }
 
 /** The frame with another message in it, lengths and checksums right. */
@@ -76,8 +89,7 @@ function talk(
   wanted: (frame: Uint8Array) => boolean,
   heads: readonly number[],
 ): Target {
-  const captured = capturedSamples(6)
-    .map(({ frame }) => frame)
+  const captured = captures()
     .filter((frame) => messageAt(frame) >= 0 && wanted(frame))
     .map((frame) => frame.slice(messageAt(frame)));
   let world: World | null = null;
@@ -110,7 +122,8 @@ function talk(
             if (faults.length > 0) throw new Error(`${from.port} sent ${B.toHex(frame)}: ${faults.join('; ')}`);
             moved++;
             if (++frames > MAX_FRAMES) throw new Error(`the routers do not fall silent: ${frames} frames`);
-            const hits = hit.includes(to);
+            // What goes round until its hop limit ends it must not become more at every turn.
+            const hits = hit.includes(to) && isFresh(frame);
             if (hits && messageAt(frame) >= 0 && wanted(frame)) ways.set(to, frame);
             if (hits && random.chance(0.4)) to.router.inject(to.port, changed(random, frame));
             if (!hits || random.chance(0.8)) to.router.inject(to.port, frame);
@@ -351,8 +364,7 @@ function dns(): Target {
     ).router;
   let router: Router | null = null;
   let inputs = 0;
-  const captured = capturedSamples(20)
-    .map(({ frame }) => frame)
+  const captured = captures()
     .filter(isUdp(53))
     .map((frame) => frame.slice(messageAt(frame)));
   const types = ['A', 'AAAA', 'PTR', 'TXT', 'SOA', 'MX', 'SRV', 'CNAME'] as const;
