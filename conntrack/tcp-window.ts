@@ -65,6 +65,9 @@ const HEADER = 20;
 const MAX_SCALE = 14;
 /** The least allowance for an old ACK (condition IV). */
 const MAX_ACK_WINDOW = 66_000;
+/** A window that is supposed, at least and at most, where none is known: what was lost before it came here counts, too. */
+const LEAST_SLACK = 1 << 20;
+const MOST_SLACK = 1 << 24;
 
 /**
  * Makes the record forget the windows of both directions: the offload engine forwarded segments that we did not see.
@@ -79,6 +82,32 @@ export function relearnTcp(w: Int32Array, c: number): void {
     (w[c + CT_TCP_BITS] & ~(TCPF_MAXACK_SET | (TCPF_MAXACK_SET << 8))) | (TOLERANT << 24) | (TOLERANT << 28);
   // A SYN on a connection that closed under the engine opens a new one.
   if (w[c + CT_STATE] === TCP_CLOSE) setFlags(w, c, ORIGINAL, flagsOf(w, c, ORIGINAL) | TCPF_CLOSE_INIT);
+}
+
+/**
+ * Whether a FIN, RST or SYN with ACK may be of a connection that the engine carries, of which the tracker knows old numbers
+ * only: its sequence number is at most the last one seen, what the engine has carried since (`carried` bytes in its
+ * direction), and a window away. Coarser than RFC 5961 asks of an end, but it costs who guesses thousands of segments, and
+ * what is refused changes nothing. A SYN alone chooses its own number; the state table judges it.
+ */
+export function plausibleTcp(
+  w: Int32Array,
+  c: number,
+  p: Packet,
+  u8: Uint8Array,
+  cfg: Int32Array,
+  carried: number,
+): boolean {
+  const { dir } = p;
+  if ((flagsOf(w, c, dir) & TCPF_BE_LIBERAL) !== 0 || cfg[CFG_TCP_LIBERAL] !== 0 || (p.tcpFlags & SYN) !== 0)
+    return true;
+  const S = c + CT_TCP + (dir << 2);
+  const allowed = (w[S + TCP_MAXEND] - w[S + TCP_END]) | 0;
+  const slack = allowed < LEAST_SLACK ? LEAST_SLACK : allowed > MOST_SLACK ? MOST_SLACK : allowed;
+  const ahead = (be32(u8, p.l4 + 4) - w[S + TCP_END]) | 0;
+  if (ahead <= carried + slack && ahead >= -slack) return true;
+  p.detail = ahead > 0 ? WHY_TCP_SEQ_ABOVE : WHY_TCP_SEQ_BELOW;
+  return false;
 }
 
 /**

@@ -108,7 +108,7 @@ import {
   CFG_TCP_UNACK,
 } from './timeouts.ts';
 
-export { relearnTcp, tcpSeqEnd } from './tcp-window.ts';
+export { plausibleTcp, relearnTcp, tcpSeqEnd } from './tcp-window.ts';
 
 export const TCP = 6;
 
@@ -313,6 +313,16 @@ function isOver(w: Int32Array, c: number, dir: number): boolean {
 function answersIgnoredSyn(w: Int32Array, c: number, kind: number, dir: number, ack: number): boolean {
   const last = w[c + CT_TCP_LAST];
   return kind === KIND_SYNACK && ((last >> 1) & 7) === KIND_SYN && (last & 1) !== dir && ack === w[c + CT_LAST_END];
+}
+
+/**
+ * True for a SYN that leaves an ESTABLISHED connection as it is, whether it passes (the end answers it with a challenge
+ * ACK, RFC 5961 §4) or not: all but a SYN/ACK that may answer one which was let through.
+ */
+export function isIdleSyn(w: Int32Array, c: number, p: Packet): boolean {
+  const kind = packetKind(p.tcpFlags);
+  if (w[c + CT_STATE] !== TCP_ESTABLISHED) return false;
+  return kind === KIND_SYN || (kind === KIND_SYNACK && ((w[c + CT_TCP_LAST] >> 1) & 7) !== KIND_SYN);
 }
 
 /** Remembers what passes without effect, so that its answer can be understood. */

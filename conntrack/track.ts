@@ -74,6 +74,12 @@ export const DETAIL_ICMP_OUTER = 202;
 /** A PPTP packet of no call that the control connection has set up. */
 export const DETAIL_GRE_NO_CALL = 203;
 
+/** What the engine's owner says of a packet that came to the slow path (`offloaded`). */
+export const ENGINE_EXPIRED = 0;
+export const ENGINE_FOLLOWS = 1;
+/** No end of the connection can have sent it: nothing is to change for it. */
+export const ENGINE_DISBELIEVES = 2;
+
 const FRESH_REFUSED = -2;
 
 export class Tracker {
@@ -153,10 +159,17 @@ export class Tracker {
     const c = index * CT_WORDS;
     p.ct = index;
     p.dir = dir;
-    if ((w[c + CT_STATUS] & IPS_OFFLOAD) !== 0 && !this.offloaded(index, p)) {
-      this.end(index);
-      p.ct = -1;
-      return FRESH_REFUSED;
+    if ((w[c + CT_STATUS] & IPS_OFFLOAD) !== 0) {
+      const word = this.offloaded(index, p);
+      if (word === ENGINE_EXPIRED) {
+        this.end(index);
+        p.ct = -1;
+        return FRESH_REFUSED;
+      }
+      if (word === ENGINE_DISBELIEVES) {
+        p.ctinfo = CT_INVALID;
+        return NOT_VALID;
+      }
     }
     const before = w[c + CT_STATUS];
     const state = w[c + CT_STATE] & 0xff;
@@ -205,8 +218,8 @@ export class Tracker {
   /** What the router has added to the sequence numbers that this packet acknowledges; set by the ALG stage's owner. */
   ackOffset: (index: number, dir: number, p: Packet) => number = () => 0;
 
-  /** A packet of a connection that the engine carries came to the slow path; false: the connection had expired. */
-  offloaded: (index: number, p: Packet) => boolean = () => true;
+  /** A packet of a connection that the engine carries came to the slow path: ENGINE_*. Set by the path. */
+  offloaded: (index: number, p: Packet) => number = () => ENGINE_FOLLOWS;
 
   /** Completes a PPTP packet's port word with its source key; false: it belongs to no call. Set by the ALG's owner. */
   greKey: (p: Packet, key: number, now: number) => boolean = () => true;

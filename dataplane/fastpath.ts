@@ -12,7 +12,8 @@
  * In verify mode the engine works on a copy of each hit, the path on the frame itself, and both results are compared.
  */
 import { CT_DEADLINE, CT_FLOWS, CT_GEN, CT_WORDS } from '../conntrack/record.ts';
-import { relearnTcp } from '../conntrack/tcp.ts';
+import { isIdleSyn, plausibleTcp, relearnTcp } from '../conntrack/tcp.ts';
+import { ENGINE_DISBELIEVES, ENGINE_EXPIRED, ENGINE_FOLLOWS } from '../conntrack/track.ts';
 import { OffloadAging } from '../offload/aging.ts';
 import * as EX from '../offload/engine.ts';
 import { ENGINE_IDLE, Policy, type PolicyOptions } from '../offload/policy.ts';
@@ -701,17 +702,19 @@ export class FastPath {
 
   /**
    * A packet of a connection that the engine carries has come to the slow path. Its counts and deadline are brought up to
-   * date; TCP's window is learned anew. SYN, FIN and RST take it out of the engine. Returns false when it had expired.
+   * date; TCP's window is learned anew. FIN and RST take it out of the engine, and a SYN that matters, unless they are not to be believed.
+   * Returns ENGINE_* (conntrack/track.ts).
    */
-  reenter(index: number, p: Packet, now: number): boolean {
+  reenter(index: number, p: Packet, now: number): number {
     const w = this.tables.conntrack.words;
     const c = index * CT_WORDS;
+    if (p.proto === TCP && (p.tcpFlags & 7) !== 0 && this.isBlind(index, p)) return ENGINE_DISBELIEVES;
     for (const aging of this.agings) aging.settle(index);
     if (((w[c + CT_DEADLINE] - now) | 0) < 0) {
       this.forget(index);
-      return false;
+      return ENGINE_EXPIRED;
     }
-    if (p.proto === TCP) {
+    if (p.proto === TCP && !isIdleSyn(w, c, p)) {
       if ((w[c + CT_FLOWS] & EX.FLOWS_CARRIED) !== 0) {
         // The engine has carried segments that the tracker did not see: windows are learned anew (trap 2).
         Atomics.and(w, c + CT_FLOWS, ~EX.FLOWS_CARRIED);
@@ -719,7 +722,22 @@ export class FastPath {
       }
       if ((p.tcpFlags & 7) !== 0) this.forget(index);
     }
-    return true;
+    return ENGINE_FOLLOWS;
+  }
+
+  /**
+   * True when a FIN, a RST or a second SYN cannot be of this connection: its numbers are farther from those that the
+   * tracker saw last than what the engine has carried since (conntrack/tcp-window.ts).
+   */
+  private isBlind(index: number, p: Packet): boolean {
+    let carried = -1;
+    for (const aging of this.agings) {
+      carried = aging.carried(index, p.dir);
+      if (carried >= 0) break;
+    }
+    if (carried < 0) return false;
+    const c = index * CT_WORDS;
+    return !plausibleTcp(this.tables.conntrack.words, c, p, this.frames.u8, this.tables.timeouts, carried);
   }
 
   /** Takes a connection's entries out of all levels. */

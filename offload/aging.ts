@@ -69,6 +69,8 @@ const MAX_VISITS_PER_MS = 50;
 const STREAM_RATE = 20;
 const STREAM_AGE = 5000;
 const ESP = 50;
+/** So many packets cannot have made a byte count wrap. */
+const MOST_COUNTED = 0xffff;
 const PENDING = FLOWS_PENDING | (FLOWS_PENDING << 1);
 
 export { ENGINE_IDLE, FLOWS_CARRIED };
@@ -284,6 +286,26 @@ export class OffloadAging {
       packets += aux[place * AUX_WORDS + AUX_RATE];
     }
     return packets;
+  }
+
+  /**
+   * Bytes that the engine has carried in a direction since its entry was made, −1 when there is no entry or they are
+   * too many to say: a byte count has 32 bits.
+   */
+  carried(index: number, dir: number): number {
+    const w = this.table.words;
+    const c = index * CT_WORDS;
+    if ((w[c + CT_FLOWS] & (1 << (2 * this.level + dir))) === 0) return -1;
+    const place = this.placeOf(index, dir);
+    if (place < 0) return -1;
+    const four = ((w[c + CT_KEY] >> 8) & 15) === 4;
+    this.harvest(four ? 4 : 6, place);
+    const entries = four ? this.flows.words4 : this.flows.words6;
+    const e = four ? place << 4 : place << 5;
+    // An IP packet has at most 64 KiB.
+    if (entries[e + (four ? F4_PACKETS : F6_PACKETS)] >>> 0 >= MOST_COUNTED) return -1;
+    const bytes = entries[e + (four ? F4_BYTES : F6_BYTES)];
+    return bytes < 0 ? -1 : bytes;
   }
 
   /** Place of a connection's entry in a direction, by its tuple and the port that direction came in by; −1: none. */

@@ -72,6 +72,30 @@ describe('one by one', () => {
     expect(world.router.conntrack.lines().some((line) => /ESTABLISHED .*sport=20000 dport=443/.test(line))).toBe(true);
   });
 
+  it('one blind FIN ended a connection that the engine carried: what no end can have sent changes nothing there', () => {
+    const world = new World({ nat: { masquerade: [{ out: 'wan', from: '192.168.1.0/24' }] }, offload: { mode: 'on' } });
+    world.establish(FLOWS);
+    world.check('in the engine');
+    const entries = () => world.router.conntrack.lines().filter((line) => line.includes('[OFFLOAD]')).length;
+    const before = entries();
+    expect(before).toBe(2 * FLOWS);
+    for (const [n, flags] of ['FA', 'R', 'RA', 'S'].entries()) {
+      world.drain();
+      const guess = { seq: 0x1234567 * (n + 1), ack: 0x7654321 * n };
+      const segment = tcp({ sport: 443, dport: 20000, flags, ...guess });
+      world.put('wan', fromWan(ipv4({ src: H.SERVER, dst: H.ROUTER_WAN }, segment)));
+      expect(world.router.take('lan'), flags).toEqual([]);
+      expect(entries(), flags).toBe(before);
+      world.check(`after ${flags}`);
+    }
+    // The end's own RST goes through and takes the connection out of the engine.
+    world.drain();
+    const exact = tcp({ sport: 443, dport: 20000, seq: 0x60000000 + 1 + 9, flags: 'R' });
+    world.put('wan', fromWan(ipv4({ src: H.SERVER, dst: H.ROUTER_WAN }, exact)));
+    expect(world.router.take('lan')).toHaveLength(1);
+    expect(entries()).toBe(before - 1);
+  });
+
   it('FTP bounce: a PORT that names another host opens nothing', () => {
     const world = target();
     const c = { sport: 5000, dport: 21 };
