@@ -33,7 +33,8 @@ import { Hosts } from './hosts.ts';
 import { LearnedRoutes } from './learned-routes.ts';
 import { NatState } from './nat-state.ts';
 import { Addresses, type OwnAddress } from './neighbour/addresses.ts';
-import { type OwnRoute, ownRoutes, specOf } from './own-routes.ts';
+import { bestRoutes, type OwnRoute, ownRoutes } from './own-routes.ts';
+import { PolicyRouting } from './policy-routing.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
 import { type RandomSource, strongRandom } from './random.ts';
 import { SecurityGroups } from './security-groups.ts';
@@ -69,6 +70,8 @@ export interface Outlet {
 
 export interface Mark {
   routes: number;
+  /** Of each table beside the main one. */
+  policy: number[];
   nexthops: number;
   filter: number;
 }
@@ -92,6 +95,8 @@ export class Control {
   readonly addresses = new Addresses();
   readonly routes: RouteWriter;
   readonly nexthops: NextHopWriter;
+  /** Tables beside the main one, and who asks them. */
+  readonly policyRouting: PolicyRouting;
   readonly filter: FilterWriter;
   /** All that are stepped in this thread, domain by domain, in the order in which they are stepped. */
   readonly protocols: Protocol[] = [];
@@ -141,6 +146,8 @@ export class Control {
     this.options = options;
     this.routes = new RouteWriter(tables.routes);
     this.nexthops = new NextHopWriter(tables.nexthops);
+    const warn = (message: string): void => options.log('warn', message);
+    this.policyRouting = new PolicyRouting(tables, this.nexthops, (specs) => this.acquire(specs), warn);
     this.filter = new FilterWriter(tables.filter);
     this.natState = new NatState(tables);
     this.learned = new LearnedRoutes({
@@ -285,10 +292,9 @@ export class Control {
       for (const prefix of port.addresses)
         this.addAddress(port.number, prefix.family, prefix.words, prefix.prefixLength);
     for (const port of config.ports) if (speaksIpv6(port)) this.addLinkLocal(port);
-    for (const route of config.routes) {
-      const spec = specOf(route);
-      if (spec !== null) this.addRoute(route.to.family, route.to.words, route.to.prefixLength, spec);
-    }
+    for (const { to, specs } of bestRoutes(config.routes.filter((route) => route.table === 0)))
+      this.addRoute(to.family, to.words, to.prefixLength, ...specs);
+    this.policyRouting.configure(config);
     this.loadFilter(config);
     this.loadNat(config);
     this.loadHelpers(config);
@@ -315,11 +321,11 @@ export class Control {
     for (const [key, { family, words, prefixLength }] of before)
       if (!after.has(key) && this.learned.sourceOf(family, words, prefixLength) === undefined)
         this.removeRoute(family, words, prefixLength);
-    for (const { family, words, prefixLength, spec } of after.values()) {
-      const n = this.nexthops.acquire(spec);
+    for (const { family, words, prefixLength, specs } of after.values()) {
+      const n = this.acquire(specs);
       const there = n !== 0 && n === this.routes.get(family, words, prefixLength);
       if (n !== 0) this.nexthops.release(n);
-      if (!there) this.addRoute(family, words, prefixLength, spec);
+      if (!there) this.addRoute(family, words, prefixLength, ...specs);
     }
   }
 
@@ -539,8 +545,8 @@ export class Control {
   }
 
   /** Installs a route, replacing one to the same prefix (a learned one waits behind it). False when a table is full. */
-  addRoute(family: Family, words: ArrayLike<number>, prefixLength: number, spec: NextHopSpec): boolean {
-    if (!this.installRoute(family, words, prefixLength, spec)) return false;
+  addRoute(family: Family, words: ArrayLike<number>, prefixLength: number, ...specs: readonly NextHopSpec[]): boolean {
+    if (!this.installRoute(family, words, prefixLength, ...specs)) return false;
     this.learned.displaced(
       family,
       networkWords(family, [words[0], words[1], words[2], words[3]], prefixLength),
@@ -549,7 +555,20 @@ export class Control {
     return true;
   }
 
-  /** Several specs make a group, whose members share the load. */
+  /** A next hop, or a group of several, which share the load by their weights. 0: the table is full. */
+  private acquire(specs: readonly NextHopSpec[]): number {
+    const used = specs.slice(0, MAX_MEMBERS);
+    const members = used.map((spec) => this.nexthops.acquire(spec));
+    if (members.length === 1) return members[0];
+    const weights = used.map(({ weight = 1 }) => weight);
+    const isEven = weights.every((weight) => weight === weights[0]);
+    const n = this.nexthops.acquire({ kind: NH_GROUP, members, weights: isEven ? [] : weights });
+    // The group holds its members; what was acquired to make it is given back.
+    for (const member of members) this.nexthops.release(member);
+    return n;
+  }
+
+  /** Several specs make a group. */
   private installRoute(
     family: Family,
     words: ArrayLike<number>,
@@ -557,10 +576,7 @@ export class Control {
     ...specs: readonly NextHopSpec[]
   ): boolean {
     const before = this.routes.get(family, words, prefixLength);
-    const members = specs.slice(0, MAX_MEMBERS).map((spec) => this.nexthops.acquire(spec));
-    // The group holds its members; what was acquired to make it is given back.
-    const n = members.length > 1 ? this.nexthops.acquire({ kind: NH_GROUP, members }) : members[0];
-    if (members.length > 1) for (const member of members) this.nexthops.release(member);
+    const n = this.acquire(specs);
     const refused =
       n === 0 ? 'the table of next hops is full' : this.routes.add(family, words, prefixLength, n)?.message;
     if (refused !== undefined) {
@@ -609,12 +625,18 @@ export class Control {
 
   /** Routes, next hops and rules that have gone out of use until now; `reclaim` takes it. */
   mark(): Mark {
-    return { routes: this.routes.mark(), nexthops: this.nexthops.mark(), filter: this.filter.mark() };
+    return {
+      routes: this.routes.mark(),
+      policy: this.policyRouting.mark(),
+      nexthops: this.nexthops.mark(),
+      filter: this.filter.mark(),
+    };
   }
 
   /** Every reader has passed a quiet point since `mark` (default: now): what had gone is free, waiting rules are live. */
   reclaim(mark: Mark = this.mark()): void {
     this.routes.reclaim(mark.routes);
+    this.policyRouting.reclaim(mark.policy);
     this.nexthops.reclaim(mark.nexthops);
     const waited = this.filter.pending;
     this.filter.reclaim(mark.filter);

@@ -6,6 +6,7 @@
  * is. Learned routes are not here (learned-routes.ts).
  */
 import {
+  MAX_MEMBERS,
   type NextHopSpec,
   NH_BLACKHOLE,
   NH_BROADCAST,
@@ -17,14 +18,15 @@ import {
 } from '../dataplane/nexthops.ts';
 import { type Family, maskWords, networkWords, type Words } from '../dataplane/wire/address.ts';
 import { isLinkLocal } from '../dataplane/wire/ipv6.ts';
-import type { Config, RouteConfig } from './config/index.ts';
+import type { Config, PrefixValue, RouteConfig } from './config/index.ts';
 
 export interface OwnRoute {
   family: Family;
   /** Raw, host bits zero. */
   words: Words;
   prefixLength: number;
-  spec: NextHopSpec;
+  /** Several: they share the load. */
+  specs: readonly NextHopSpec[];
 }
 
 /** An address that a port has; host bits kept. */
@@ -37,23 +39,44 @@ export interface PortAddress {
 
 const REFUSING = { blackhole: NH_BLACKHOLE, unreachable: NH_UNREACHABLE, prohibit: NH_PROHIBIT } as const;
 
+/** The routes of each prefix that are used: those of the lowest metric, as many as a group takes. */
+export function bestRoutes(routes: readonly RouteConfig[]): { to: PrefixValue; specs: NextHopSpec[] }[] {
+  const best = new Map<string, { to: PrefixValue; metric: number; specs: NextHopSpec[] }>();
+  for (const route of routes) {
+    const spec = specOf(route);
+    if (spec === null) continue;
+    const { to, metric } = route;
+    const key = [to.family, ...to.words, to.prefixLength].join();
+    const known = best.get(key);
+    if (known === undefined || metric < known.metric) best.set(key, { to, metric, specs: [spec] });
+    else if (metric === known.metric && known.specs.length < MAX_MEMBERS) known.specs.push(spec);
+  }
+  return [...best.values()];
+}
+
 /** What a route of the configuration says; null for one whose next hop is on no known link (a warning says so). */
-export function specOf(route: RouteConfig): NextHopSpec | null {
-  const { type, via, port, mtu, metric } = route;
+function specOf(route: RouteConfig): NextHopSpec | null {
+  const { type, via, port, mtu, metric, weight } = route;
   if (type !== 'unicast') return { kind: REFUSING[type] };
   if (port < 0) return null;
   return via === null
-    ? { kind: NH_CONNECTED, port, mtu, metric }
-    : { kind: NH_VIA, port, family: via.family, gateway: via.words, mtu, metric };
+    ? { kind: NH_CONNECTED, port, mtu, metric, weight }
+    : { kind: NH_VIA, port, family: via.family, gateway: via.words, mtu, metric, weight };
 }
 
 /** One route for each prefix. `addresses`: those of the configuration in its order, then others. */
 export function ownRoutes(config: Config, addresses: Iterable<PortAddress>): Map<string, OwnRoute> {
   const routes = new Map<string, OwnRoute>();
-  const add = (family: Family, words: Words, prefixLength: number, spec: NextHopSpec, unless = false): void => {
+  const add = (
+    family: Family,
+    words: Words,
+    prefixLength: number,
+    spec: NextHopSpec | readonly NextHopSpec[],
+    unless = false,
+  ): void => {
     const network = networkWords(family, words, prefixLength);
     const key = [family, ...network, prefixLength].join();
-    if (!unless || !routes.has(key)) routes.set(key, { family, words: network, prefixLength, spec });
+    if (!unless || !routes.has(key)) routes.set(key, { family, words: network, prefixLength, specs: [spec].flat() });
   };
   for (const { port, family, words, prefixLength } of addresses) {
     const full = family === 4 ? 32 : 128;
@@ -65,10 +88,8 @@ export function ownRoutes(config: Config, addresses: Iterable<PortAddress>): Map
     for (const broadcast of [words[0] | ~mask, words[0] & mask])
       add(4, [broadcast, 0, 0, 0], 32, { kind: NH_BROADCAST, port }, true);
   }
-  for (const route of config.routes) {
-    const spec = specOf(route);
-    if (spec !== null) add(route.to.family, route.to.words, route.to.prefixLength, spec);
-  }
+  for (const { to, specs } of bestRoutes(config.routes.filter((route) => route.table === 0)))
+    add(to.family, to.words, to.prefixLength, specs);
   for (const { out, pool } of config.nat.masquerade)
     for (const { family, words, prefixLength } of out.ports.length === 0 ? [] : pool)
       add(family, words, prefixLength, { kind: NH_LOCAL, port: out.ports[0] }, true);

@@ -4,11 +4,12 @@
  */
 import { natSizes } from './compile-nat.ts';
 import type { Config } from './config/index.ts';
+import { policySizes } from './policy-routing.ts';
 import { bindingSizes } from './security-groups.ts';
 
 export type NeededSizes = ReturnType<typeof neededSizes>;
 
 /** What must fit. */
 export function neededSizes(config: Config) {
-  return { ...natSizes(config), ...bindingSizes(config) };
+  return { ...natSizes(config), ...bindingSizes(config), ...policySizes(config) };
 }

@@ -648,6 +648,7 @@ export class FastPath {
       ((interfaces[p.port * IF_WORDS + IF_FLAGS] | interfaces[p.outPort * IF_WORDS + IF_FLAGS]) & IFF_HOST) !== 0 ||
       interfaces[p.port * IF_WORDS + IF_SOURCES] !== 0 ||
       (interfaces[p.port * IF_WORDS + IF_FLAGS] & IFF_SECURITY) !== 0 ||
+      tables.policy.asksDscp() ||
       (interfaces[p.port * IF_WORDS + IF_VLAN] !== 0 && this.first.behind?.between(p.port, p.outPort) !== true)
     ) {
       this.policy.because(c, EX.WHY_PORT);

@@ -7,7 +7,7 @@
  *   1 PORT    egress; −1 where none is     8 METRIC   for people: the control plane has already chosen
  *   2 FAMILY  of the gateway, 4 or 6       9 FLAGS    NHF_*; the only word that changes while a record lives
  *   3–6 GATEWAY raw; IPv4 in word 3       10–15 MEMBERS of a GROUP: next-hop numbers, none of them a group
- *       (GROUP: word 3 is their COUNT)
+ *       (GROUP: word 3 is their COUNT, words 4–6 the upper bounds of their regions but the last one's, 16 bits each)
  *
  * One writer (the main thread) fills a record before its number is put into a route, and a released record rests until
  * every reader has passed a quiet point, so readers need no lock. The gateway's family may differ from the route's
@@ -26,6 +26,7 @@ export const NH_METRIC_WORD = 8;
 export const NH_FLAGS_WORD = 9;
 export const NH_MEMBERS_WORD = 10;
 export const MAX_MEMBERS = 6;
+const BOUNDS_WORD = 4;
 
 /** Kinds. CONNECTED: the destination itself is the neighbour. LOCAL: an address of the router's own. */
 export const NH_FREE = 0;
@@ -68,26 +69,46 @@ export class NextHopTable {
 
   /**
    * The next hop that a flow takes: `n` itself, or for a GROUP the member that `hash` (int32, all bits used equally)
-   * names; 0 when no member is up. RFC 2992 hash-threshold over all members; only flows of a member that is down are
-   * spread over the others, and they come back when it does, so the rest never move.
+   * names; 0 when no member is up. RFC 2992 hash-threshold over all members, each with a region as wide as its weight; only
+   * flows of a member that is down are spread over the others, and they come back when it does, so the rest never move.
    */
   select(n: number, hash: number): number {
     const w = this.words;
     const r = n * NEXTHOP_WORDS;
     if (w[r] !== NH_GROUP) return n;
     const count = w[r + NH_COUNT_WORD];
-    const first = w[r + NH_MEMBERS_WORD + (((hash >>> 16) * count) >>> 16)];
+    let chosen = 0;
+    while (chosen < count - 1 && hash >>> 16 >= this.bound(r, chosen)) chosen++;
+    const first = w[r + NH_MEMBERS_WORD + chosen];
     if ((w[first * NEXTHOP_WORDS + NH_FLAGS_WORD] & NHF_DOWN) === 0) return first;
     let up = 0;
     for (let m = 0; m < count; m++)
-      if ((w[w[r + NH_MEMBERS_WORD + m] * NEXTHOP_WORDS + NH_FLAGS_WORD] & NHF_DOWN) === 0) up++;
+      if ((w[w[r + NH_MEMBERS_WORD + m] * NEXTHOP_WORDS + NH_FLAGS_WORD] & NHF_DOWN) === 0) up += this.width(r, m);
     // The low half of the hash: independent of the half that chose the dead member.
     let wanted = ((hash & 0xffff) * up) >>> 16;
     for (let m = 0; m < count; m++) {
       const member = w[r + NH_MEMBERS_WORD + m];
-      if ((w[member * NEXTHOP_WORDS + NH_FLAGS_WORD] & NHF_DOWN) === 0 && wanted-- === 0) return member;
+      if ((w[member * NEXTHOP_WORDS + NH_FLAGS_WORD] & NHF_DOWN) !== 0) continue;
+      wanted -= this.width(r, m);
+      if (wanted < 0) return member;
     }
     return 0;
+  }
+
+  /** Where the region of member `m` ends, of 65536; `r`: the group's first word. */
+  private bound(r: number, m: number): number {
+    const w = this.words;
+    if (m === w[r + NH_COUNT_WORD] - 1) return 65536;
+    return (w[r + BOUNDS_WORD + (m >> 1)] >>> ((m & 1) << 4)) & 0xffff;
+  }
+
+  private width(r: number, m: number): number {
+    return this.bound(r, m) - (m === 0 ? 0 : this.bound(r, m - 1));
+  }
+
+  /** Share of a group's flows that member `m` gets, of 65536. */
+  share(n: number, m: number): number {
+    return this.width(n * NEXTHOP_WORDS, m);
   }
 }
 
@@ -104,6 +125,10 @@ export interface NextHopSpec {
   metric?: number;
   /** GROUP: 1–6 numbers that `acquire` gave out; the group holds a reference to each while it lives. */
   members?: readonly number[];
+  /** GROUP: of each member, 1–256; absent: 1 each. */
+  weights?: readonly number[];
+  /** Of a route that is to be a member of a group; says nothing of the next hop itself. */
+  weight?: number;
 }
 
 export class NextHopWriter {
@@ -130,8 +155,17 @@ export class NextHopWriter {
    * next hops other than groups: nothing has changed then.
    */
   acquire(spec: NextHopSpec): number {
-    const { kind, port = -1, family = 0, gateway = [], mtu = 0, metric = 0, members = [] } = spec;
-    const key = [kind, port, family, ...[0, 1, 2, 3].map((n) => (gateway[n] ?? 0) | 0), mtu, metric, ...members].join();
+    const { kind, port = -1, family = 0, gateway = [], mtu = 0, metric = 0, members = [], weights = [] } = spec;
+    const key = [
+      kind,
+      port,
+      family,
+      ...[0, 1, 2, 3].map((n) => (gateway[n] ?? 0) | 0),
+      mtu,
+      metric,
+      ...members,
+      ...weights,
+    ].join();
     const known = this.numbers.get(key);
     if (known !== undefined) {
       this.references[known]++;
@@ -158,12 +192,23 @@ export class NextHopWriter {
         w[r + NH_MEMBERS_WORD + i] = m;
         this.references[m]++;
       });
+      this.divide(r, members, weights);
     }
     Atomics.store(w, r, kind);
     this.references[n] = 1;
     this.keys[n] = key;
     this.numbers.set(key, n);
     return n;
+  }
+
+  /** Regions of the hash's 65536 values, as wide as the weights. */
+  private divide(r: number, members: readonly number[], weights: readonly number[]): void {
+    const all = members.reduce((sum, _, m) => sum + (weights[m] ?? 1), 0);
+    let sum = 0;
+    for (let m = 0; m < members.length - 1; m++) {
+      sum += weights[m] ?? 1;
+      this.words[r + BOUNDS_WORD + (m >> 1)] |= Math.min(65535, Math.ceil((sum * 65536) / all)) << ((m & 1) << 4);
+    }
   }
 
   /** Gives one reference back; with the last one the record rests until `reclaim`. */

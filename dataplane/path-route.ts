@@ -59,6 +59,7 @@ export abstract class PathRoute extends PathSource {
   protected lookup(p: Packet): number {
     const tables = this.tables;
     let n = p.family === 4 ? tables.routes.lookup4(p.d0) : tables.routes.lookup6(p.d0, p.d1, p.d2, p.d3);
+    if (tables.policy.count() !== 0) n = this.byPolicy(p, n);
     if (n === 0) return this.unreachable(p, D.IP_OUTNOROUTES, 0);
     const words = tables.nexthops.words;
     let at = tables.nexthops.at(n);
@@ -101,6 +102,36 @@ export abstract class PathRoute extends PathSource {
     const linkMtu = tables.interfaces.words[r + IF.IF_MTU];
     p.mtu = mtu !== 0 && mtu < linkMtu ? mtu : linkMtu;
     return GO_ON;
+  }
+
+  /**
+   * The next hop by the routing rules: of the first that matches and whose table has a route; else `main`, which is the main
+   * table's. What is the router's own is so whatever the rules say.
+   */
+  private byPolicy(p: Packet, main: number): number {
+    const { policy, policyRoutes, nexthops, interfaces } = this.tables;
+    policy.rule = -1;
+    const kind = main === 0 ? NH.NH_FREE : nexthops.kind(main);
+    if (kind === NH.NH_LOCAL || kind === NH.NH_BROADCAST) return main;
+    const { u8 } = this.frames;
+    const traffic = p.family === 4 ? u8[p.l3 + 1] : ((u8[p.l3] << 4) | (u8[p.l3 + 1] >>> 4)) & 0xff;
+    const zone = p.own !== 0 ? -1 : interfaces.words[p.port * IF.IF_WORDS + IF.IF_ZONE];
+    for (
+      let line = policy.match(p, traffic >>> 2, zone, 0);
+      line >= 0;
+      line = policy.match(p, traffic >>> 2, zone, line + 1)
+    ) {
+      const table = policy.tableOf(line);
+      let n = main;
+      if (table !== 0) {
+        const routes = policyRoutes[table - 1];
+        n = p.family === 4 ? routes.lookup4(p.d0) : routes.lookup6(p.d0, p.d1, p.d2, p.d3);
+      }
+      if (n === 0) continue;
+      policy.rule = policy.ruleOf(line);
+      return n;
+    }
+    return main;
   }
 
   protected isBroadcast(p: Packet): boolean {

@@ -104,11 +104,22 @@ export abstract class PathSource extends PathBase {
    * delegated prefix is, that one must have sent it: its MAC tells, once neighbour discovery knows it (RFC 8987 R-3).
    */
   private leadsBack(p: Packet): boolean {
-    const { tables, frames } = this;
+    const { tables } = this;
     const n = tables.routes.lookup6(p.s0, p.s1, p.s2, p.s3);
     if (n === 0) return false;
     const words = tables.nexthops.words;
     const hop = tables.nexthops.at(n);
+    if (words[hop + NH.NH_KIND_WORD] !== NH.NH_GROUP) return this.comesFrom(p, hop);
+    // Any of several ways back will do (RFC 3704 §2.3).
+    for (let m = 0; m < words[hop + NH.NH_COUNT_WORD]; m++)
+      if (this.comesFrom(p, tables.nexthops.at(words[hop + NH.NH_MEMBERS_WORD + m]))) return true;
+    return false;
+  }
+
+  /** True when the packet came by the port of this next hop (its first word), and from its gateway, where it has one. */
+  private comesFrom(p: Packet, hop: number): boolean {
+    const { tables, frames } = this;
+    const words = tables.nexthops.words;
     const kind = words[hop + NH.NH_KIND_WORD];
     if (words[hop + NH.NH_PORT_WORD] !== p.port || (kind !== NH.NH_VIA && kind !== NH.NH_CONNECTED)) return false;
     if (kind === NH.NH_CONNECTED) return true;

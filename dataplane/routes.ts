@@ -21,7 +21,7 @@
  * it must know beyond the trie (which prefixes exist, how full a node is) is in its own memory. A node that became empty
  * is unlinked and rests until the caller says that every reader has passed a quiet point since (`mark`, `reclaim`).
  *
- * Not here: which of several routes to one prefix wins (control plane), what a next hop is (nexthops.ts), policy routing.
+ * Not here: which of several routes to one prefix wins (control plane), what a next hop is (nexthops.ts), which of several tables is asked (policy.ts).
  */
 const HEAD = 16;
 const HEAD_CAPACITY = 0;

@@ -25,6 +25,7 @@ import { FilterTable } from './filter.ts';
 import { InterfaceTable, MAX_PORTS } from './interfaces.ts';
 import { NeighbourTable } from './neighbours.ts';
 import { NextHopTable } from './nexthops.ts';
+import { PolicyTable } from './policy.ts';
 import { RouteTable } from './routes.ts';
 import type { Family } from './wire/address.ts';
 import { sharedAligned } from './wire/aligned.ts';
@@ -71,6 +72,9 @@ export const COUNTER_WORDS = C_PORTS + MAX_PORTS * 8;
 
 if (REASONS.length > C_ENGINE - C_DROPS) throw new Error('dataplane/tables.ts: more drop reasons than counters');
 
+/** Nodes of a routing table beside the main one: some thousand routes. */
+const POLICY_NODES = 4096;
+
 export interface TableSizes {
   connections: number;
   neighbours: number;
@@ -90,6 +94,8 @@ export interface TableSizes {
   natSubscribers: number;
   /** Source addresses of stations behind security groups; 0: no port has one. */
   bindings: number;
+  /** Routing tables beside the main one; 0: no policy routing. */
+  policyTables: number;
   workers: number;
 }
 
@@ -108,6 +114,7 @@ export const DEFAULT_SIZES: TableSizes = {
   natPools: 0,
   natSubscribers: 0,
   bindings: 0,
+  policyTables: 0,
   workers: 1,
 };
 
@@ -125,6 +132,8 @@ export interface TableBuffers {
   nexthops: SharedArrayBuffer;
   filter: SharedArrayBuffer;
   bindings: SharedArrayBuffer;
+  policy: SharedArrayBuffer;
+  policyRoutes: SharedArrayBuffer[];
   natRules: SharedArrayBuffer;
   natMappings: MappingBuffers;
   natPools: SharedArrayBuffer;
@@ -157,6 +166,11 @@ export function createTables(sizes: TableSizes, seed: number): TableBuffers {
     nexthops: new SharedArrayBuffer(NextHopTable.bytes(sizes.nexthops)),
     filter: new SharedArrayBuffer(FilterTable.bytes(sizes.filterRules, rows)),
     bindings: new SharedArrayBuffer(BindingTable.bytes(sizes.bindings)),
+    policy: new SharedArrayBuffer(PolicyTable.bytes(sizes.policyTables)),
+    policyRoutes: Array.from(
+      { length: sizes.policyTables },
+      () => new SharedArrayBuffer(RouteTable.bytes(POLICY_NODES)),
+    ),
     natRules: new SharedArrayBuffer(NatRules.bytes(sizes.natRules)),
     natMappings: MappingTable.create(sizes.natMappings),
     natPools: new SharedArrayBuffer(PortPools.bytes(sizes.natPools)),
@@ -187,6 +201,9 @@ export class Tables {
   readonly nexthops: NextHopTable;
   readonly filter: FilterTable;
   readonly bindings: BindingTable;
+  /** Which of `policyRoutes` (table n is at n − 1) a packet asks first. */
+  readonly policy: PolicyTable;
+  readonly policyRoutes: readonly RouteTable[];
   readonly natRules: NatRules;
   readonly natMappings: MappingTable;
   readonly natPools: PortPools;
@@ -217,6 +234,8 @@ export class Tables {
     this.nexthops = new NextHopTable(buffers.nexthops);
     this.filter = new FilterTable(buffers.filter, buffers.sizes.workers + 1);
     this.bindings = new BindingTable(buffers.bindings);
+    this.policy = new PolicyTable(buffers.policy);
+    this.policyRoutes = buffers.policyRoutes.map((buffer) => new RouteTable(buffer));
     this.natRules = new NatRules(buffers.natRules);
     this.expectations = new ExpectTable(buffers.expectations, this.conntrack, worker);
     this.extensions = new Extensions(buffers.extensions, this.conntrack);

@@ -30,7 +30,18 @@ export interface Applied extends Change {
 }
 
 /** Sections, or single keys of a port, that a running router can change. */
-const LIVE_SECTIONS = ['routes', 'neighbors', 'zones', 'hosts', 'rules', 'nat', 'alg', 'logLevel'];
+const LIVE_SECTIONS = [
+  'routes',
+  'routeTables',
+  'routingRules',
+  'neighbors',
+  'zones',
+  'hosts',
+  'rules',
+  'nat',
+  'alg',
+  'logLevel',
+];
 const LIVE_KEYS = ['conntrack.timeouts', 'conntrack.tcpLiberal'];
 const LIVE_PORT_KEYS = ['zone', 'addresses', 'mssClamp', 'ethertypes', 'sources', 'securityGroup', 'conntrackZone'];
 /** `nat.log` is a file that is open. */
@@ -60,6 +71,7 @@ const KINDS: Readonly<Record<keyof NeededSizes, { path: string; what: string }>>
   natMappings: { path: 'nat', what: 'mappings' },
   natPools: { path: 'nat', what: 'pools of ports' },
   natSubscribers: { path: 'nat', what: 'subscribers' },
+  policyTables: { path: 'routing-rules', what: 'tables' },
   bindings: { path: 'ports', what: 'addresses in security groups' },
 };
 
@@ -96,6 +108,7 @@ export function applyConfig(control: Control, next: Config): Applied {
       control.forgetNeighbour(port, ip.family, ip.words);
   for (const port of next.ports) changePort(control, old.ports[port.number], port);
   control.moveRoutes(routes);
+  control.policyRouting.configure(next);
   for (const { port, ip, mac } of neighbours.come) control.setNeighbour(port, ip.family, ip.words, mac.lo, mac.hi);
 
   control.securityGroups?.configure(next);

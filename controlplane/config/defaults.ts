@@ -4,6 +4,8 @@
  * `NAME` stands for a name that the user gives, `[]` for an element of a list. A test compares this table with the page.
  */
 export const DEFAULTS = {
+  'routes[].weight': 1,
+  'routes[].table': 'main',
   'address-selection.default-policy': true,
   'address-selection.prefer-own-ula': false,
   'ports.NAME.kind': 'tap',

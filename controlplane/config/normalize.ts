@@ -18,6 +18,7 @@ import { normalizeApi, normalizeSnmp } from './management.ts';
 import { items, normalizeNat } from './nat.ts';
 import { normalizePorts, normalizeZones } from './ports.ts';
 import type { Reader } from './reader.ts';
+import { normalizeRouting } from './routing.ts';
 import {
   ALG_NAMES,
   algSchemas,
@@ -74,10 +75,16 @@ export function normalize(reader: Reader, machine: Machine): Config {
   }
   const wantsNames = top.dns !== undefined || (top.gateway !== undefined && top.gateway !== null);
   const gateway = normalizeGateway(reader, top.gateway, ports, scopes, delegation, wantsNames);
+  const routes = items(reader, top.routes, ['routes'], (item, path) =>
+    normalizeRoute(reader, item, path, ports, scopes),
+  );
+  const { routeTables, routingRules } = normalizeRouting(reader, top['routing-rules'], routes, scopes);
   const config: Config = {
     file: reader.source.file,
     ports,
-    routes: items(reader, top.routes, ['routes'], (item, path) => normalizeRoute(reader, item, path, ports, scopes)),
+    routes: routes.map(({ tableName, ...route }) => ({ ...route, table: routeTables.indexOf(tableName) + 1 })),
+    routeTables,
+    routingRules,
     neighbors: normalizeNeighbors(reader, top.neighbors, ports, scopes),
     zones,
     hosts,
@@ -110,7 +117,7 @@ function normalizeRoute(
   path: Path,
   ports: readonly PortConfig[],
   scopes: Scopes,
-): RouteConfig | null {
+): (Omit<RouteConfig, 'table'> & { tableName: string }) | null {
   const given = reader.read(routeSchema, item, path);
   if (given === undefined) return null;
   const { to, via = null } = given;
@@ -145,7 +152,9 @@ function normalizeRoute(
   if (given.mtu !== undefined && to.family === 6 && given.mtu < MIN_MTU6)
     reader.report([...path, 'mtu'], `a number from ${MIN_MTU6} to 65535`, given.mtu, 'the route is of IPv6 (RFC 8200)');
   const metric = given.metric ?? DEFAULTS['routes[].metric'];
-  return { to, type, via, port, metric, mtu: given.mtu ?? 0, where: reader.where(path) };
+  const weight = given.weight ?? DEFAULTS['routes[].weight'];
+  const tableName = given.table ?? DEFAULTS['routes[].table'];
+  return { to, type, via, port, metric, weight, tableName, mtu: given.mtu ?? 0, where: reader.where(path) };
 }
 
 function normalizeFirewall(reader: Reader, value: unknown): FirewallConfig {

@@ -21,6 +21,7 @@ import { addressSelectionShallow, policyRowSchema } from './selection.ts';
 import {
   address,
   boolean,
+  dscps,
   fileName,
   hairpinWord,
   hostNames,
@@ -124,6 +125,20 @@ export const routeSchema = map({
   metric: integer(0, 2147483647).optional(),
   mtu: integer(MIN_MTU4, 65535).optional(),
   type: oneOf(['unicast', 'blackhole', 'unreachable', 'prohibit']).optional(),
+  weight: integer(1, 256).optional(),
+  table: name.optional(),
+});
+
+export const routingRuleSchema = map({
+  from: reference.optional(),
+  family: oneOf(FAMILIES).optional(),
+  proto: protocols.optional(),
+  src: prefixes.optional(),
+  dst: prefixes.optional(),
+  sport: portRanges.optional(),
+  port: portRanges.optional(),
+  dscp: dscps.optional(),
+  table: name,
 });
 
 export const neighborSchema = map({ port: reference, ip: address, mac });
@@ -303,6 +318,7 @@ export const snmpSchema = map({
 export const topShallow = map({
   ports: list,
   routes: list,
+  'routing-rules': list,
   neighbors: list,
   zones: list,
   hosts: list,
@@ -327,6 +343,7 @@ export const topShallow = map({
 export const configSchema = topShallow.extend({
   ports: z.record(z.string(), portSchema),
   routes: z.array(routeSchema).optional(),
+  'routing-rules': z.array(routingRuleSchema).optional(),
   neighbors: z.array(neighborSchema).optional(),
   zones: z.record(z.string(), zoneSchema).optional(),
   hosts: z.record(z.string(), hostSchema).optional(),

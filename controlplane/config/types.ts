@@ -144,8 +144,26 @@ export interface RouteConfig {
   /** Egress port number. −1: none (not unicast), or unknown as no connected prefix covers `via`. */
   port: number;
   metric: number;
+  /** Share of the load, beside others of the same metric. */
+  weight: number;
+  /** Number in `Config.routeTables` + 1; 0: the main table. */
+  table: number;
   /** 0: the port's. */
   mtu: number;
+  where: Where;
+}
+
+/** Who asks a table beside the main one. Lists that are empty match anything. */
+export interface RoutingRuleConfig {
+  from: Scope | null;
+  family: Family | null;
+  protocols: number[];
+  src: PrefixValue[];
+  dst: PrefixValue[];
+  sport: PortRange[];
+  port: PortRange[];
+  dscp: number[];
+  table: number;
   where: Where;
 }
 
@@ -394,6 +412,9 @@ export interface Config {
   file: string;
   ports: PortConfig[];
   routes: RouteConfig[];
+  /** Names of the tables beside the main one, and the rules that lead to them. */
+  routeTables: string[];
+  routingRules: RoutingRuleConfig[];
   neighbors: NeighborConfig[];
   zones: ZoneConfig[];
   /** Stations with names. */

@@ -429,4 +429,6 @@ export const protocols = oneOrMore(
   (input) => didYouMean(input, Object.keys(PROTOCOLS)),
 );
 
+export const dscps = oneOrMore('a DSCP from 0 to 63', integerIn(0, 63), 64);
+
 export const icmpTypes = oneOrMore('an ICMP type from 0 to 255', integerIn(0, 255), 64);

@@ -417,16 +417,22 @@ export class Steps extends Observer {
     const { routes, nexthops } = this.tables;
     const words = [p.d0, p.d1, p.d2, p.d3] as const;
     const destination = formatAddress(p.family, ...words);
-    const n = p.family === 4 ? routes.lookup4(p.d0) : routes.lookup6(...words);
-    const { length } = routes;
-    const looked_up = `${destination} in the IPv${p.family} routes`;
+    const { policy } = this.tables;
+    const rule = policy.count() === 0 || policy.rule < 0 ? undefined : this.config.routingRules[policy.rule];
+    const table = rule === undefined || rule.table === 0 ? routes : this.tables.policyRoutes[rule.table - 1];
+    const n = p.family === 4 ? table.lookup4(p.d0) : table.lookup6(...words);
+    const { length } = table;
+    const named = rule === undefined ? '' : `, table ${this.config.routeTables[rule.table - 1] ?? 'main'} by a rule`;
+    const looked_up = `${destination} in the IPv${p.family} routes${named}`;
     if (n === 0)
       return {
         looked_up,
         found: 'no route',
         decided: this.outcome(p, verdict, p.outPort >= 0 ? `out by ${this.port(p.outPort)}` : 'for the router itself'),
       };
-    const at = nexthops.at(nexthops.select(n, 0));
+    // Of several, the one that the flow has taken.
+    const isGroup = nexthops.kind(n) === NH.NH_GROUP;
+    const at = nexthops.at(isGroup && p.nexthop !== 0 ? p.nexthop : nexthops.select(n, 0));
     const kind = nexthops.words[at + NH.NH_KIND_WORD];
     const port = nexthops.words[at + NH.NH_PORT_WORD];
     const via =
@@ -450,7 +456,7 @@ export class Steps extends Observer {
             verdict,
             `out by ${this.port(p.outPort)}, next hop ${formatAddress(p.family, p.n0, p.n1, p.n2, p.n3)}`,
           ),
-      where: this.where(this.routeWhere(p.family, words, length, port)),
+      where: this.where(rule?.where ?? this.routeWhere(p.family, words, length, port)),
     };
   }
 

@@ -61,6 +61,8 @@ export function findSides(config: Config, cidrs: readonly Cidr[]): Sides {
         via: null,
         port: inside.number,
         metric: 0,
+        weight: 1,
+        table: 0,
         mtu: 0,
         where: { line: 0, column: 0, path: '--inside' },
       });

@@ -34,10 +34,17 @@ const TYPES: Readonly<Record<number, string>> = {
 export function showRoute(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
   knownFilters(filters, ['family', 'dev']);
   const family = familyFilter(filters);
-  const entries = source.control.routes
-    .list()
-    .filter((entry) => family === null || entry.family === family)
-    .map((entry) => routeJson(source, entry.family, entry.words, entry.prefixLength, entry.nexthop))
+  const tables = [...source.control.policyRouting.list(source.config)].map(({ table, entry }) => {
+    const { family: of, words, prefixLength, nexthop } = entry;
+    return { of, route: { ...routeJson(source, of, words, prefixLength, nexthop), table, protocol: 'static' } };
+  });
+  const main = source.control.routes.list().map((entry) => {
+    const { family: of, words, prefixLength, nexthop } = entry;
+    return { of, route: routeJson(source, of, words, prefixLength, nexthop) };
+  });
+  const entries = [...main, ...tables]
+    .filter(({ of }) => family === null || of === family)
+    .map(({ route }) => route)
     .filter((route) => filters.dev === undefined || route.dev === filters.dev);
   // As `ip route show table all`: what leads somewhere first, then the router's own.
   const sorted = [
@@ -71,9 +78,13 @@ function routeJson(source: ShowSource, family: 4 | 6, words: Words, prefixLength
   };
   if (kind === NH.NH_GROUP) {
     route.nexthops = [];
+    const shares = Array.from({ length: w[at + NH.NH_COUNT_WORD] }, (_, n) => nexthops.share(nexthop, n));
+    const smallest = Math.min(...shares);
     for (let n = 0; n < w[at + NH.NH_COUNT_WORD]; n++) {
       const member = nexthops.at(w[at + NH.NH_MEMBERS_WORD + n]);
-      const hop = { gateway: gateway(member), dev: name(w[member + NH.NH_PORT_WORD]), weight: 1 };
+      // Of the smallest share, as near as regions of 65536 say it.
+      const weight = Math.max(1, Math.round(shares[n] / smallest));
+      const hop = { gateway: gateway(member), dev: name(w[member + NH.NH_PORT_WORD]), weight };
       route.nexthops.push({ ...hop, flags: (w[member + NH.NH_FLAGS_WORD] & NH.NHF_DOWN) !== 0 ? ['linkdown'] : [] });
     }
     return route;

@@ -32,8 +32,8 @@ describe('apply', () => {
     const routes = [{ to: '0.0.0.0/0', via: OTHER }];
     const { refused, lines, ended } = home.router.apply(homeConfig({ neighbors, offload, routes }));
     expect(refused).toEqual([]);
-    expect(lines).toContain(`- routes: to=0.0.0.0/0 type=unicast via=${GATE} port=1 metric=0 mtu=0`);
-    expect(lines).toContain(`+ routes: to=0.0.0.0/0 type=unicast via=${OTHER} port=1 metric=0 mtu=0`);
+    expect(lines).toContain(`- routes: to=0.0.0.0/0 type=unicast via=${GATE} port=1 metric=0 weight=1 mtu=0 table=0`);
+    expect(lines).toContain(`+ routes: to=0.0.0.0/0 type=unicast via=${OTHER} port=1 metric=0 weight=1 mtu=0 table=0`);
     expect(ended).toBe(0);
     for (let n = 0; n < 8; n++) {
       home.lan(out());
