@@ -17,7 +17,7 @@ import type { Change } from '../../controlplane/apply/index.ts';
 import { commandFile, packageRoot } from '../../controlplane/demo/world.ts';
 import { Lab, type LabProcess, type RunResult, waitFor } from '../../controlplane/lab/namespace.ts';
 
-/** A host at the other end of one of the router's TAP devices. */
+/** A host at the other end of one of the router's TAP devices; one with two devices is given twice. */
 export interface Host {
   label: string;
   /** `ifname` of the router's port. */
@@ -80,7 +80,7 @@ export async function startLive(yaml: string, hosts: readonly Host[], options: L
   };
   try {
     const where = lab.namespace('router');
-    const names = new Map(hosts.map((host) => [host.label, lab.namespace(host.label)]));
+    const names = new Map([...new Set(hosts.map((host) => host.label))].map((label) => [label, lab.namespace(label)]));
     const ns = (label: string): string => {
       const name = names.get(label);
       if (name === undefined) throw new Error(`lab: expected a host of this lab, got "${label}"`);
