@@ -2,8 +2,9 @@
  * How the tests run: three projects, one after the other.
  *
  * `unit` is everything that needs no privilege and no device; its files run side by side. `lab` is what makes network
- * namespaces and devices: test/lab (real programs through a router) and the ports, one file at a time, because device
- * names and the machine's few cores are shared. `kernel` is the engine's suite once more, with the kernel engine. The JSON result that .ci/run counts is asked for on its command line.
+ * namespaces and devices: test/lab (real programs through a router) and the ports, two files at a time, because the machine's
+ * few cores are shared. There is no second chance: what fails now and then is a fault of the router or of its test. `kernel`
+ * is the engine's suite once more, with the kernel engine. The JSON result that .ci/run counts is asked for on its command line.
  */
 import { defineConfig } from 'vitest/config';
 
@@ -36,9 +37,8 @@ export default defineConfig({
           ...common,
           name: 'lab',
           include: lab,
-          fileParallelism: false,
-          // Real programs have timers of their own; what fails once and then passes is printed as `retry x1`.
-          retry: 1,
+          // Each has namespaces of its own, and waits for timers of real programs most of the time.
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },

@@ -14,9 +14,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { draw } from '../lab/draw.ts';
 import { startHttpServer } from '../lab/http.ts';
-import { Lab, LabError, type LabProcess, requirements, waitFor } from '../lab/namespace.ts';
+import { type Lab, type LabProcess, requirements, waitFor } from '../lab/namespace.ts';
+import { packageRoot } from '../package-root.ts';
 import { type Check, CheckError } from './check.ts';
-import { commandFile, packageRoot, temporaryFolder } from './world.ts';
+import { type DemoLab, openLab, plug, startRouter, writeConfig } from './lab.ts';
 
 /** Programs of the provider and of the hosts. */
 export const GATEWAY_PROGRAMS = ['dnsmasq', 'kea-dhcp6', 'radvd', 'dhcpcd', 'ping', 'curl', 'dig'];
@@ -91,101 +92,74 @@ function startKea(lab: Lab, isp: string, folder: string, prefix: string): LabPro
   return lab.spawn(isp, 'kea-dhcp6', ['-c', file], { env });
 }
 
-/** Builds the lab: provider up, router running, cables not yet plugged. Nothing is left behind when it fails. */
-async function build(say: (text: string) => void): Promise<GatewayWorld> {
-  const command = commandFile();
-  const { folder, sweep } = temporaryFolder();
-  let lab: Lab;
-  try {
-    lab = new Lab();
-  } catch (error) {
-    sweep();
-    throw error;
-  }
-  const close = (): void => {
-    lab.close();
-    sweep();
-  };
-  try {
-    const [isp, router, bridge, host1, host2] = ['isp', 'router', 'switch', 'host1', 'host2'].map((n) =>
-      lab.namespace(n),
-    );
-    lab.sysctl(isp, {
-      'net.ipv6.conf.all.forwarding': 1,
-      'net.ipv6.conf.default.forwarding': 1,
-      'net.ipv4.ip_forward': 1,
-    });
-    for (const host of [host1, host2]) {
-      // As any host has it: detection, solicitations, advertisements believed.
-      const settings: Record<string, number> = {};
-      for (const scope of ['all', 'default']) {
-        settings[`net.ipv6.conf.${scope}.accept_ra`] = 1;
-        settings[`net.ipv6.conf.${scope}.accept_dad`] = 1;
-        settings[`net.ipv6.conf.${scope}.router_solicitations`] = 3;
-      }
-      lab.sysctl(host, settings);
+/** Provider up, router running, cables not yet plugged. */
+async function build(opened: DemoLab, say: (text: string) => void): Promise<GatewayWorld> {
+  const { lab, folder, close } = opened;
+  const [isp, router, bridge, host1, host2] = ['isp', 'router', 'switch', 'host1', 'host2'].map((n) =>
+    lab.namespace(n),
+  );
+  lab.sysctl(isp, {
+    'net.ipv6.conf.all.forwarding': 1,
+    'net.ipv6.conf.default.forwarding': 1,
+    'net.ipv4.ip_forward': 1,
+  });
+  for (const host of [host1, host2]) {
+    // As any host has it: detection, solicitations, advertisements believed.
+    const settings: Record<string, number> = {};
+    for (const scope of ['all', 'default']) {
+      settings[`net.ipv6.conf.${scope}.accept_ra`] = 1;
+      settings[`net.ipv6.conf.${scope}.accept_dad`] = 1;
+      settings[`net.ipv6.conf.${scope}.router_solicitations`] = 3;
     }
-    lab.ip(bridge, 'link add br0 type bridge');
-    lab.ip(bridge, 'link set br0 up');
-    lab.sysctl(bridge, { 'net.ipv6.conf.default.disable_ipv6': 1 });
-    [host1, host2].forEach((host, n) => {
-      lab.veth({ ns: host, name: 'eth0', up: false }, { ns: bridge, name: `port${n + 1}` });
-      lab.ip(bridge, `link set port${n + 1} master br0`);
-    });
-    lab.ip(isp, `addr add ${WEB4}/32 dev lo`);
-    lab.ip(isp, `addr add ${WEB6}/128 dev lo nodad`);
-    lab.apply();
-    say('five network namespaces');
-
-    const socket = join(folder, 'control.sock');
-    const config = join(folder, 'home.yaml');
-    const source = readFileSync(join(packageRoot(), 'examples', 'gateway.yaml'), 'utf8');
-    writeFileSync(config, `${source}\ncontrol: { socket: ${JSON.stringify(socket)} }\n`);
-    const running = lab.spawn(router, process.execPath, [command, 'run', config]);
-    await waitFor('the router to run', () => running.stderr().includes('sluice: running') || !running.running(), {
-      timeout: 20_000,
-      detail: () => running.stderr(),
-    });
-    if (!running.running()) throw new LabError('router', 'it to run', 'its end', running.stderr().trim());
-    say(`the router, process ${running.pid}: 192.168.1.1 on its LAN, and nothing else`);
-
-    lab.linked(isp, router);
-    lab.linked(router, bridge);
-    lab.runSync(router, 'ip', ['link', 'set', 'sl-wan', 'netns', isp]);
-    lab.device({ ns: isp, name: 'sl-wan', addresses: ['203.0.113.1/24', '2001:db8:0:1::1/64'] });
-    for (const prefix of [FIRST_PREFIX, SECOND_PREFIX]) lab.route(isp, `${prefix}/40`, WAN_LINK_LOCAL, 'sl-wan');
-    lab.apply();
-    const dnsmasq = ['--keep-in-foreground', '--conf-file=/dev/null', '--user=root', '--no-resolv', '--no-hosts'];
-    dnsmasq.push('--interface=sl-wan', '--bind-interfaces', '--no-ping', '--pid-file=', '--log-facility=-');
-    dnsmasq.push('--dhcp-range=203.0.113.100,203.0.113.199,5m', `--dhcp-leasefile=${join(folder, 'leases')}`);
-    dnsmasq.push(`--address=/${WEB_NAME}/${WEB4}`, `--address=/${WEB_NAME}/${WEB6}`);
-    lab.spawn(isp, 'dnsmasq', dnsmasq);
-    const radvd = join(folder, 'radvd.conf');
-    writeFileSync(radvd, RADVD);
-    lab.spawn(isp, 'radvd', ['-n', '-C', radvd, '-p', join(folder, 'radvd.pid'), '-m', 'stderr']);
-    const kea = startKea(lab, isp, folder, FIRST_PREFIX);
-    await startHttpServer(lab, isp, 80);
-    say('the provider: dnsmasq, kea-dhcp6, radvd, and a web server behind them');
-    lab.runSync(router, 'ip', ['link', 'set', 'sl-lan', 'netns', bridge]);
-    lab.ip(bridge, 'link set sl-lan master br0');
-    lab.ip(bridge, 'link set sl-lan up');
-    lab.apply();
-    const begin = performance.now();
-    const elapsed = () => performance.now() - begin;
-    for (const host of [host1, host2]) {
-      lab.ip(host, 'link set eth0 up');
-      lab.apply();
-      // Leases and sockets of its own: `ip netns exec` gives a mount namespace. IPv6 on host1 is the kernel's alone.
-      const mounts = `for d in /var/lib/dhcpcd /run/dhcpcd; do mkdir -p $d && mount -t tmpfs none $d; done`;
-      const options = ['-B', '--nohook', 'resolv.conf', '--noarp', ...(host === host1 ? ['-4'] : [])];
-      lab.spawn(host, 'sh', ['-c', `${mounts}; exec dhcpcd ${options.join(' ')} eth0`]);
-    }
-    say('two hosts, plugged in: DHCP by dhcpcd, IPv6 by the kernel on host1 and by dhcpcd on host2');
-    return { lab, isp, host1, host2, router: running, socket, folder, kea, elapsed, close };
-  } catch (error) {
-    close();
-    throw error;
+    lab.sysctl(host, settings);
   }
+  lab.ip(bridge, 'link add br0 type bridge');
+  lab.ip(bridge, 'link set br0 up');
+  lab.sysctl(bridge, { 'net.ipv6.conf.default.disable_ipv6': 1 });
+  [host1, host2].forEach((host, n) => {
+    lab.veth({ ns: host, name: 'eth0', up: false }, { ns: bridge, name: `port${n + 1}` });
+    lab.ip(bridge, `link set port${n + 1} master br0`);
+  });
+  lab.ip(isp, `addr add ${WEB4}/32 dev lo`);
+  lab.ip(isp, `addr add ${WEB6}/128 dev lo nodad`);
+  lab.apply();
+  say('five network namespaces');
+
+  const { file, socket } = writeConfig(opened, readFileSync(join(packageRoot(), 'examples', 'gateway.yaml'), 'utf8'));
+  const running = await startRouter(opened, router, file);
+  say(`the router, process ${running.pid}: 192.168.1.1 on its LAN, and nothing else`);
+
+  lab.linked(isp, router);
+  lab.linked(router, bridge);
+  plug(lab, router, { ns: isp, name: 'sl-wan', addresses: ['203.0.113.1/24', '2001:db8:0:1::1/64'] });
+  for (const prefix of [FIRST_PREFIX, SECOND_PREFIX]) lab.route(isp, `${prefix}/40`, WAN_LINK_LOCAL, 'sl-wan');
+  lab.apply();
+  const dnsmasq = ['--keep-in-foreground', '--conf-file=/dev/null', '--user=root', '--no-resolv', '--no-hosts'];
+  dnsmasq.push('--interface=sl-wan', '--bind-interfaces', '--no-ping', '--pid-file=', '--log-facility=-');
+  dnsmasq.push('--dhcp-range=203.0.113.100,203.0.113.199,5m', `--dhcp-leasefile=${join(folder, 'leases')}`);
+  dnsmasq.push(`--address=/${WEB_NAME}/${WEB4}`, `--address=/${WEB_NAME}/${WEB6}`);
+  lab.spawn(isp, 'dnsmasq', dnsmasq);
+  const radvd = join(folder, 'radvd.conf');
+  writeFileSync(radvd, RADVD);
+  lab.spawn(isp, 'radvd', ['-n', '-C', radvd, '-p', join(folder, 'radvd.pid'), '-m', 'stderr']);
+  const kea = startKea(lab, isp, folder, FIRST_PREFIX);
+  await startHttpServer(lab, isp, 80);
+  say('the provider: dnsmasq, kea-dhcp6, radvd, and a web server behind them');
+  plug(lab, router, { ns: bridge, name: 'sl-lan' });
+  lab.ip(bridge, 'link set sl-lan master br0');
+  lab.apply();
+  const begin = performance.now();
+  const elapsed = () => performance.now() - begin;
+  for (const host of [host1, host2]) {
+    lab.ip(host, 'link set eth0 up');
+    lab.apply();
+    // Leases and sockets of its own: `ip netns exec` gives a mount namespace. IPv6 on host1 is the kernel's alone.
+    const mounts = `for d in /var/lib/dhcpcd /run/dhcpcd; do mkdir -p $d && mount -t tmpfs none $d; done`;
+    const options = ['-B', '--nohook', 'resolv.conf', '--noarp', ...(host === host1 ? ['-4'] : [])];
+    lab.spawn(host, 'sh', ['-c', `${mounts}; exec dhcpcd ${options.join(' ')} eth0`]);
+  }
+  say('two hosts, plugged in: DHCP by dhcpcd, IPv6 by the kernel on host1 and by dhcpcd on host2');
+  return { lab, isp, host1, host2, router: running, socket, folder, kea, elapsed, close };
 }
 
 /** Global addresses of a host's device as `ip` tells them. */
@@ -303,7 +277,7 @@ export async function withGateway(
   cancelled: () => boolean,
 ): Promise<void> {
   say('Building the lab:');
-  const world = await build((text) => say(`  ${text}`));
+  const world = await openLab((opened) => build(opened, (text) => say(`  ${text}`)));
   let told = 0;
   const tell = (): void => {
     const lines = world.router.stderr().split('\n');

@@ -12,6 +12,7 @@ import { openCapture } from '../../dataplane/ports/capture-reader.ts';
 import { addressFromBytes, formatAddress } from '../../dataplane/wire/address.ts';
 import { swap16 } from '../../dataplane/wire/bytes.ts';
 import { fold, sum16 } from '../../dataplane/wire/checksum.ts';
+import { packageRoot } from '../package-root.ts';
 import {
   addressLength,
   get16,
@@ -25,7 +26,8 @@ import {
 } from '../replay/packet.ts';
 import type { ReplayReport } from '../replay/report.ts';
 import { type Check, CheckError } from './check.ts';
-import { CLIENT4, CLIENT6, commandFile, packageRoot, ROUTER_WAN4, temporaryFolder } from './world.ts';
+import { commandFile, temporaryFolder } from './lab.ts';
+import { CLIENT4, CLIENT6, ROUTER_WAN4 } from './world.ts';
 
 interface Frame {
   bytes: Uint8Array;

@@ -14,8 +14,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { askShow } from '../../controlplane/api/client.ts';
 import type { Change } from '../../controlplane/apply/index.ts';
-import { commandFile, packageRoot } from '../../controlplane/demo/world.ts';
+import { commandFile } from '../../controlplane/demo/lab.ts';
 import { Lab, type LabProcess, type RunResult, waitFor } from '../../controlplane/lab/namespace.ts';
+import { packageRoot } from '../../controlplane/package-root.ts';
 
 /** A host at the other end of one of the router's TAP devices; one with two devices is given twice. */
 export interface Host {

@@ -12,7 +12,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { commandFile } from '../../controlplane/demo/world.ts';
+import { commandFile } from '../../controlplane/demo/lab.ts';
 import type { Explained, Explanation } from '../../controlplane/explain/explain.ts';
 import { type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
 import type { NeighJson } from '../../controlplane/show/neigh.ts';

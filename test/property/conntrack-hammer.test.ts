@@ -1,5 +1,5 @@
 /**
- * Two threads hammer one connection table for thirty seconds: creating, finding, deleting, expiring, and the same
+ * Two threads hammer one connection table for some seconds: creating, finding, deleting, expiring, and the same
  * connection at the same moment. No living connection is ever not found, none is there twice, the count is right, and
  * every record comes back. Then the same with a thread that is killed again and again in the middle of its work.
  *
@@ -14,7 +14,7 @@ import { Random } from '../lib/build.ts';
 import { workerSource } from '../lib/worker-source.ts';
 import * as W from './hammer-worker.ts';
 
-const SECONDS = Number(process.env.SLUICE_HAMMER_SECONDS ?? 30);
+const SECONDS = Number(process.env.SLUICE_HAMMER_SECONDS ?? 12);
 const MAX = 512;
 const OWN = 200;
 const PERMANENT = 64;

@@ -10,7 +10,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { packageRoot } from '../../../controlplane/demo/world.ts';
+import { packageRoot } from '../../../controlplane/package-root.ts';
 import { CaptureWriter } from '../../../dataplane/ports/capture-writer.ts';
 import {
   concat,
