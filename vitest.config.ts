@@ -39,6 +39,9 @@ export default defineConfig({
           include: lab,
           // Each has namespaces of its own, and waits for timers of real programs most of the time.
           maxWorkers: 2,
+          // Against hanging only: tests wait for conditions, each with a bound of its own.
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
           sequence: { groupOrder: 1 },
         },
       },

@@ -28,7 +28,13 @@ export async function recordDhcp6(lab: Lab, ns: string, device: string, folder: 
   };
 }
 
-/** Without what a client said again because nobody had answered yet. */
+/**
+ * Without what was said again: of a client's repeated question the last stays, of the answers to it the first, which is
+ * the one that the client goes by.
+ */
 export function withoutRepeats(messages: readonly Dissected[]): Dissected[] {
-  return messages.filter(({ name, xid }, n) => name !== messages[n + 1]?.name || xid !== messages[n + 1]?.xid);
+  return messages.filter(({ name, xid }, n) => {
+    const neighbour = messages[/ADVERTISE|REPLY/.test(name) ? n - 1 : n + 1];
+    return name !== neighbour?.name || xid !== neighbour.xid;
+  });
 }
