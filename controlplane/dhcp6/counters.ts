@@ -19,6 +19,7 @@ export const FAULTS = {
   unicast: 'a message sent to an address instead of the group',
   'not-authentic': 'a Reconfigure without a right authentication',
   'not-stored': 'the lease file could not be written: nothing was promised',
+  'file-damaged': 'the lease file was cut or changed: read up to the last whole record, the rest kept aside',
   'too-long': 'an answer that does not fit the link',
   'not-relayed': 'no usable address to relay from, or nobody to relay to',
 } as const;

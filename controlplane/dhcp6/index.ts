@@ -73,8 +73,10 @@ export class Dhcp6 implements Protocol {
       }
     }
     if (config.delegation.file !== '' && this.servers.length > 0 && !options.quiet)
-      for (const note of this.delegation.leases.open(config.delegation.file, options.wall(options.now)))
+      for (const note of this.delegation.leases.open(config.delegation.file, options.wall(options.now))) {
+        this.context.counters.fault('file-damaged');
         options.log('warn', note);
+      }
     this.autostart = options.quiet
       ? []
       : this.clients.filter((client) => config.ports[client.port].dhcp6?.client?.start === 'always');

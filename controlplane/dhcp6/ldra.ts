@@ -20,6 +20,7 @@ import { RateLimit } from './counters.ts';
 import { macBytes, sameBytes } from './duid.ts';
 import { type Datagram, sendTo, sendToGroup } from './packet.ts';
 import { emitRelay, newRelayMessage, type RelayMessage } from './relay-message.ts';
+import { relayable } from './relayable.ts';
 
 /** Clients remembered: the one that asked longest ago makes room. */
 const MAX_CLIENTS = 4096;
@@ -44,31 +45,17 @@ export class Ldra {
   /** A datagram to port 547 from the clients' side. */
   receive(now: number, datagram: Datagram): Action[] {
     const { counters } = this.context;
-    const { payload, from } = datagram;
-    const type = payload[0] ?? 0;
-    counters.gotMessage(type);
-    if (!this.limit.allows(now)) {
-      counters.fault('flood');
-      return [];
-    }
     // RFC 6221 §6.1: from an untrusted port no message of servers or relays.
-    if (type === C.RELAY_FORW && !this.config.trusted) {
-      counters.fault('untrusted-relay');
-      return [];
-    }
-    const fromServers = type === C.ADVERTISE || type === C.REPLY || type === C.RECONFIGURE || type === C.RELAY_REPL;
-    if (payload.length < 4 || type < C.SOLICIT || type > C.RELAY_FORW || fromServers || !isLinkLocal(from[0])) {
-      counters.fault(payload.length < 4 ? 'malformed' : 'unexpected');
-      return [];
-    }
-    if (type === C.RELAY_FORW && payload[1] >= C.HOP_COUNT_LIMIT) {
-      counters.fault('hop-limit');
+    const heard = relayable(this.context, this.limit, now, datagram, this.config.trusted);
+    if (heard === null) return [];
+    const { payload, from } = datagram;
+    if (!isLinkLocal(from[0])) {
+      counters.fault('unexpected');
       return [];
     }
     this.remember(datagram);
     // §5.3.1: hop count 0 for a client's, one more for a relay's; the link is left to the next relay.
-    const hops = type === C.RELAY_FORW ? payload[1] + 1 : 0;
-    const forward = newRelayMessage(C.RELAY_FORW, hops, C.UNSPECIFIED, from, payload.slice());
+    const forward = newRelayMessage(C.RELAY_FORW, heard.hops, C.UNSPECIFIED, from, payload.slice());
     forward.interfaceId = this.config.interfaceId;
     const { remoteId, enterprise } = this.config;
     if (remoteId !== 'none') {

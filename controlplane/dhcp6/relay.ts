@@ -24,19 +24,8 @@ import { hexText, macBytes, sameBytes } from './duid.ts';
 import { prefixText } from './leases.ts';
 import { type Ia, type IaPrefix, type Message, parseMessage } from './message.ts';
 import { type Datagram, output, sendToGroup } from './packet.ts';
-import { emitRelay, newRelayMessage, parseRelay, type RelayMessage } from './relay-message.ts';
-
-/** What clients may send (§19.1: a relay passes on what is for servers). */
-const FROM_CLIENTS = new Set([
-  C.SOLICIT,
-  C.REQUEST,
-  C.CONFIRM,
-  C.RENEW,
-  C.REBIND,
-  C.RELEASE,
-  C.DECLINE,
-  C.INFORMATION_REQUEST,
-]);
+import { emitRelay, newRelayMessage, type RelayMessage } from './relay-message.ts';
+import { relayable } from './relayable.ts';
 
 interface Routed {
   kind: Ia['kind'];
@@ -68,48 +57,17 @@ export class Relay {
 
   /** A datagram to port 547 that a client, or a relay nearer to it, sent on this port. */
   receive(now: number, datagram: Datagram): Action[] {
-    const { counters } = this.context;
+    const heard = relayable(this.context, this.limit, now, datagram, this.config.relays);
+    if (heard === null) return [];
     const { payload, from } = datagram;
-    const type = payload[0] ?? 0;
-    counters.gotMessage(type);
-    if (!this.limit.allows(now)) {
-      counters.fault('flood');
-      return [];
-    }
-    if (payload.length < 4) {
-      counters.fault('malformed');
-      return [];
-    }
-    const own = this.context.global(this.port);
-    let hops = 0;
-    // §19.1.1: an address of the client's link; none is left to the interface-id.
-    let link: Words = own ?? C.UNSPECIFIED;
-    if (type === C.RELAY_FORW) {
-      // Whoever may relay may also say who a client is: hosts of the link may not.
-      if (!this.config.relays) {
-        counters.fault('untrusted-relay');
-        return [];
-      }
-      // §19.1.2.
-      if (payload[1] >= C.HOP_COUNT_LIMIT) {
-        counters.fault('hop-limit');
-        return [];
-      }
-      const relayed = parseRelay(payload);
-      if (relayed === null) {
-        counters.fault('malformed');
-        return [];
-      }
-      hops = payload[1] + 1;
-      // §19.1.2: a global source says itself where it is, unless the relay before left the link to us (RFC 6221 §5.1).
-      if (!isLinkLocal(from[0]) && !isUnspecified(relayed.link)) link = C.UNSPECIFIED;
-    } else if (!FROM_CLIENTS.has(type) || !isLinkLocal(from[0])) {
-      counters.fault('unexpected');
-      return [];
-    }
+    const { type, hops, relayed } = heard;
+    // §19.1.1: an address of the client's link; none is left to the interface-id. §19.1.2: a global source says itself where
+    // it is, unless the relay before left the link to us (RFC 6221 §5.1).
+    const says = relayed !== null && !isLinkLocal(from[0]) && !isUnspecified(relayed.link);
+    const link = says ? C.UNSPECIFIED : (this.context.global(this.port) ?? C.UNSPECIFIED);
     const forward = newRelayMessage(C.RELAY_FORW, hops, link, from, payload.slice());
     forward.interfaceId = this.config.interfaceId;
-    this.describe(forward, datagram, type === C.RELAY_FORW);
+    this.describe(forward, datagram, relayed !== null);
     const actions = type === C.RELEASE ? this.released(payload, from) : [];
     return [...actions, ...this.toServers(emitRelay(forward))];
   }

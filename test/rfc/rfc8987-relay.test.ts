@@ -397,4 +397,18 @@ describe('RFC 6221: LDRA', () => {
     expect(n.said.length).toBe(0);
     expect(faults(n, 'ldra')).toEqual({ 'untrusted-relay': 1, unexpected: 3 });
   });
+
+  test('§5.3.1: a trusted port relays relays, one hop further, and ends a loop', () => {
+    const n = ldraNet({ trusted: true });
+    n.advance(8000);
+    n.said.splice(0);
+    const solicit = emitMessage(newMessage(1, 7));
+    const relayed = (hops: number) =>
+      fromClient(emitRelay(newRelayMessage(RELAY_FORW, hops, [0, 0, 0, 0], parseIpv6('fe80::1')!, solicit)));
+    n.routers.ldra.inject('access', relayed(6));
+    n.routers.ldra.inject('access', relayed(8));
+    n.settle();
+    expect(n.said[0].relays.map(({ hops }) => hops)).toEqual([7, 6]);
+    expect(faults(n, 'ldra')).toEqual({ 'hop-limit': 1 });
+  });
 });

@@ -163,6 +163,19 @@ describe('the lease file', () => {
   });
 });
 
+test('a router that finds its file cut in the midst of a record counts it, says so, and goes on with the rest', () => {
+  const leases = new Leases();
+  leases.open(file, 0);
+  for (const n of [1, 2, 3]) leases.put(lease(n));
+  leases.close();
+  truncateSync(file, readFileSync(file).length - 5);
+  const n = new Net();
+  n.add('isp', provider({ delegate: 'customers' }, { file }));
+  expect(n.dhcp6('isp').counters.faults).toEqual({ 'file-damaged': 1 });
+  expect(n.logs.join()).toContain('damaged-1');
+  expect([...n.dhcp6('isp').delegation.leases].map(({ client }) => client)).toEqual(['duid:1', 'duid:2']);
+});
+
 describe('hostile clients', () => {
   /** A router with a server; `send` gives what it answers, message by message. */
   function server(config: Record<string, unknown>, delegation: Record<string, unknown> = {}) {
