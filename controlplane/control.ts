@@ -37,6 +37,7 @@ import { bestRoutes, type OwnRoute, ownRoutes } from './own-routes.ts';
 import { PolicyRouting } from './policy-routing.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
 import { type RandomSource, strongRandom } from './random.ts';
+import type { FromDomain, Remote, RemoteFactory } from './remote-domain.ts';
 import { SecurityGroups } from './security-groups.ts';
 import { managementServices, openServices, speaksIpv6 } from './services.ts';
 
@@ -84,6 +85,8 @@ export interface ControlOptions {
   wall?: (clock: number) => number;
   /** Hears what protocols tell each other: the user's script. */
   tell?: (told: Told) => void;
+  /** Where the domains of the families live; absent: in this thread. */
+  remote?: RemoteFactory;
   /** A domain that throws is made anew, which is counted and told; else what it throws is the caller's. */
   contain?: boolean;
   /** Jitter, identifiers, source ports; absent: the host's generator. */
@@ -113,6 +116,10 @@ export class Control {
   /** The families' domains, and which protocols are theirs: those of nobody are the management domain's. */
   private readonly domains = new Map<Family, Domain>();
   private readonly owners = new Map<Protocol, DomainName>();
+  /** Domains that live elsewhere: none in one thread. */
+  private readonly remotes = new Map<Family, Remote>();
+  /** Restarts of remote domains, one after the other. */
+  private restarting: Promise<void> = Promise.resolve();
   private readonly views: Record<DomainName, DomainView> = {
     ipv4: newView('ipv4'),
     ipv6: newView('ipv6'),
@@ -127,7 +134,7 @@ export class Control {
   private readonly reviveAt = new Map<DomainName, number>();
   private readonly failedAt = new Map<DomainName, { at: number; often: number }>();
   /** Told by a protocol, and not yet by all heard. */
-  private told: Told[] = [];
+  private told: { told: Told; by: DomainName }[] = [];
   /** Ports whose MAC somebody else has too. */
   private readonly disabled6 = new Set<number>();
   config: Config;
@@ -169,22 +176,37 @@ export class Control {
     }
     const { quiet, log } = options;
     const random = options.random ?? strongRandom();
+    const { remote } = options;
+    if (remote !== undefined)
+      for (const family of [4, 6] as const) {
+        const name = nameOf(family);
+        const failed = (reason: string): void => this.fail(name, reason);
+        this.remotes.set(family, remote(family, { heard: (message) => this.heard(name, family, message), failed }));
+        this.views[name].thread = 'own';
+      }
+    this.addresses.changed = (change) => this.remotes.get(change.family)?.say({ kind: 'book', change });
     this.parts = { tables, addresses: this.addresses, config, quiet, random, wall, log, kept: new Map() };
     openServices(tables, config, quiet);
-    for (const name of DOMAINS) this.begin(name);
+    for (const name of DOMAINS) void this.begin(name);
   }
 
   // --- domains -----------------------------------------------------------------------------------------------------
 
   /** Makes a domain's protocols, in the place of those that it had. */
-  private begin(name: DomainName): void {
+  private begin(name: DomainName): Promise<void> | undefined {
+    this.views[name].state = 'running';
+    this.reviveAt.delete(name);
     const parts = { ...this.parts, config: this.config, kept: new Map() };
     let protocols: Protocol[];
     if (name === 'management') protocols = managementServices(parts);
     else {
       const now = parts.wall(this.tables.now());
       for (const [key, { value, at }] of this.kept[name]) parts.kept.set(key, { value, age: now - at });
-      const domain = new Domain(name === 'ipv4' ? 4 : 6, parts);
+      const family = familyNamed(name);
+      const remote = this.remotes.get(family);
+      if (remote !== undefined)
+        return remote.begin({ config: parts.config, kept: parts.kept, book: this.addresses.snapshot(family) });
+      const domain = new Domain(family, parts);
       this.domains.set(domain.family, domain);
       protocols = domain.protocols;
     }
@@ -193,8 +215,7 @@ export class Control {
     this.protocols.splice(at, own.length, ...protocols);
     for (const protocol of own) this.owners.delete(protocol);
     for (const protocol of protocols) this.owners.set(protocol, name);
-    this.views[name].state = 'running';
-    this.reviveAt.delete(name);
+    return undefined;
   }
 
   private owned(name: DomainName): Protocol[] {
@@ -205,7 +226,7 @@ export class Control {
   private end(name: DomainName, flush: boolean): void {
     this.views[name].state = 'down';
     if (name === 'management') return;
-    const family = name === 'ipv4' ? 4 : 6;
+    const family = familyNamed(name);
     const domain = this.domains.get(family);
     if (flush) domain?.flush();
     domain?.close();
@@ -219,12 +240,23 @@ export class Control {
    * forgotten; addresses and routes stay in force until the new one has had time to learn them again, so that connections
    * that use them live on; connections are the packet workers' and stay.
    */
-  restart(name: DomainName): void {
-    this.end(name, true);
-    this.begin(name);
-    this.views[name].restarts++;
-    this.tellRestart(name, 'asked for');
-    this.tick();
+  restart(name: DomainName): void | Promise<void> {
+    const remote = name === 'management' ? undefined : this.remotes.get(familyNamed(name));
+    const again = (): Promise<void> | undefined => {
+      this.end(name, true);
+      const begun = this.begin(name);
+      this.views[name].restarts++;
+      this.tellRestart(name, 'asked for');
+      this.tick();
+      return begun;
+    };
+    if (remote === undefined) return again();
+    this.restarting = this.restarting.then(async () => {
+      this.reviveAt.delete(name);
+      await remote.end(true);
+      await again();
+    });
+    return this.restarting;
   }
 
   /** A domain has thrown: it rests for a moment, longer when that happens often, and is made anew. It keeps its neighbours. */
@@ -272,6 +304,40 @@ export class Control {
     }
     if (gone > 0)
       this.options.log('info', `the ipv${family} domain has not learned ${gone} routes and addresses again`);
+  }
+
+  /** What a domain in another thread says. */
+  private heard(name: DomainName, family: Family, message: FromDomain): void {
+    if (message.kind === 'actions') {
+      this.perform(message.actions, { kind: 'tick' }, name);
+      this.tick();
+    } else if (message.kind === 'book') {
+      // Of addresses it only knows what duplicate address detection has found; the rest is decided here.
+      const { change } = message;
+      const own = change.op === 'state' ? this.addresses.find(change.port, family, change.words) : undefined;
+      if (change.op === 'state' && own?.state === 'tentative') this.addresses.setState(own, change.state);
+    } else if (message.kind === 'neighbours') for (const n of message.records) this.tables.neighbours.changed(n);
+    else if (message.kind === 'log') this.options.log(message.level, message.message);
+  }
+
+  /**
+   * Asks a domain what it has to tell about itself (domain.ts, `describe`); one in this thread answers at once.
+   * @throws Error when it does not answer
+   */
+  ask(name: 'ipv4' | 'ipv6', what: string): unknown {
+    const family = familyNamed(name);
+    return this.remotes.get(family)?.ask(what) ?? this.domains.get(family)?.describe(what) ?? null;
+  }
+
+  /** Resolves when domains that live elsewhere have done what was said to them, or do not answer. */
+  async caughtUp(): Promise<void> {
+    await Promise.allSettled([...this.remotes.values()].map((remote) => remote.ask('')));
+  }
+
+  /** Ends the domains that live elsewhere. */
+  async close(): Promise<void> {
+    await this.restarting;
+    await Promise.all([...this.remotes.values()].map((remote) => remote.end(false)));
   }
 
   /** How each domain is doing. */
@@ -607,12 +673,14 @@ export class Control {
   }
 
   setNeighbour(port: number, family: Family, words: Words, lo: number, hi: number): void {
+    this.remotes.get(family)?.say({ kind: 'neighbour', op: 'set', port, words, lo, hi });
     if (this.domains.get(family)?.setNeighbour(port, words, lo, hi) === false)
       this.options.log('warn', 'neighbors: the neighbour table is full');
   }
 
   /** Forgets a static neighbour: it is asked for when somebody wants it. */
   forgetNeighbour(port: number, family: Family, words: Words): void {
+    this.remotes.get(family)?.say({ kind: 'neighbour', op: 'forget', port, words, lo: 0, hi: 0 });
     this.domains.get(family)?.forgetNeighbour(port, words);
   }
 
@@ -664,13 +732,22 @@ export class Control {
   /** Steps every protocol with the event and does what they say; then with what they tell each other. */
   handle(event: Event): void {
     this.step(event);
+    if (event.kind === 'link' || event.kind === 'event') this.pass(event);
     // A conversation among protocols ends: none answers an event by the same event.
     for (let rounds = 0; this.told.length > 0 && rounds < MAX_ROUNDS; rounds++) {
       const heard = this.told;
       this.told = [];
-      for (const told of heard) this.step(told);
+      for (const { told, by } of heard) {
+        this.step(told);
+        this.pass(told, by);
+      }
     }
     this.blockLog.drain();
+  }
+
+  /** Says an event to the domains that live elsewhere, but not to the one that it is from. */
+  private pass(event: Event, from?: DomainName): void {
+    for (const [family, remote] of this.remotes) if (nameOf(family) !== from) remote.say({ kind: 'event', event });
   }
 
   private step(event: Event): void {
@@ -679,7 +756,7 @@ export class Control {
     for (const protocol of [...this.protocols]) {
       const owner = this.owners.get(protocol);
       if (owner !== undefined && this.views[owner].state === 'down') continue;
-      if (family !== 0 && (owner === 'ipv4' || owner === 'ipv6') && owner !== `ipv${family}`) continue;
+      if (family !== 0 && (owner === 'ipv4' || owner === 'ipv6') && owner !== nameOf(family)) continue;
       let actions: Action[];
       try {
         actions = protocol.step(now, event);
@@ -741,7 +818,7 @@ export class Control {
         case 'event':
           if (action.name === 'nd.duplicate' && action.data.disables === true)
             this.leaveIpv6(action.data.port as number);
-          this.told.push(action);
+          this.told.push({ told: action, by: owner });
           this.options.tell?.(action);
           break;
         default:
@@ -806,8 +883,17 @@ export class Control {
     if (action.op === 'deprecate' ? entry.state === 'preferred' : entry.state === 'deprecated')
       this.addresses.setState(entry, action.op === 'deprecate' ? 'deprecated' : 'preferred');
     const until = (wait: number | undefined) => (wait === undefined ? null : (this.tables.now() + wait) | 0);
-    if (action.op === 'add') entry.lifetimes = { preferred: until(action.preferred), valid: until(action.valid) };
+    if (action.op === 'add')
+      this.addresses.setLifetimes(entry, { preferred: until(action.preferred), valid: until(action.valid) });
   }
+}
+
+function nameOf(family: Family): 'ipv4' | 'ipv6' {
+  return family === 4 ? 'ipv4' : 'ipv6';
+}
+
+function familyNamed(name: 'ipv4' | 'ipv6'): Family {
+  return name === 'ipv4' ? 4 : 6;
 }
 
 function newView(domain: DomainName): DomainView {

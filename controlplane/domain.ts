@@ -17,13 +17,14 @@ import type { Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
 import { TYPE_ARP, TYPE_IPV4, TYPE_IPV6 } from '../dataplane/wire/ethernet.ts';
 import type { Config } from './config/index.ts';
+import { describeDhcp6 } from './dhcp6/describe.ts';
 import type { Dhcp6 } from './dhcp6/index.ts';
 import { Echo } from './echo.ts';
 import type { Addresses } from './neighbour/addresses.ts';
 import { Arp } from './neighbour/arp.ts';
 import { Nd } from './neighbour/nd.ts';
 import type { NeighbourCache } from './neighbour/nud.ts';
-import type { Event, Protocol } from './protocol.ts';
+import type { Event, Protocol, Told } from './protocol.ts';
 import type { RandomSource } from './random.ts';
 import { familyServices } from './services.ts';
 
@@ -65,12 +66,14 @@ export class Domain {
   readonly cache: NeighbourCache;
   readonly dhcp6: Dhcp6 | null;
   private readonly tables: Tables;
+  private readonly names: readonly string[];
 
   /** @throws Error when the lease file cannot be used */
   constructor(family: Family, parts: DomainParts) {
     const { tables, addresses, config, quiet } = parts;
     this.family = family;
     this.tables = tables;
+    this.names = config.ports.map(({ name }) => name);
     const resolver =
       family === 4
         ? new Arp(tables.neighbours, tables.interfaces, addresses, { quiet })
@@ -105,6 +108,19 @@ export class Domain {
       if (cache.isMine(n) && cache.stateOf(n) !== NUD_PERMANENT) cache.forget(n);
   }
 
+  /** Milliseconds until one of the protocols wants a tick; −1: none does. */
+  next(): number {
+    const now = this.tables.now();
+    const waits = this.protocols.map((protocol) => protocol.next(now)).filter((wait) => wait >= 0);
+    return waits.length === 0 ? -1 : Math.min(...waits);
+  }
+
+  /** What the domain has to tell about itself, as plain data; null: it knows nothing of this. */
+  describe(what: string): unknown {
+    if (what === 'dhcp6' && this.dhcp6 !== null) return describeDhcp6(this.dhcp6, this.tables.now(), this.names);
+    return null;
+  }
+
   /** Gives back what is not memory: the lease file. */
   close(): void {
     this.dhcp6?.close();
@@ -118,4 +134,13 @@ export function familyOf(event: Event, tables: Tables): 0 | Family {
   if (event.kind !== 'frame') return 0;
   if (event.etherType === TYPE_ARP || event.etherType === TYPE_IPV4) return 4;
   return event.etherType === TYPE_IPV6 ? 6 : 0;
+}
+
+/** How often protocols may answer each other's events before the rest waits for the next event. */
+const MAX_ROUNDS = 16;
+
+/** Does an event, then what was told because of it, until nobody tells anything more: a conversation ends. */
+export function tellAll(first: Event, step: (event: Event) => Told[]): void {
+  let events: Event[] = [first];
+  for (let rounds = 0; events.length > 0 && rounds <= MAX_ROUNDS; rounds++) events = events.flatMap(step);
 }

@@ -3,6 +3,7 @@
  *
  *   0 BELL    grows when a worker has punted; the main thread waits on it (Atomics.waitAsync)
  *   1 FAULT   number + 1 of a worker that is to throw once: how tests kill one
+ *   2 … 5   of the domains of the control plane, IPv4 then IPv6: BELL, as above, and BEAT, which grows with every turn
  *   16 + 8 w  of worker w: 0 STATE  1 CIRCLES through the loop (wraps)  2 SLEEPS  3 TIMEOUTS (sleeps that nobody ended)
  *   272 + …   of worker w and port p, 4 words: 0 rx errors  1 tx errors  2 system calls  3 1 when the device is gone
  *
@@ -14,6 +15,7 @@ import { MAX_PORTS } from './interfaces.ts';
 
 export const BELL = 0;
 export const FAULT = 1;
+const DOMAINS = 2;
 const WORKER = 16;
 const WORKER_WORDS = 8;
 export const LW_STATE = 0;
@@ -34,6 +36,16 @@ export const WORKER_DEAD = 3;
 
 export function createLive(): SharedArrayBuffer {
   return new SharedArrayBuffer((PORT + PORT_WORDS * MAX_PORTS * MAX_WORKERS) * 4);
+}
+
+/** Word index of the bell of a family's domain. */
+export function domainBell(family: number): number {
+  return DOMAINS + (family === 4 ? 0 : 2);
+}
+
+/** Word index of its count of turns. */
+export function domainBeat(family: number): number {
+  return domainBell(family) + 1;
 }
 
 /** Word index of worker `worker`'s words. */

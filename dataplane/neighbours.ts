@@ -1,10 +1,12 @@
 /**
  * Neighbours: who is behind an address on a port (RFC 826, RFC 4861 §5.1), in shared memory.
  *
- * Readers (the path's `neighbour` stage) look up without a lock; the control plane is the only writer. Both families
- * in one table, keyed by port and address. Open addressing with linear probing; an entry is published by a store to
- * its STATE word, and removed by clearing it; it never moves. How far a search must look is written at the place where it
- * begins (REACH), so that what has come and gone costs later searches nothing: a scan brings a thousand a second.
+ * Readers (the path's `neighbour` stage) look up without a lock. Each family's domain of the control plane is the only
+ * writer of its entries; as both may insert at the same place, entries come and go under one lock, whose word holds the
+ * holder's number. Both families are in one table, keyed by port and address. Open addressing with linear probing; an entry
+ * is published by a store to its STATE word, and removed by clearing it; it never moves. How far a search must look is
+ * written at the place where it begins (REACH), so that what has come and gone costs later searches nothing: a scan brings a
+ * thousand a second.
  *
  *   0 STATE   NUD_*; 0 free                    8 GEN        grows whenever MAC or usability changes (engine entries hold it)
  *   1 PORT    | family << 8                    9 USED       clock ms of the last packet sent through it (written by workers)
@@ -45,14 +47,19 @@ export const NUD_QUIET = NUD_REACHABLE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
 
 export const NTF_ROUTER = 0x80;
 
-/** Words before the records: 0 count, 1 epoch (grows with every change), 2 answers (grows when a MAC becomes usable). */
+/**
+ * Words before the records: 0 count, 1 epoch (grows with every change), 2 answers (grows when a MAC becomes usable), 3 lock.
+ */
 const HEAD = 4;
+const LOCK = 3;
 
 export class NeighbourTable {
   readonly words: Int32Array;
   readonly capacity: number;
   /** Called behind every change of a record by this thread: an engine outside of this memory follows them. */
   changed: (n: number) => void = () => {};
+  /** This thread's number in the lock. */
+  owner = 1;
   private readonly mask: number;
 
   constructor(buffer: SharedArrayBuffer) {
@@ -118,7 +125,11 @@ export class NeighbourTable {
     const found = this.find(port, family, a0, a1, a2, a3);
     if (found >= 0) return found;
     const w = this.words;
-    if (w[0] >= (this.capacity >> 2) * 3) return -1;
+    this.lock();
+    if (w[0] >= (this.capacity >> 2) * 3) {
+      this.unlock(this.owner);
+      return -1;
+    }
     const key = port | (family << 8);
     const home = this.hash(key, a0, a1, a2, a3);
     let n = home;
@@ -140,6 +151,7 @@ export class NeighbourTable {
     const reach = HEAD + home * NEIGH_WORDS + NEIGH_REACH;
     if (this.distance(home, n) > w[reach]) Atomics.store(w, reach, this.distance(home, n));
     Atomics.store(w, r, NUD_INCOMPLETE);
+    this.unlock(this.owner);
     return n;
   }
 
@@ -170,12 +182,24 @@ export class NeighbourTable {
     const w = this.words;
     const r = HEAD + n * NEIGH_WORDS;
     if (w[r] === 0) return;
+    this.lock();
     Atomics.add(w, r + NEIGH_GEN, 1);
     Atomics.store(w, r, 0);
     this.shorten(this.homeOf(r), n);
     w[0]--;
+    this.unlock(this.owner);
     Atomics.add(w, 1, 1);
     this.changed(n);
+  }
+
+  /** Held for the few stores of one entry. Whoever dies in between is dead for the supervisor too, which calls `unlock`. */
+  private lock(): void {
+    while (Atomics.compareExchange(this.words, LOCK, 0, this.owner) !== 0);
+  }
+
+  /** Gives up the lock if this owner has it. */
+  unlock(owner: number): void {
+    Atomics.compareExchange(this.words, LOCK, owner, 0);
   }
 
   /** 4 or 6 of the entry in record `n`; 0: there is none. */

@@ -41,8 +41,11 @@ export const TX_QUEUE = 512;
 
 /** Where the path sends what the control plane must see. */
 export interface Punt {
-  /** A frame for a built-in protocol; the frame stays the caller's. Returns false when there was no room. */
-  frame(frames: Frames, slot: number, port: number, etherType: number, l3: number): boolean;
+  /**
+   * A frame for a built-in protocol; the frame stays the caller's. `service`: its destination port (raw) when it is UDP, 0
+   * when not. Returns false when there was no room.
+   */
+  frame(frames: Frames, slot: number, port: number, etherType: number, l3: number, service: number): boolean;
   /** A next hop is wanted; address raw. */
   resolve(port: number, family: number, a0: number, a1: number, a2: number, a3: number): void;
   /** A STALE neighbour was used. */

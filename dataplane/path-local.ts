@@ -63,7 +63,9 @@ export abstract class PathLocal extends PathEgress {
   }
 
   protected toControl(p: Packet): number {
-    if (!this.punt.frame(this.frames, p.slot, p.port, p.etherType, p.l3 - p.off)) return this.drop(p, D.PUNT_QUEUEFULL);
+    const service = p.proto === UDP ? p.rports >>> 16 : 0;
+    if (!this.punt.frame(this.frames, p.slot, p.port, p.etherType, p.l3 - p.off, service))
+      return this.drop(p, D.PUNT_QUEUEFULL);
     return DELIVERED;
   }
 

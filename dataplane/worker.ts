@@ -29,6 +29,7 @@ import { Handover, type HandoverRings } from './handover.ts';
 import * as IF from './interfaces.ts';
 import {
   BELL,
+  domainBell,
   FAULT,
   LP_GONE,
   LP_RX_ERRORS,
@@ -72,6 +73,7 @@ import {
 } from './rings.ts';
 import { C_DROPS, C_HELD, C_MADE, C_RECEIVED, C_TURNS, CLOCK, STOP, type TableBuffers, Tables } from './tables.ts';
 import { Watch, WatchSwitch } from './watch.ts';
+import { TYPE_ARP, TYPE_IPV4, TYPE_IPV6 } from './wire/ethernet.ts';
 
 /** One port as a worker sees it. Descriptors are the main thread's; they are numbers that mean the same in every thread. */
 export interface PortTask {
@@ -101,6 +103,8 @@ export interface WorkerTask {
   live: SharedArrayBuffer;
   punt: SharedArrayBuffer;
   inject: SharedArrayBuffer;
+  /** The control plane's domains that are threads of their own: their rings; what is for none of them takes `punt`. */
+  domains?: { family: 4 | 6; punt: SharedArrayBuffer; inject: SharedArrayBuffer }[];
   /** Eventfd that ends this worker's sleep. */
   waker: number;
   /** How to reach the other workers: rings for fragments, and everybody's eventfd; null: there are none. */
@@ -141,21 +145,41 @@ const RECENT_MS = 20;
 /** Longest sleep with a fault wrapper. */
 const FAULT_SLEEP_MS = 1;
 
-/** The path's way to the control plane. */
+/** Destination ports of UDP, raw, that are the IPv4 and the IPv6 domain's: DHCP and DHCPv6. */
+const DHCP_CLIENT = 0x4400;
+const DHCP_SERVER = 0x4300;
+const DHCP6_CLIENT = 0x2202;
+const DHCP6_SERVER = 0x2302;
+
+/** The path's way to the control plane: each family's domain has a ring, and what has no family, such as DNS, a third one. */
 class RingPunt implements Punt {
   private readonly ring: RingWriter;
+  private readonly four: RingWriter;
+  private readonly six: RingWriter;
   private readonly tables: Tables;
   private readonly pieces = new Int32Array(MAX_SEGMENTS);
   /** What was reported last, and when: every packet that waits would ask again. */
   private readonly recentKey = new Int32Array(RECENT);
   private readonly recentTime = new Int32Array(RECENT).fill(-RECENT_MS);
 
-  constructor(ring: RingWriter, tables: Tables) {
+  constructor(ring: RingWriter, four: RingWriter, six: RingWriter, tables: Tables) {
     this.ring = ring;
+    this.four = four;
+    this.six = six;
     this.tables = tables;
   }
 
-  frame(frames: Frames, slot: number, port: number, etherType: number, l3: number): boolean {
+  private ringFor(etherType: number, service: number): RingWriter {
+    if (etherType === TYPE_ARP) return this.four;
+    if (etherType === TYPE_IPV4)
+      return service === 0 || service === DHCP_CLIENT || service === DHCP_SERVER ? this.four : this.ring;
+    if (etherType === TYPE_IPV6)
+      return service === 0 || service === DHCP6_CLIENT || service === DHCP6_SERVER ? this.six : this.ring;
+    return this.ring;
+  }
+
+  frame(frames: Frames, slot: number, port: number, etherType: number, l3: number, service: number): boolean {
+    const ring = this.ringFor(etherType, service);
     // The protocols see frames as they would be on a wire: finished checksums, one MTU long.
     const m = slot * META_WORDS;
     const gso = frames.meta[m + META_GSO];
@@ -163,22 +187,23 @@ class RingPunt implements Punt {
       const count = segment(frames, slot, gso >>> 16, this.pieces);
       let taken = count > 0;
       for (let n = 0; n < count; n++) {
-        taken = this.ring.frame(PUNT_FRAME, port, frames, this.pieces[n], etherType, l3) && taken;
+        taken = ring.frame(PUNT_FRAME, port, frames, this.pieces[n], etherType, l3) && taken;
         frames.free(this.pieces[n]);
       }
       return taken;
     }
     if ((frames.meta[m + META_FLAGS] & FRAME_NEEDS_CSUM) !== 0) completeChecksum(frames, slot);
-    return this.ring.frame(PUNT_FRAME, port, frames, slot, etherType, l3);
+    return ring.frame(PUNT_FRAME, port, frames, slot, etherType, l3);
   }
 
   resolve(port: number, family: number, a0: number, a1: number, a2: number, a3: number): void {
     const key = Math.imul(a0 ^ a3 ^ (a1 << 7) ^ (a2 << 13), 0x9e3779b1) ^ (port | (family << 8));
-    if (this.isNews(key)) this.ring.event(PUNT_RESOLVE, port, family, a0, a1, a2, a3);
+    if (this.isNews(key)) (family === 4 ? this.four : this.six).event(PUNT_RESOLVE, port, family, a0, a1, a2, a3);
   }
 
   used(neighbour: number): void {
-    if (this.isNews(~neighbour)) this.ring.event(PUNT_USED, 0, neighbour);
+    if (!this.isNews(~neighbour)) return;
+    (this.tables.neighbours.familyOf(neighbour) === 4 ? this.four : this.six).event(PUNT_USED, 0, neighbour);
   }
 
   private isNews(key: number): boolean {
@@ -281,6 +306,13 @@ export default async function run(task: WorkerTask): Promise<void> {
   const frames = liveArena(task.arena.small, task.arena.large, task.arena.base);
   const punt = new RingWriter(task.punt);
   const inject = new RingReader(task.inject);
+  const domains = (task.domains ?? []).map((domain) => ({
+    family: domain.family,
+    punt: new RingWriter(domain.punt),
+    inject: new RingReader(domain.inject),
+    bell: domainBell(domain.family),
+  }));
+  const ringOf = (family: number) => domains.find((domain) => domain.family === family)?.punt ?? punt;
   const group = task.ports.some((port) => port.kind === 'tap' || port.tap !== undefined) ? openGroup(task.io) : null;
   const ports: (Port | null)[] = [];
   const mirrors: MirrorPort[] = [];
@@ -311,7 +343,7 @@ export default async function run(task: WorkerTask): Promise<void> {
     }
     const mineOnly = ports.filter((port): port is Port => port !== null);
     const poller = new Poller(mineOnly, task.waker);
-    const path = new Path(tables, frames, ports, new RingPunt(punt, tables), {
+    const path = new Path(tables, frames, ports, new RingPunt(punt, ringOf(4), ringOf(6), tables), {
       seed: task.seed,
       shared: task.workers > 1,
       offload: task.offload,
@@ -345,8 +377,16 @@ export default async function run(task: WorkerTask): Promise<void> {
       const walked = paths === null ? path : paths.current();
       const given = handover === null ? 0 : walked.takeGiven(HANDOVER_BURST);
       const judged = samples === null ? 0 : samples.drain(walked, SAMPLE_BURST);
-      const work = given + judged + drain(inject, walked, tables, one) + walked.turn();
+      let told = 0;
+      for (const domain of domains) told += drain(domain.inject, walked, tables, one);
+      const work = given + judged + told + drain(inject, walked, tables, one) + walked.turn();
       if (handover !== null && peers !== null) rouse(handover, peers.wakers, live);
+      for (const domain of domains)
+        if (domain.punt.written !== 0) {
+          domain.punt.written = 0;
+          Atomics.add(live, domain.bell, 1);
+          Atomics.notify(live, domain.bell);
+        }
       if (punt.written !== 0 || (watched !== null && watched.written !== 0)) {
         punt.written = 0;
         if (watched !== null) watched.written = 0;

@@ -3,7 +3,7 @@
  */
 import { metricsText } from '../metrics/prometheus.ts';
 import { packageVersion } from '../package-root.ts';
-import { VIEWS } from '../show/index.ts';
+import { DOMAIN_VIEWS, VIEW_NAMES, VIEWS } from '../show/index.ts';
 import { searchConnections } from './connections.ts';
 import { RESTART_ROUTE } from './domains.ts';
 import { EXPLAIN_ROUTE } from './explain.ts';
@@ -44,7 +44,7 @@ const API_ROUTES: readonly Route[] = [
     path: '/v1/show/{what}',
     summary: 'A view of the running router, as `sluice show` prints it',
     tag: 'show',
-    params: { what: { description: 'which view', values: Object.keys(VIEWS) } },
+    params: { what: { description: 'which view', values: VIEW_NAMES } },
     // Each view knows its own filters and refuses others by name.
     anyQuery: true,
     answer: {
@@ -52,11 +52,11 @@ const API_ROUTES: readonly Route[] = [
       description: 'The text for people, and the same as JSON with the key names of iproute2',
       schema: { type: 'object', required: ['text', 'json'], properties: { text: { type: 'string' }, json: {} } },
     },
-    handle: ({ source }, { params: { what }, query }) => {
-      const view = Object.hasOwn(VIEWS, what) ? VIEWS[what] : undefined;
-      if (view === undefined)
-        throw new Refusal(404, `show: expected one of ${Object.keys(VIEWS).join(', ')}, got "${what}"`);
-      return { json: view(source, Object.fromEntries(query)) };
+    handle: async ({ source }, { params: { what }, query }) => {
+      const views = Object.hasOwn(VIEWS, what) ? VIEWS : DOMAIN_VIEWS;
+      const view = Object.hasOwn(views, what) ? views[what] : undefined;
+      if (view === undefined) throw new Refusal(404, `show: expected one of ${VIEW_NAMES.join(', ')}, got "${what}"`);
+      return { json: await view(source, Object.fromEntries(query)) };
     },
   },
   {

@@ -13,11 +13,11 @@ import { ApiError, ask, askEvents, askShow } from '../api/client.ts';
 import type { ConntrackEvent } from '../api/feed.ts';
 import { socketPath } from '../api/socket.ts';
 import { connectionFilter } from '../show/conntrack.ts';
-import { VIEWS } from '../show/index.ts';
+import { VIEW_NAMES } from '../show/index.ts';
 
 export const SHOW_USAGE = `usage: sluice show WHAT [-j] [--socket PATH] [FILTER=VALUE ...]
 
-WHAT is one of: ${Object.keys(VIEWS).join(' ')}
+WHAT is one of: ${VIEW_NAMES.join(' ')}
 
   -j, --json        JSON, keys as iproute2 names them
   --socket PATH     control socket of the router (default: ${socketPath()})
@@ -75,9 +75,9 @@ export async function showCommand(argv: readonly string[]): Promise<number> {
       return 0;
     }
     const [what, ...rest] = positionals;
-    if (what === undefined || !Object.hasOwn(VIEWS, what))
+    if (what === undefined || !VIEW_NAMES.includes(what))
       throw new Error(
-        `show: expected one of ${Object.keys(VIEWS).join(', ')}, got ${what === undefined ? 'nothing' : `"${what}"`}`,
+        `show: expected one of ${VIEW_NAMES.join(', ')}, got ${what === undefined ? 'nothing' : `"${what}"`}`,
       );
     const filters: Record<string, string> = {};
     for (const filter of rest) {

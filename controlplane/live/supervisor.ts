@@ -66,8 +66,10 @@ import { Control, type Mark } from '../control.ts';
 import type { DomainName } from '../domain.ts';
 import { engineOptions } from '../offload.ts';
 import { type Event, FAREWELLS, STOPPING } from '../protocol.ts';
+import type { RemoteFactory } from '../remote-domain.ts';
 import { neededSizes } from '../table-sizes.ts';
 import { checkKinds, closeDevice, type Device, kernelPorts, openDevices } from './devices.ts';
+import { DomainHost } from './domain-host.ts';
 import {
   announceHostPort,
   closeHostPort,
@@ -155,6 +157,7 @@ export class Supervisor {
   readonly kernel: KernelEngine | null;
   private hostPort: HostPort | null;
   private readonly ends: WorkerEnd[] = [];
+  private readonly hosts: DomainHost[] = [];
   private readonly pool: Piscina;
   private readonly clock = monotonic();
   private readonly startedAt: number;
@@ -255,6 +258,11 @@ export class Supervisor {
     this.hostFrames = devices.some((device) => device.host !== null) ? new Frames(512, 4) : null;
     const watchBlock = createWatchBlock();
     const watchRings = Array.from({ length: workers }, () => createRing(WATCH_RING));
+    const rooms = ([4, 6] as const).map((family) => ({
+      family,
+      punts: Array.from({ length: workers }, () => createRing()),
+      inject: createRing(),
+    }));
     for (let worker = 0; worker < workers; worker++) {
       const ports = [...devices.map((device) => device.tasks[worker]), ...(hostPort ? [hostPort.tasks[worker]] : [])];
       const task: WorkerTask = {
@@ -264,6 +272,12 @@ export class Supervisor {
         live,
         punt: createRing(),
         inject: createRing(),
+        // Domains speak by way of the first worker.
+        domains: rooms.map(({ family, punts, inject }) => ({
+          family,
+          punt: punts[worker],
+          inject: worker === 0 ? inject : createRing(0x1000),
+        })),
         waker: wakers[worker],
         peers,
         ports,
@@ -294,6 +308,18 @@ export class Supervisor {
     const first = this.ends[0];
     const hook = config.gateway?.script ?? '';
     const script = hook === '' ? null : new EventScript(hook, this.log);
+    const remote: RemoteFactory = (family, events) => {
+      const room = rooms.find((one) => one.family === family)!;
+      const host = new DomainHost(
+        { ...room, buffers, row: workers, live, wakers, startedAt: this.startedAt, follow: kernel !== null },
+        {
+          heard: (message) => this.turn(() => events.heard(message)),
+          failed: (reason) => this.turn(() => events.failed(reason)),
+        },
+      );
+      this.hosts.push(host);
+      return host;
+    };
     this.control = new Control(
       this.tables,
       config,
@@ -301,7 +327,13 @@ export class Supervisor {
         send: (port, frame) => this.inject(first, INJECT_SEND, port, frame),
         output: (packet, scope) => this.inject(first, INJECT_OUTPUT, scope, packet),
       },
-      { quiet: false, contain: true, log: this.log, ...(script === null ? {} : { tell: (told) => script.tell(told) }) },
+      {
+        quiet: false,
+        contain: true,
+        remote,
+        log: this.log,
+        ...(script === null ? {} : { tell: (told) => script.tell(told) }),
+      },
     );
     kernel?.follow(this.tables);
     if (hostPort !== null) announceHostPort(this.tables, hostPort, Math.min(...config.ports.map((port) => port.mtu)));
@@ -383,10 +415,15 @@ export class Supervisor {
   }
 
   /** Makes a domain of the control plane anew, while packets go on. */
-  restart(domain: DomainName): void {
+  async restart(domain: DomainName): Promise<void> {
     this.moveClock();
-    this.control.restart(domain);
+    await this.control.restart(domain);
     this.afterEvents();
+  }
+
+  /** Makes a domain throw, or hang: how tests and demonstrations kill one. */
+  failDomain(family: 4 | 6, how: 'throw' | 'hang'): void {
+    this.hosts.find((host) => host.family === family)?.say({ kind: 'fault', how });
   }
 
   /** Makes a worker throw once, in the middle of its loop: how tests and demonstrations kill one. */
@@ -470,6 +507,14 @@ export class Supervisor {
       if (this.failures++ < 10)
         this.log('warn', `the control plane failed on a ${event.kind} event: ${describe(error)}; the event is skipped`);
     }
+  }
+
+  /** Does what a domain has to do with, unless the router stops. */
+  private turn(work: () => void): void {
+    if (this.stopping) return;
+    this.moveClock();
+    work();
+    this.afterEvents();
   }
 
   /** Handles one event from outside of the rings, and all that follows from it. */
@@ -631,6 +676,7 @@ export class Supervisor {
 
   /** Frees what was taken out of the tables before the last look, once no worker can hold it. */
   private reclaim(): void {
+    for (const host of this.hosts) host.watch();
     this.control.blockLog.drain();
     if (this.mark !== null) {
       if (!this.passed(this.mark.circles)) return;
@@ -648,9 +694,11 @@ export class Supervisor {
     if (this.control.hasFarewell)
       for (let n = 0; n < FAREWELLS && !this.stopping; n++) {
         this.step(STOPPING);
+        await this.control.caughtUp();
         await pause(FAREWELL_PAUSE_MS);
       }
     this.release();
+    await this.control.close();
     await Promise.allSettled(this.running);
     await this.pool.destroy();
     for (const watch of this.watches) watch.close();

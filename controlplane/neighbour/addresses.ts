@@ -8,6 +8,9 @@
  *
  * Beside it: prefixes that the router answers for on behalf of others (proxy ARP, RFC 1027; proxy ND, RFC 4861 §7.2.8).
  *
+ * A domain in a thread of its own has a copy of the book (controlplane/remote-domain.ts): `changed` says what happens to
+ * this one, `follow` does the same to that.
+ *
  * Not here: the local routes of the data path (whoever adds an address here adds its route too), lifetimes, and the
  * full source selection of RFC 6724.
  */
@@ -36,12 +39,30 @@ export interface ProxyPrefix {
   readonly router: boolean;
 }
 
+interface Place {
+  port: number;
+  family: Family;
+  words: Words;
+}
+
+/** One change of a book, as plain data. */
+export type BookChange = { port: number; family: Family } & (
+  | ({ op: 'add'; prefixLength: number; state: AddressState } & Place)
+  | ({ op: 'remove' } & Place)
+  | ({ op: 'state'; state: AddressState } & Place)
+  | ({ op: 'lifetimes'; lifetimes: OwnAddress['lifetimes'] } & Place)
+  | { op: 'order'; order: Words[] }
+  | { op: 'proxy' | 'unproxy'; proxy: ProxyPrefix }
+);
+
 export class Addresses {
   private readonly byKey = new Map<string, OwnAddress>();
   private readonly byPort = new Map<number, OwnAddress[]>();
   private readonly proxies: ProxyPrefix[] = [];
   /** Grows with every change of the book, so that whoever keeps something derived from it knows when to look again. */
   version = 0;
+  /** Hears of every change that is made here. */
+  changed: (change: BookChange) => void = () => {};
 
   /** Adds an address, or replaces the prefix length and state of one that is there. IPv4: words 1–3 are 0. */
   add(port: number, family: Family, words: Words, prefixLength: number, state: AddressState = 'preferred'): OwnAddress {
@@ -52,6 +73,7 @@ export class Addresses {
     if (list === undefined) this.byPort.set(port, [entry]);
     else list.push(entry);
     this.version++;
+    this.changed({ op: 'add', port, family, words: entry.words, prefixLength, state });
     return entry;
   }
 
@@ -64,6 +86,7 @@ export class Addresses {
     const list = this.byPort.get(port)!;
     list.splice(list.indexOf(entry), 1);
     this.version++;
+    this.changed({ op: 'remove', port, family, words: entry.words });
     return true;
   }
 
@@ -77,12 +100,62 @@ export class Addresses {
     };
     list.sort((a, b) => place(a) - place(b));
     this.version++;
+    for (const family of [4, 6] as const)
+      this.changed({ op: 'order', port, family, order: this.orderOf(port, family) });
   }
 
   /** Changes the state of an address of this book. */
   setState(entry: OwnAddress, state: AddressState): void {
     entry.state = state;
     this.version++;
+    this.changed({ op: 'state', port: entry.port, family: entry.family, words: entry.words, state });
+  }
+
+  /** Sets the ends of an address that a protocol gave. */
+  setLifetimes(entry: OwnAddress, lifetimes: OwnAddress['lifetimes']): void {
+    entry.lifetimes = lifetimes;
+    this.changed({ op: 'lifetimes', port: entry.port, family: entry.family, words: entry.words, lifetimes });
+  }
+
+  private orderOf(port: number, family: Family): Words[] {
+    return this.ofPort(port)
+      .filter((entry) => entry.family === family)
+      .map((entry) => entry.words);
+  }
+
+  /** All that makes a copy of one family's part of the book, for `follow`. */
+  snapshot(family: Family): BookChange[] {
+    const changes: BookChange[] = [];
+    for (const entry of this) {
+      if (entry.family !== family) continue;
+      const { port, words, prefixLength, state, lifetimes } = entry;
+      changes.push({ op: 'add', port, family, words, prefixLength, state });
+      if (lifetimes !== undefined) changes.push({ op: 'lifetimes', port, family, words, lifetimes });
+    }
+    for (const proxy of this.proxies)
+      if (proxy.family === family) changes.push({ op: 'proxy', port: proxy.port, family, proxy });
+    return changes;
+  }
+
+  /** Does what another book has done; nobody is told. */
+  follow(change: BookChange): void {
+    const { changed } = this;
+    this.changed = () => {};
+    const { port, family } = change;
+    const entry = 'words' in change ? this.find(port, family, change.words) : undefined;
+    if (change.op === 'add') this.add(port, family, change.words, change.prefixLength, change.state);
+    else if (change.op === 'remove') this.remove(port, family, change.words);
+    else if (change.op === 'order')
+      this.arrange(
+        port,
+        change.order.map((words) => ({ family, words })),
+      );
+    else if (change.op === 'proxy')
+      this.addProxy(port, family, change.proxy.words, change.proxy.prefixLength, change.proxy.router);
+    else if (change.op === 'unproxy') this.removeProxy(port, family, change.proxy.words, change.proxy.prefixLength);
+    else if (entry !== undefined && change.op === 'state') this.setState(entry, change.state);
+    else if (entry !== undefined && change.op === 'lifetimes') this.setLifetimes(entry, change.lifetimes);
+    this.changed = changed;
   }
 
   /** The router's own address on this port, in any state. */
@@ -145,8 +218,10 @@ export class Addresses {
 
   /** Answers for a whole prefix on this port from now on. */
   addProxy(port: number, family: Family, words: Words, prefixLength: number, router = false): void {
-    this.proxies.push({ port, family, words, prefixLength, router });
+    const proxy = { port, family, words, prefixLength, router };
+    this.proxies.push(proxy);
     this.version++;
+    this.changed({ op: 'proxy', port, family, proxy });
   }
 
   removeProxy(port: number, family: Family, words: Words, prefixLength: number): void {
@@ -157,8 +232,9 @@ export class Addresses {
         p.prefixLength === prefixLength &&
         p.words.every((w, n) => w === words[n]),
     );
-    if (at >= 0) this.proxies.splice(at, 1);
+    const [proxy] = at >= 0 ? this.proxies.splice(at, 1) : [];
     this.version++;
+    if (proxy !== undefined) this.changed({ op: 'unproxy', port, family, proxy });
   }
 
   /** The proxied prefix of this port that contains the address; the longest one. */

@@ -14,7 +14,7 @@ import { showNat } from './nat.ts';
 import { showNeigh } from './neigh.ts';
 import { showOffload } from './offload.ts';
 import { showRoute } from './route.ts';
-import type { View } from './source.ts';
+import type { LateView, View } from './source.ts';
 import { showTrace } from './trace.ts';
 import { showZones } from './zones.ts';
 
@@ -34,6 +34,13 @@ export const VIEWS: Readonly<Record<string, View>> = {
   zones: showZones,
   trace: showTrace,
   who: showWho,
-  dhcp6: showDhcp6,
   domains: showDomains,
 };
+
+/** Views of what is in a domain of the control plane. */
+export const DOMAIN_VIEWS: Readonly<Record<string, LateView>> = {
+  dhcp6: showDhcp6,
+};
+
+/** Names of all views. */
+export const VIEW_NAMES: readonly string[] = [...Object.keys(VIEWS), ...Object.keys(DOMAIN_VIEWS)];

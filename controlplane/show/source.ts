@@ -72,6 +72,9 @@ export interface Shown {
 /** A view: throws RangeError for a filter that it does not understand. */
 export type View = (source: ShowSource, filters: Readonly<Record<string, string>>) => Shown;
 
+/** A view of what a domain has to tell, which takes a moment when that is in a thread of its own. */
+export type LateView = (source: ShowSource, filters: Readonly<Record<string, string>>) => Shown | Promise<Shown>;
+
 const STATES = ['stopped', 'running', 'asleep', 'dead'] as const;
 
 /** A running router as a source. */

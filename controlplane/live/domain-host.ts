@@ -1,0 +1,150 @@
+/**
+ * Domain host: the main thread's end of a domain that lives in a thread of its own (domain-worker.ts). Starts it, hands on
+ * what Control says, and notices its end: by an exception, or because it has not made a turn for some time. Then Control
+ * decides when it is started again.
+ */
+import { Worker } from 'node:worker_threads';
+import { domainBeat, domainBell } from '../../dataplane/live.ts';
+import { NeighbourTable } from '../../dataplane/neighbours.ts';
+import type { Family } from '../../dataplane/wire/address.ts';
+import type { DomainStart, FromDomain, Remote, RemoteEvents, ToDomain } from '../remote-domain.ts';
+import type { DomainTask } from './domain-worker.ts';
+
+/** A domain that makes no turn for so long hangs (milliseconds); its sleeps are half a second at most. */
+const HANG_MS = 5000;
+/** A thread loads its modules first, which takes long on a busy machine. */
+const START_MS = 30_000;
+/** Time for an orderly end. */
+const END_MS = 1000;
+/** Time for an answer. */
+const ASK_MS = 5000;
+
+/** JavaScript made by the build, also when this file is run from source by a test. */
+const FILE = import.meta.url.endsWith('.ts')
+  ? new URL('../../dist/controlplane/live/domain-worker.js', import.meta.url)
+  : new URL('./domain-worker.js', import.meta.url);
+
+/** What does not change from one start to the next. */
+export type DomainPlace = Omit<DomainTask, keyof DomainStart>;
+
+export class DomainHost implements Remote {
+  private readonly place: DomainPlace;
+  private readonly events: RemoteEvents;
+  private readonly live: Int32Array;
+  private readonly neighbours: NeighbourTable;
+  private worker: Worker | null = null;
+  /** Counts turns: the last that was seen, and when it was another one. */
+  private beat = 0;
+  private beatAt = 0;
+  private ready = false;
+  private asked = 0;
+  private readonly asking = new Map<number, (json: unknown) => void>();
+
+  constructor(place: DomainPlace, events: RemoteEvents) {
+    this.place = place;
+    this.events = events;
+    this.live = new Int32Array(place.live);
+    this.neighbours = new NeighbourTable(place.buffers.neighbours);
+  }
+
+  get family(): Family {
+    return this.place.family;
+  }
+
+  begin(start: DomainStart): Promise<void> {
+    const worker = new Worker(FILE, { workerData: { ...this.place, ...start } satisfies DomainTask });
+    this.worker = worker;
+    this.ready = false;
+    this.beatAt = performance.now();
+    let reason = 'its thread ended';
+    return new Promise((resolve) => {
+      worker.on('message', (message: FromDomain) => {
+        if (this.worker !== worker) return;
+        if (message.kind === 'ready') {
+          this.ready = true;
+          resolve();
+        } else this.hear(message);
+      });
+      worker.on('error', (error) => {
+        reason = (error.stack ?? error.message).split('\n').slice(0, 2).join(' ');
+      });
+      worker.on('exit', () => {
+        this.unlock();
+        resolve();
+        if (this.worker !== worker) return;
+        this.worker = null;
+        this.events.failed(reason);
+      });
+    });
+  }
+
+  async end(flush: boolean): Promise<void> {
+    const { worker } = this;
+    this.worker = null;
+    if (worker === null) return;
+    const gone = new Promise<void>((resolve) => {
+      worker.once('exit', () => resolve());
+    });
+    worker.postMessage({ kind: 'end', flush } satisfies ToDomain);
+    this.ring();
+    const timer = setTimeout(() => void worker.terminate(), END_MS);
+    await gone;
+    clearTimeout(timer);
+  }
+
+  say(message: ToDomain): void {
+    this.worker?.postMessage(message);
+    this.ring();
+  }
+
+  ask(what: string): Promise<unknown> {
+    const id = ++this.asked;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.asking.delete(id);
+        const took = `expected an answer within ${ASK_MS / 1000} s, got none`;
+        reject(new Error(`ipv${this.family} domain: ${took}; see "sluice show domains"`));
+      }, ASK_MS);
+      this.asking.set(id, (json) => {
+        clearTimeout(timer);
+        resolve(json);
+      });
+      this.say({ kind: 'ask', id, what });
+    });
+  }
+
+  /** Looks whether the domain still makes its turns; to be called every second or so. */
+  watch(): void {
+    const now = performance.now();
+    const limit = this.ready ? HANG_MS : START_MS;
+    const beat = Atomics.load(this.live, domainBeat(this.family));
+    if (beat !== this.beat || this.worker === null) {
+      this.beat = beat;
+      this.beatAt = now;
+    } else if (now - this.beatAt > limit) {
+      const { worker } = this;
+      this.worker = null;
+      // It fails when it is gone: only then may its place be another's.
+      void worker.terminate().then(() => this.events.failed(`it has made no turn for ${limit / 1000} s`));
+    }
+  }
+
+  /** A lock that the thread has died with is nobody's. */
+  private unlock(): void {
+    this.neighbours.unlock(this.family);
+  }
+
+  private ring(): void {
+    const bell = domainBell(this.family);
+    Atomics.add(this.live, bell, 1);
+    Atomics.notify(this.live, bell);
+  }
+
+  private hear(message: FromDomain): void {
+    if (message.kind === 'answer') {
+      const answer = this.asking.get(message.id);
+      this.asking.delete(message.id);
+      answer?.(message.json);
+    } else this.events.heard(message);
+  }
+}

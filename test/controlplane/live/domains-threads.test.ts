@@ -1,0 +1,190 @@
+/**
+ * Domains in threads of their own, without a device and without packet workers: the test plays both ends of the rings. It
+ * runs the built file, as the router does.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { normalizeConfig } from '../../../controlplane/config/index.ts';
+import { Control } from '../../../controlplane/control.ts';
+import { DomainHost } from '../../../controlplane/live/domain-host.ts';
+import type { Told } from '../../../controlplane/protocol.ts';
+import { Frames, META_LEN, META_OFF, META_WORDS } from '../../../dataplane/frames.ts';
+import { createLive, domainBeat, domainBell } from '../../../dataplane/live.ts';
+import { closeWaker, openWaker } from '../../../dataplane/ports/poller.ts';
+import { createRing, PUNT_FRAME, PUNT_RESOLVE, RingReader, RingWriter } from '../../../dataplane/rings.ts';
+import { createTables, DEFAULT_SIZES, STOP, Tables } from '../../../dataplane/tables.ts';
+import { parseIpv4, parseIpv6 } from '../../../dataplane/wire/address.ts';
+import { monotonic } from '../../../dataplane/worker.ts';
+import * as B from '../../lib/build.ts';
+import { until } from '../../lib/until.ts';
+
+const HOST_MAC = '02:00:00:00:aa:10';
+const CONFIG = normalizeConfig({
+  ports: {
+    lan: { kind: 'memory', mac: '02:00:00:00:01:01', addresses: ['192.168.1.1/24', '2001:db8:1::1/64'] },
+    wan: { kind: 'memory', mac: '02:00:00:00:01:02', addresses: ['203.0.113.1/24'], dhcp6: { client: {} } },
+  },
+  neighbors: [{ port: 'lan', ip: '192.168.1.77', mac: '02:00:00:00:aa:77' }],
+  offload: { mode: 'off' },
+});
+
+describe('domains in threads', () => {
+  const live = createLive();
+  const words = new Int32Array(live);
+  const buffers = createTables({ ...DEFAULT_SIZES, connections: 64, workers: 1 }, 1);
+  const tables = new Tables(buffers, 1);
+  const waker = openWaker();
+  const startedAt = monotonic()();
+  const warnings: string[] = [];
+  const told: Told[] = [];
+  const hosts = new Map<number, DomainHost>();
+  const rooms = new Map(
+    ([4, 6] as const).map((family) => {
+      const [punt, inject] = [createRing(), createRing()];
+      return [family, { punt, inject, writer: new RingWriter(punt), reader: new RingReader(inject) }];
+    }),
+  );
+  const frames = new Frames(8, 0);
+  let control: Control;
+  let timer: NodeJS.Timeout;
+
+  beforeAll(async () => {
+    control = new Control(
+      tables,
+      CONFIG,
+      { send: () => {}, output: () => {} },
+      {
+        quiet: false,
+        log: (level, message) => level === 'warn' && warnings.push(message),
+        tell: (one) => told.push(one),
+        remote: (family, events) => {
+          const { punt, inject } = rooms.get(family)!;
+          const place = {
+            family,
+            buffers,
+            row: 1,
+            live,
+            punts: [punt],
+            inject,
+            wakers: [waker],
+            startedAt,
+            follow: false,
+          };
+          const host = new DomainHost(place, events);
+          hosts.set(family, host);
+          return host;
+        },
+      },
+    );
+    timer = setInterval(() => {
+      control.tick();
+      for (const host of hosts.values()) host.watch();
+    }, 20);
+    await until('the IPv4 domain to run', () => Atomics.load(words, domainBeat(4)) > 0);
+    await until('duplicate address detection', () => own('2001:db8:1::1') === 'preferred');
+  });
+
+  afterAll(async () => {
+    clearInterval(timer);
+    Atomics.store(tables.control, STOP, 1);
+    await control?.close();
+    closeWaker(waker);
+  });
+
+  const answer = async (family: 4 | 6): Promise<unknown> => await control.ask(family === 4 ? 'ipv4' : 'ipv6', 'dhcp6');
+  const own = (text: string) => control.addresses.find(0, 6, parseIpv6(text)!)?.state;
+  const health = (name: string) => control.health.find(({ domain }) => domain === name)!;
+
+  function ring(family: 4 | 6): void {
+    Atomics.add(words, domainBell(family), 1);
+    Atomics.notify(words, domainBell(family));
+  }
+
+  /** The next frame that a domain sends and that `fits`; others are left out. */
+  function next(family: 4 | 6, fits: (frame: Uint8Array) => boolean): Promise<Uint8Array> {
+    const { reader } = rooms.get(family)!;
+    let found: Uint8Array | null = null;
+    return until('a frame of the domain', () => {
+      while (found === null && reader.next()) {
+        const frame = new Uint8Array(reader.length);
+        reader.copy(frame, 0);
+        reader.release();
+        if (fits(frame)) found = frame;
+      }
+      return found !== null;
+    }).then(() => found!);
+  }
+
+  /** Asks who has 192.168.1.1, and gives the answer's frame. */
+  async function arp(): Promise<Uint8Array> {
+    const [mac, from, to] = [B.mac(HOST_MAC), B.ip('192.168.1.10'), B.ip('192.168.1.1')];
+    const request = [0, 1, 8, 0, 6, 4, 0, 1, ...mac, ...from, 0, 0, 0, 0, 0, 0, ...to];
+    const frame = Uint8Array.from([255, 255, 255, 255, 255, 255, ...mac, 8, 6, ...request]);
+    const slot = frames.alloc(frame.length);
+    frames.u8.set(frame, frames.meta[slot * META_WORDS + META_OFF]);
+    frames.meta[slot * META_WORDS + META_LEN] = frame.length;
+    expect(rooms.get(4)!.writer.frame(PUNT_FRAME, 0, frames, slot, 0x0806, 14)).toBe(true);
+    frames.free(slot);
+    ring(4);
+    return next(4, (reply) => B.get16(reply, 12) === 0x0806 && reply[21] === 2);
+  }
+
+  it('answer from their own threads, and write their own neighbours', async () => {
+    expect(health('ipv4')).toMatchObject({ state: 'running', thread: 'own', restarts: 0 });
+    const reply = await arp();
+    expect(B.ipText(reply.subarray(28, 32))).toBe('192.168.1.1');
+    const { neighbours } = tables;
+    expect(neighbours.familyOf(neighbours.find(0, 4, parseIpv4('192.168.1.10')!, 0, 0, 0))).toBe(4);
+    expect(neighbours.familyOf(neighbours.find(0, 4, parseIpv4('192.168.1.77')!, 0, 0, 0))).toBe(4);
+    // What Control changes in the book, the domain answers for; what the domain is asked is plain data.
+    expect(await answer(6)).toMatchObject({ clients: [{ port: 'wan' }] });
+  });
+
+  it('a new address is tested by the IPv6 domain and is usable then', async () => {
+    control.addAddress(0, 6, parseIpv6('2001:db8:2::1')!, 64);
+    expect(own('2001:db8:2::1')).toBe('tentative');
+    await next(6, (frame) => frame[54] === 135 && B.ipText(frame.subarray(62, 78)) === '2001:db8:2::1');
+    await until('its detection', () => own('2001:db8:2::1') === 'preferred');
+    await until('everybody to hear of it', () =>
+      told.some(({ name, data }) => name === 'nd.ready' && data.address === '2001:db8:2::1'),
+    );
+  });
+
+  it('one that throws is started again, and the other one does not notice', async () => {
+    hosts.get(6)!.say({ kind: 'fault', how: 'throw' });
+    await until('its failure', () => health('ipv6').failures === 1);
+    await arp();
+    await until('its return', () => health('ipv6').state === 'running');
+    expect(await answer(6)).toMatchObject({ clients: [{ port: 'wan' }] });
+    expect(warnings.some((line) => /ipv6 domain has failed.*fault injected by a test/.test(line))).toBe(true);
+    expect(health('ipv4')).toMatchObject({ restarts: 0, failures: 0 });
+    expect(told.filter(({ name }) => name === 'domain.restarted').map(({ data }) => data.domain)).toEqual(['ipv6']);
+  });
+
+  it('one that hangs is noticed, ended and started again; meanwhile the other one answers', async () => {
+    hosts.get(6)!.say({ kind: 'fault', how: 'hang' });
+    for (let n = 0; n < 5; n++) await arp();
+    await until('somebody to notice', () => health('ipv6').failures === 2, 15_000);
+    expect(health('ipv6').reason).toContain('no turn for 5 s');
+    await until('its return', () => health('ipv6').state === 'running');
+    expect(await answer(6)).not.toBeNull();
+    await arp();
+  });
+
+  it('restart: neighbours of its own are forgotten, those of the other family and the configured ones stay', async () => {
+    const { neighbours } = tables;
+    const host = () => neighbours.find(0, 4, parseIpv4('192.168.1.10')!, 0, 0, 0);
+    rooms.get(6)!.writer.event(PUNT_RESOLVE, 0, 6, ...parseIpv6('2001:db8:1::99')!);
+    ring(6);
+    await until('an unknown neighbour', () => neighbours.find(0, 6, ...parseIpv6('2001:db8:1::99')!) >= 0);
+    const known = host();
+    expect(known).toBeGreaterThanOrEqual(0);
+    await control.restart('ipv6');
+    expect(neighbours.find(0, 6, ...parseIpv6('2001:db8:1::99')!)).toBe(-1);
+    expect(host()).toBe(known);
+    await control.restart('ipv4');
+    expect(host()).toBe(-1);
+    expect(neighbours.find(0, 4, parseIpv4('192.168.1.77')!, 0, 0, 0)).toBeGreaterThanOrEqual(0);
+    await arp();
+    expect(health('ipv4')).toMatchObject({ state: 'running', restarts: 1, failures: 0 });
+  });
+});
