@@ -1,8 +1,9 @@
 /**
- * Control: the part of the router that decides. It turns the configuration into tables, and steps the protocols.
+ * Control: the part of the router that decides. It turns the configuration into tables, steps the protocols, and does what
+ * they want done. The families' domains (domain.ts) are in this thread, or elsewhere (remote-domain.ts).
  *
- * One instance, on the main thread (or inline, in the only thread). It is the one writer of interfaces, neighbours,
- * routes, next hops, filter and NAT rules. It knows no timers: `next` says when it wants to be ticked. What it sends goes
+ * One instance, on the main thread (or inline, in the only thread). It is the one writer of interfaces, routes, next hops,
+ * filter and NAT rules. It knows no timers: `next` says when it wants to be ticked. What it sends goes
  * through an Outlet, which is the path itself inline, and a ring to a worker live.
  */
 import { HELPER_RAS, helperOf } from '../conntrack/helpers/index.ts';
@@ -28,7 +29,7 @@ import { compileNat } from './compile-nat.ts';
 import { compileRules, tableZone } from './compile-rules.ts';
 import type { Config, PortConfig, PrefixValue, Where } from './config/index.ts';
 import type { Dhcp6 } from './dhcp6/index.ts';
-import { DOMAINS, Domain, type DomainName, type DomainParts, type DomainView, familyOf } from './domain.ts';
+import { DOMAINS, Domain, type DomainName, type DomainParts, type DomainView, familyOf, MAX_ROUNDS } from './domain.ts';
 import { Hosts } from './hosts.ts';
 import { LearnedRoutes } from './learned-routes.ts';
 import { NatState } from './nat-state.ts';
@@ -43,9 +44,6 @@ import { managementServices, openServices, speaksIpv6 } from './services.ts';
 
 /** Numbers of the helpers (conntrack/helpers/index.ts) by their names in the configuration. */
 const HELPER_NUMBERS = { ftp: 1, tftp: 2, irc: 3, rtsp: 4, sip: 5, pptp: 6, h323: 7, dns: 10 } as const;
-
-/** How often protocols may answer each other's events before the rest waits for the next event. */
-const MAX_ROUNDS = 16;
 
 /** Milliseconds in which a restarted domain learns again what it had told: DHCP and DHCPv6 ask for some seconds. */
 const RELEARN = 60_000;

@@ -137,7 +137,7 @@ export function familyOf(event: Event, tables: Tables): 0 | Family {
 }
 
 /** How often protocols may answer each other's events before the rest waits for the next event. */
-const MAX_ROUNDS = 16;
+export const MAX_ROUNDS = 16;
 
 /** Does an event, then what was told because of it, until nobody tells anything more: a conversation ends. */
 export function tellAll(first: Event, step: (event: Event) => Told[]): void {

@@ -30,17 +30,21 @@ export type DomainPlace = Omit<DomainTask, keyof DomainStart>;
 export class DomainHost implements Remote {
   private readonly place: DomainPlace;
   private readonly events: RemoteEvents;
+  private readonly patience: number;
   private readonly live: Int32Array;
   private readonly neighbours: NeighbourTable;
   private worker: Worker | null = null;
   /** Counts turns: the last that was seen, and when it was another one. */
   private beat = 0;
   private beatAt = 0;
+  private watchedAt = 0;
   private ready = false;
   private asked = 0;
   private readonly asking = new Map<number, (json: unknown) => void>();
 
-  constructor(place: DomainPlace, events: RemoteEvents) {
+  /** @param patience milliseconds without a turn after which the domain counts as hung */
+  constructor(place: DomainPlace, events: RemoteEvents, patience = HANG_MS) {
+    this.patience = patience;
     this.place = place;
     this.events = events;
     this.live = new Int32Array(place.live);
@@ -116,9 +120,12 @@ export class DomainHost implements Remote {
   /** Looks whether the domain still makes its turns; to be called every second or so. */
   watch(): void {
     const now = performance.now();
-    const limit = this.ready ? HANG_MS : START_MS;
+    const limit = this.ready ? this.patience : START_MS;
     const beat = Atomics.load(this.live, domainBeat(this.family));
-    if (beat !== this.beat || this.worker === null) {
+    // Who has not looked himself for so long (a suspended process) says nothing about others.
+    const late = now - this.watchedAt > this.patience / 2;
+    this.watchedAt = now;
+    if (beat !== this.beat || late || this.worker === null) {
       this.beat = beat;
       this.beatAt = now;
     } else if (now - this.beatAt > limit) {

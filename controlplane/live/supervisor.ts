@@ -1,10 +1,13 @@
 /**
- * Supervisor: a live router. It opens the devices, runs the packet workers, and is the thread of the control plane.
+ * Supervisor: a live router. It opens the devices, runs the packet workers and the control plane's domains, and is the
+ * thread of Control.
  *
- *   main thread                              worker 0 … N − 1 (piscina, one endless task each)
- *   Control ── inject ring + eventfd ──────→ path.send, path.output
+ *   domains (domain-host.ts)                 worker 0 … N − 1 (piscina, one endless task each)
+ *   Domain  ── inject ring + eventfd ──────→ path.send, path.output
  *           ←── punt ring + bell ─────────── frames for ARP, ND, echo …; wanted and used neighbours
- *   tables in shared memory ═══════════════ tables in shared memory
+ *     ↕ messages                               ↕
+ *   main thread                              the same two rings: frames for DNS, and from and to ports of kind host
+ *   Control ═══════════ tables in shared memory ═══════════
  *
  * A worker whose task ends by an exception is replaced: locks that it held are broken, half-made entries taken out, and
  * the same task is submitted again; its queues stand open meanwhile, and all connections are in shared memory. The

@@ -69,7 +69,7 @@ describe('domains in threads', () => {
             startedAt,
             follow: false,
           };
-          const host = new DomainHost(place, events);
+          const host = new DomainHost(place, events, 1500);
           hosts.set(family, host);
           return host;
         },
@@ -164,7 +164,7 @@ describe('domains in threads', () => {
     hosts.get(6)!.say({ kind: 'fault', how: 'hang' });
     for (let n = 0; n < 5; n++) await arp();
     await until('somebody to notice', () => health('ipv6').failures === 2, 15_000);
-    expect(health('ipv6').reason).toContain('no turn for 5 s');
+    expect(health('ipv6').reason).toContain('no turn for 1.5 s');
     await until('its return', () => health('ipv6').state === 'running');
     expect(await answer(6)).not.toBeNull();
     await arp();
