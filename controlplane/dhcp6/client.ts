@@ -16,8 +16,9 @@ import { formatAddress, type Words } from '../../dataplane/wire/address.ts';
 import type { Dhcp6ClientConfig } from '../config/index.ts';
 import type { Action, Event } from '../protocol.ts';
 import * as C from './constants.ts';
-import { type Context, sameWords } from './context.ts';
+import type { Context } from './context.ts';
 import { sameBytes } from './duid.ts';
+import { type Held, heldOf, isSame, newIa, requestOf } from './held.ts';
 import { prefixText } from './leases.ts';
 import { emitMessage, type Ia, type Message, newMessage, parseMessage } from './message.ts';
 import { type Datagram, sendToGroup } from './packet.ts';
@@ -36,17 +37,6 @@ export type ClientState =
   | 'decline'
   | 'information'
   | 'informed';
-
-/** An address or prefix that the client has; times are milliseconds that do not wrap. */
-export interface Held {
-  kind: 'na' | 'pd';
-  iaid: number;
-  words: Words;
-  prefixLength: number;
-  preferred: number;
-  valid: number;
-  deprecated: boolean;
-}
 
 const MESSAGES: Readonly<Partial<Record<ClientState, number>>> = {
   solicit: C.SOLICIT,
@@ -635,44 +625,4 @@ export class Client {
     if (event.name === 'dhcp6.start') return this.start(now, event.data.stateless === true || this.config.stateless);
     return event.name === 'dhcp6.stop' ? this.stop(now) : [];
   }
-}
-
-function newIa(kind: 'na' | 'pd', iaid: number): Ia {
-  return { kind, iaid, t1: 0, t2: 0, addresses: [], prefixes: [], status: null };
-}
-
-function isSame(a: Held, b: Held): boolean {
-  return a.kind === b.kind && a.iaid === b.iaid && a.prefixLength === b.prefixLength && sameWords(a.words, b.words);
-}
-
-/**
- * The leases of a message that a client may believe: not from an IA whose T1 is later than its T2 (§21.4), not with a
- * preferred lifetime longer than the valid one (§21.6, §21.22). `ended`: those that a valid lifetime of 0 ends, too.
- */
-function heldOf(message: Message, now: number, ended = false): Held[] {
-  const leases: Held[] = [];
-  for (const { kind, iaid, t1, t2, addresses, prefixes } of message.ias) {
-    if (t1 > t2 && t1 !== 0 && t2 !== 0) continue;
-    const add = (words: Words, prefixLength: number, preferred: number, valid: number) => {
-      if (preferred > valid || (valid === 0 && !ended)) return;
-      const end = (seconds: number) => (seconds === C.INFINITY ? FOREVER : now + seconds * 1000);
-      leases.push({
-        kind,
-        iaid,
-        words,
-        prefixLength,
-        preferred: end(preferred),
-        valid: end(valid),
-        deprecated: false,
-      });
-    };
-    for (const { words, preferred, valid } of addresses) add(words, 128, preferred, valid);
-    for (const { words, prefixLength, preferred, valid } of prefixes) add(words, prefixLength, preferred, valid);
-  }
-  return leases;
-}
-
-/** What a Request after NoBinding refers to: the server and what it did renew. */
-function requestOf(message: Message): Message {
-  return { ...message, ias: message.ias.filter((ia) => ia.status === null) };
 }
