@@ -5,6 +5,7 @@
 import { describe, expect, it } from 'vitest';
 import { ConntrackTable } from '../../conntrack/table.ts';
 import { VIEWS } from '../../controlplane/show/index.ts';
+import { CAPACITY } from '../../dataplane/hold.ts';
 import { ipv4, Random, tcp } from '../lib/build.ts';
 import * as H from '../lib/home.ts';
 import { fromLan, fromWan, World } from '../soak/world.ts';
@@ -46,6 +47,11 @@ describe(`${FRAMES} hostile frames`, () => {
     expect(world.answers()).toBe(true);
     const { tables, control, config } = world.router;
     expect(tables.conntrack.count).toBeLessThanOrEqual(tables.conntrack.max);
+    expect(tables.neighbours.count).toBeLessThanOrEqual((tables.neighbours.capacity * 3) / 4);
+    // Held packets and fragments have slots, and slots are not made while the router runs.
+    expect(world.router.path.hold.count).toBeLessThanOrEqual(CAPACITY);
+    expect(world.router.counters.held).toBeLessThan(4096 + 64);
+    expect(world.router.expectations.count).toBe(0);
     for (const what of ['conntrack', 'drops', 'neigh', 'route', 'link'])
       expect(VIEWS[what]({ tables, control, config }, {}).text).not.toBe('');
     // What the attack left behind goes by itself: the same number of slots is free again.
