@@ -197,14 +197,19 @@ describe.skipIf(!labReady(['ping', 'curl', 'tshark'], { tun: true }))('watching 
       { encoding: 'utf8', timeout: 30_000 },
     );
     expect(piped.stdout.trim()).toBe('0a0d0d0a');
-    // All four places for captures are free again.
+    // All four places for captures are free again; who finds none ends without a file, and the next round tries anew.
     const four = Array.from({ length: 4 }, (_, n) => join(folder, `${n}.pcapng`));
-    await waitFor('four captures at once', async () => {
-      const running = four.map((file) => beside('capture', '-w', file, '--seconds', '1'));
-      await waitFor('an end', () => four.every((file) => sizeOf(file) > 0), { timeout: 5_000 }).catch(() => {});
-      for (const one of running) await one.end();
-      return four.every((file) => sizeOf(file) > 0);
-    });
+    const begun = () => four.every((file) => sizeOf(file) > 0);
+    await waitFor(
+      'four captures at once',
+      async () => {
+        const running = four.map((file) => beside('capture', '-w', file));
+        await waitFor('them to begin', begun, { timeout: 15_000 }).catch(() => {});
+        for (const one of running) await one.end();
+        return begun();
+      },
+      { timeout: 60_000 },
+    );
   });
 
   function sizeOf(file: string): number {
