@@ -153,7 +153,7 @@ export function doctor(machine: Machine = thisMachine()): DoctorReport {
     'kernel engine (eBPF)',
     refusal === '',
     refusal || 'its program is accepted',
-    'offload.engine: kernel, on ports of kind packet; without it the emulated engine is used',
+    'offload.engine: kernel, on ports of kind packet and TAPs beside them; without it the emulated engine is used',
     'run it as root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN) on a kernel with CONFIG_BPF_SYSCALL; in a container: --privileged',
   );
   for (const [name, neededFor] of [

@@ -107,6 +107,13 @@ async function openDevice(port: PortConfig, workers: number, kernel: KernelEngin
       queueLength: QUEUE_LENGTH,
     });
     device.fds = tap.fds;
+    if (kernel?.ports.some((one) => one.number === number))
+      try {
+        kernel.attachTap(number, tap.ifindex, ifname);
+      } catch (error) {
+        closeDevice(device);
+        throw error;
+      }
     for (let worker = 0; worker < workers; worker++)
       device.tasks.push(task(worker, { kind: 'tap', fd: tap.fds[worker % queues], offloads: tap.offloads }));
     return device;
@@ -172,11 +179,15 @@ function openTapOr(device: Device, options: TapOptions): OpenedTap {
 export function kernelPorts(config: Config): KernelPortDevice[] {
   const ports: KernelPortDevice[] = [];
   for (const { number, kind, ifname, parent, fault, mirror } of config.ports) {
-    if (kind !== 'packet' || parent >= 0 || fault !== null || mirror !== '') continue;
-    const { ifindex, peerElsewhere } = linkDetails(ifname);
+    if (parent >= 0 || fault !== null || mirror !== '') continue;
     const children = config.ports.filter((child) => child.parent === number);
+    if (kind === 'tap' && children.length === 0)
+      ports.push({ number, ifname, ifindex: 0, tap: true, peer: false, vlans: [] });
+    if (kind !== 'packet') continue;
+    const { ifindex, peerElsewhere } = linkDetails(ifname);
     const vlans = children.map((child) => ({ vlan: child.vlan, port: child.number }));
     if (ifindex > 0) ports.push({ number, ifname, ifindex, peer: peerElsewhere, vlans });
   }
-  return ports;
+  // TAPs alone are cables to other namespaces, where no program of this one can send to.
+  return ports.some(({ tap }) => tap !== true) ? ports : [];
 }

@@ -33,9 +33,11 @@ export interface DeviceState {
   mtu: number;
   /** How often its carrier has come or gone: tells of a flap between two looks. 0 for a TAP. */
   flaps: number;
+  /** A TAP that was moved into another namespace. */
+  elsewhere: boolean;
 }
 
-const GONE: DeviceState = { exists: false, up: false, mac: '', mtu: 0, flaps: 0 };
+const GONE: DeviceState = { exists: false, up: false, mac: '', mtu: 0, flaps: 0, elsewhere: false };
 
 /** Looks at one TAP device through a descriptor of one of its queues. */
 export class TapLink {
@@ -46,6 +48,7 @@ export class TapLink {
   private socket = -1;
   /** Inode of the namespace that could not be entered; −1 none. */
   private closed = -1;
+  private elsewhere = false;
 
   constructor(fd: number) {
     this.fd = fd;
@@ -60,7 +63,7 @@ export class TapLink {
       this.enter();
       if (!this.ask(SIOCGIFFLAGS, name))
         // On the move, or a kernel that does not tell: it is there, and the next look knows more.
-        return { exists: true, up: this.socket < 0, mac: '', mtu: 0, flaps: 0 };
+        return { exists: true, up: this.socket < 0, mac: '', mtu: 0, flaps: 0, elsewhere: this.elsewhere };
     }
     const flags = view.getUint16(16, true);
     const up = (flags & IFF_UP) !== 0 && (flags & IFF_RUNNING) !== 0;
@@ -68,7 +71,7 @@ export class TapLink {
     const mac = this.ask(SIOCGIFHWADDR, name)
       ? Array.from(request.subarray(18, 24), (byte) => byte.toString(16).padStart(2, '0')).join(':')
       : '';
-    return { exists: true, up, mac, mtu, flaps: 0 };
+    return { exists: true, up, mac, mtu, flaps: 0, elsewhere: this.elsewhere };
   }
 
   close(): void {
@@ -91,7 +94,9 @@ export class TapLink {
     const path = `/proc/self/fd/${namespace}`;
     const inode = statSync(path).ino;
     try {
-      if (inode === statSync('/proc/thread-self/ns/net').ino) this.socket = socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
+      const home = statSync('/proc/thread-self/ns/net').ino;
+      this.elsewhere = inode !== home;
+      if (inode === home) this.socket = socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
       else if (inode !== this.closed) this.socket = inNetns(path, () => socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0));
     } catch {
       // It is asked several times a second: what could not be entered once is not tried again.
@@ -107,5 +112,5 @@ export function lookByName(device: string): DeviceState {
   const link = linkState(device);
   return link === NO_LINK
     ? GONE
-    : { exists: true, up: link.up, mac: link.mac, mtu: link.mtu, flaps: carrierChanges(device) };
+    : { exists: true, up: link.up, mac: link.mac, mtu: link.mtu, flaps: carrierChanges(device), elsewhere: false };
 }

@@ -620,6 +620,7 @@ export class Supervisor {
       // The other end of a veth is down while it is moved: what the programs know of it may be of yesterday.
       if (now.exists && now.flaps !== before.flaps)
         this.kernel?.relocate(watch.port, linkDetails(watch.ifname).peerElsewhere);
+      if (now.exists && now.elsewhere !== before.elsewhere) this.kernel?.relocate(watch.port, now.elsewhere);
       if (now.exists && now.up === before.up) continue;
       const isHostPort = watch.port === this.hostPort?.number;
       if (!now.exists) {
@@ -769,7 +770,7 @@ function openKernel(config: Config, log: Log): KernelEngine | null {
 
 /** Why a port has none of the kernel engine's programs (docs/offload.md). */
 function whyNoProgram(kind: string): string {
-  if (kind === 'tap') return 'a TAP’s other end may be in a namespace that no program can send to';
+  if (kind === 'tap') return 'fault, mirror, or VLANs on a TAP';
   return kind === 'packet' ? 'fault, mirror, or no such device' : `kind ${kind}`;
 }
 

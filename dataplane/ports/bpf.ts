@@ -25,6 +25,7 @@ const BPF_F_NO_PREALLOC = 1;
 const BPF_F_MMAPABLE = 0x400;
 const BPF_PROG_TYPE_SCHED_CLS = 3;
 const BPF_TCX_INGRESS = 46;
+const BPF_TCX_EGRESS = 47;
 const LOG_BYTES = 1 << 20;
 /** The verifier's last lines say what it did not like. */
 const LOG_LINES = 3;
@@ -145,10 +146,19 @@ export function loadProgram(name: string, instructions: Uint8Array): number {
  * closing detaches. Errors: IoError.
  */
 export function attachIngress(program: number, ifindex: number, device: string): number {
+  return attach(program, ifindex, device, BPF_TCX_INGRESS);
+}
+
+/** The same at its tc egress hook. */
+export function attachEgress(program: number, ifindex: number, device: string): number {
+  return attach(program, ifindex, device, BPF_TCX_EGRESS);
+}
+
+function attach(program: number, ifindex: number, device: string, hook: number): number {
   clear();
   attribute.setUint32(0, program, true);
   attribute.setUint32(4, ifindex, true);
-  attribute.setUint32(8, BPF_TCX_INGRESS, true);
+  attribute.setUint32(8, hook, true);
   const fd = bpf(BPF_LINK_CREATE);
   if (fd < 0) throw systemError('kernel engine', `to attach a program to ${device} (TCX)`, errno(), ADVICE);
   return fd;

@@ -29,7 +29,15 @@ import {
 } from '../interfaces.ts';
 import { NEIGH_GEN, NUD_QUIET } from '../neighbours.ts';
 import * as T from '../tables.ts';
-import { attachIngress, closeDescriptor, createMap, deleteFromMap, loadProgram, updateMap } from './bpf.ts';
+import {
+  attachEgress,
+  attachIngress,
+  closeDescriptor,
+  createMap,
+  deleteFromMap,
+  loadProgram,
+  updateMap,
+} from './bpf.ts';
 import { mapDescriptor, mapMemory, mapReadOnly, viewMemory } from './ffi.ts';
 import { countForwarded, PAGE, SAMPLE_RING_BYTES, type SampleTask } from './kernel-samples.ts';
 
@@ -58,7 +66,10 @@ export interface KernelTask {
 export interface KernelPort {
   number: number;
   ifname: string;
+  /** 0 for a TAP, which is not there yet (attachTap). */
   ifindex: number;
+  /** Kind `tap`. */
+  tap?: boolean;
   /** At first, the device's other end is in another namespace. */
   peer: boolean;
   /** VLAN ports on it. */
@@ -91,12 +102,17 @@ export class KernelEngine {
   private readonly taps = new Int32Array(MAX_PORTS);
   /** Ports whose device's other end is in another namespace now. */
   private readonly peers = new Set<number>();
+  /** Device of every port; 0: none that a program could send to. */
+  private readonly devices = new Int32Array(MAX_PORTS);
   private tables: T.Tables | null = null;
 
   /** Makes maps and programs; attaches nothing. Errors: IoError, and then nothing is left open. */
   constructor(options: KernelEngineOptions) {
     this.ports = options.ports;
-    for (const { number, peer } of options.ports) if (peer) this.peers.add(number);
+    for (const { number, peer, ifindex } of options.ports) {
+      if (peer) this.peers.add(number);
+      this.devices[number] = ifindex;
+    }
     try {
       const lazy = options.entries > EAGER_ENTRIES;
       const flows = { kind: 'hash', valueBytes: L.ACTION_WORDS * 4, entries: options.entries, lazy } as const;
@@ -112,8 +128,8 @@ export class KernelEngine {
       const ring = { kind: 'ring', name: 'sluice_samples', keyBytes: 0, valueBytes: 0 } as const;
       const samples = sample > 0 ? this.keep(createMap({ ...ring, entries: SAMPLE_RING_BYTES })) : -1;
       const maps = { flows4, flows6, counters, block, samples };
-      for (const { number, vlans } of options.ports) {
-        const code = engineProgram({ port: number, vlans, neighbours, idle, sample, fault });
+      for (const { number, tap, vlans } of options.ports) {
+        const code = engineProgram({ port: number, tap, vlans, neighbours, idle, sample, fault });
         this.programs.set(number, this.keep(loadProgram(`sluice_port${number}`, code.assemble(maps))));
       }
       const counterBytes = places * valueBytes;
@@ -133,15 +149,22 @@ export class KernelEngine {
     }
   }
 
-  /** Attaches every port's program. Until `setTap` no frame of these ports gets anywhere. Errors: IoError. */
+  /** Attaches the programs of all ports but TAPs. Until `setTap` no frame of these ports gets anywhere. Errors: IoError. */
   attach(): void {
     try {
       for (const port of this.ports)
-        this.keep(attachIngress(this.programs.get(port.number) as number, port.ifindex, port.ifname));
+        if (port.tap !== true)
+          this.keep(attachIngress(this.programs.get(port.number) as number, port.ifindex, port.ifname));
     } catch (error) {
       this.close();
       throw error;
     }
+  }
+
+  /** Attaches a TAP port's program to its device, which was opened in this namespace. Errors: IoError. */
+  attachTap(port: number, ifindex: number, ifname: string): void {
+    this.keep(attachEgress(this.programs.get(port) as number, ifindex, ifname));
+    this.devices[port] = ifindex;
   }
 
   /** Says to which device (by its index) the frames of a port go that the program leaves to the router. */
@@ -168,7 +191,8 @@ export class KernelEngine {
 
   /**
    * The other end of a port's device is in another namespace, or in this one, from now on. To put a frame straight into
-   * its own namespace is refused (bpf_redirect_peer), and the frame would be lost.
+   * its own namespace is refused (bpf_redirect_peer), and the frame would be lost. A TAP elsewhere cannot be sent to at all:
+   * its flows have the emulated engine until it is back.
    */
   relocate(port: number, elsewhere: boolean): void {
     if (elsewhere === this.peers.has(port)) return;
@@ -186,17 +210,20 @@ export class KernelEngine {
       const b = L.B_PORTS + port * L.PORT_WORDS;
       const parent = w[r + IF_PARENT] !== 0 ? w[r + IF_PARENT] - 1 : port;
       const device = this.ports.find(({ number }) => number === parent);
-      const up = on && device !== undefined && (w[r + IF_FLAGS] & (IFF_UP | IFF_HOST)) === IFF_UP;
+      const tap = device?.tap === true;
+      const here = device !== undefined && !(tap && this.peers.has(parent));
+      const up = on && here && this.devices[parent] !== 0 && (w[r + IF_FLAGS] & (IFF_UP | IFF_HOST)) === IFF_UP;
       const ingress = up && w[r + IF_SOURCES] === 0;
       // A tag is put on before the frame leaves: that is the device's own way out, not its peer's way in.
-      const peer = this.peers.has(parent) && w[r + IF_VLAN] === 0;
-      this.block[b + L.BP_IFINDEX] = device?.ifindex ?? 0;
+      const peer = !tap && this.peers.has(parent) && w[r + IF_VLAN] === 0;
+      this.block[b + L.BP_IFINDEX] = here ? this.devices[parent] : 0;
       this.block[b + L.BP_MTU] = w[r + IF_MTU];
       this.block[b + L.BP_VLAN] = w[r + IF_VLAN];
       this.block[b + L.BP_MAC_LO] = w[r + IF_MAC_LO];
       this.block[b + L.BP_MAC_HI] = w[r + IF_MAC_HI] & 0xffff;
       this.block[b + L.BP_TAP] = this.taps[port];
-      const flags = (up ? L.BP_EGRESS : 0) | (ingress ? L.BP_INGRESS : 0) | (peer ? L.BP_PEER : 0);
+      const way = (peer ? L.BP_PEER : 0) | (tap ? L.BP_INWARD : 0);
+      const flags = (up ? L.BP_EGRESS : 0) | (ingress ? L.BP_INGRESS : 0) | way;
       Atomics.store(this.block, b + L.BP_FLAGS, flags);
     }
     const sweeps = tables.flows?.sweeps ?? 0;

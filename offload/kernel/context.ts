@@ -74,6 +74,8 @@ export const VERDICT_HIT = 0x100;
 export interface ProgramOptions {
   /** The port's number. */
   port: number;
+  /** The port is a TAP: the program runs where the device hands frames to this process (tc egress). */
+  tap?: boolean;
   /** VLAN ports on its device: tag and number. */
   vlans: readonly { vlan: number; port: number }[];
   /** Size of the neighbour table, a power of two. */

@@ -83,6 +83,8 @@ export const BP_INGRESS = 1;
 export const BP_EGRESS = 2;
 /** The device's other end is in another namespace: frames are put there directly (bpf_redirect_peer). */
 export const BP_PEER = 4;
+/** The device is a TAP of this namespace: frames are put where this process would have written them (BPF_F_INGRESS). */
+export const BP_INWARD = 8;
 
 /** The neighbour may be used without telling the control plane. */
 export const NEIGH_QUIET = 0x10000;

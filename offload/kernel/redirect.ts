@@ -25,8 +25,13 @@ import {
 import * as L from './layout.ts';
 import { endSample } from './sample.ts';
 
+/** Flag of REDIRECT: as if the device had received it. */
+const BPF_F_INGRESS = 1;
+/** What a program returns that has no say in it. */
+const TCX_NEXT = -1;
+
 /** Out by the port in r9: trimmed, with that port's tag, and marked as one that is for whoever receives it. */
-export function leave(a: Assembler, { vlans, sample = 0 }: ProgramOptions): void {
+export function leave(a: Assembler, { tap = false, vlans, sample = 0 }: ProgramOptions): void {
   a.label('leave');
   // Bytes behind the datagram (RFC 894's padding) stay here.
   a.load(8, 'r2', 'r10', LENGTH_AT).add('r2', L3).load(4, 'r3', 'r6', SKB_LEN).when('r3', '<=', 'r2', 'trimmed');
@@ -47,17 +52,23 @@ export function leave(a: Assembler, { vlans, sample = 0 }: ProgramOptions): void
   a.load(4, 'r2', 'r10', action(L.A_DMAC_HI)).rsh('r2', 16).or('r2', VERDICT_HIT).store(4, 'r6', SKB_CB, 'r2');
   if (sample > 0) endSample(a);
   a.load(4, 'r1', 'r9', L.BP_IFINDEX * 4).mov('r2', 0);
-  a.load(4, 'r3', 'r9', L.BP_FLAGS * 4)
-    .and('r3', L.BP_PEER)
-    .when('r3', '!=', 0, 'peer');
-  a.call(REDIRECT).exit();
-  a.label('peer').call(REDIRECT_PEER).exit();
+  a.load(4, 'r3', 'r9', L.BP_FLAGS * 4);
+  // Only at tc ingress can a frame be put into another namespace; from a TAP it takes the way of the device.
+  if (!tap) a.when('r3', '&', L.BP_PEER, 'peer');
+  a.when('r3', '&', L.BP_INWARD, 'inward');
+  a.label('out').call(REDIRECT).exit();
+  a.label('inward').mov('r2', BPF_F_INGRESS).jump('out');
+  if (!tap) a.label('peer').call(REDIRECT_PEER).exit();
 }
 
-/** To the router. */
-export function up(a: Assembler, { port }: ProgramOptions): void {
+/** To the router: from a TAP, on to where it was going. */
+export function up(a: Assembler, { port, tap = false }: ProgramOptions): void {
   a.label('up');
   a.store(4, 'r6', SKB_CB, 0);
+  if (tap) {
+    a.mov('r0', TCX_NEXT).exit();
+    return;
+  }
   a.mapValue('r2', 'block', portWord(port, L.BP_TAP)).load(4, 'r1', 'r2', 0).mov('r2', 0);
   a.call(REDIRECT).exit();
 }

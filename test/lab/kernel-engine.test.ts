@@ -78,6 +78,17 @@ offload: { engine: kernel }
 control: { socket: "${socket}" }
 `;
 
+/** A TAP on one side, a veth on the other. */
+const WITH_TAP = (socket: string): string => `
+ports:
+  lan: { kind: tap, ifname: sl-tap, zone: lan, addresses: [192.168.1.1/24] }
+  wan: { kind: packet, ifname: sl-wan, zone: wan, mac: "${MAC.wan}", addresses: [203.0.113.1/24] }
+zones: { lan: { forward: accept, input: accept }, wan: { forward: drop, input: drop } }
+nat: { masquerade: [ { out: wan, from: 192.168.1.0/24 } ] }
+offload: { engine: kernel }
+control: { socket: "${socket}" }
+`;
+
 /** Programs at a device's tc ingress hook (BPF_PROG_QUERY, BPF_TCX_INGRESS). */
 function programsOn(ns: string, device: string, world: World): number {
   const { ifindex } = JSON.parse(world.lab.runSync(ns, 'ip', ['-j', 'link', 'show', device]).stdout)[0];
@@ -494,6 +505,56 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
         expect(counters['kernel-hits']).toBeGreaterThan(counters['kernel-compared']);
         expect(counters.mismatches ?? 0).toBe(0);
       } finally {
+        rmSync(folder, { recursive: true, force: true });
+      }
+    });
+
+    it('a TAP on a bridge of this namespace is the kernel’s too, until it is moved away', async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'sluice-kernel-'));
+      const lab = new Lab();
+      try {
+        const [router, client, server] = ['router', 'client', 'server'].map((label) => lab.namespace(label));
+        lab.veth({ ns: server, name: 'sl-wan', addresses: [`${SERVER4}/24`] }, { ns: router, name: 'sl-wan' });
+        lab.apply();
+        const control = join(folder, 'control.sock');
+        const file = join(folder, 'tap.yaml');
+        writeFileSync(file, WITH_TAP(control));
+        const running = lab.spawn(router, process.execPath, [commandFile(), 'run', file]);
+        await waitFor('the router to run', () => running.stderr().includes('sluice: running') || !running.running(), {
+          timeout: 20_000,
+          detail: () => running.stderr(),
+        });
+        await startHttpServer(lab, server, 80);
+        const hits = async () => ((await askShow(control, 'offload')).json as Offload).counters['kernel-hits'] ?? 0;
+        const fetch = async (): Promise<number> => {
+          const before = await hits();
+          expect(await download(lab, client, SERVER4, 80, 20_000_000)).toMatchObject({ intact: true });
+          await waitFor(
+            'the connection to leave the engine',
+            async () => ((await askShow(control, 'offload')).json as Offload).tables[0].installed === 0,
+          );
+          return (await hits()) - before;
+        };
+        lab.veth({ ns: client, name: 'leg', addresses: ['192.168.1.10/24'] }, { ns: router, name: 'leg' });
+        lab.ip(router, 'link add sl-bridge type bridge');
+        for (const leg of ['sl-tap', 'leg']) lab.ip(router, `link set ${leg} master sl-bridge up`);
+        lab.ip(router, 'link set sl-bridge up');
+        // The router's addresses are this host's too (sluice0): it must not answer for them on the bridge.
+        lab.sysctl(router, { 'net.ipv4.conf.all.arp_ignore': 1 });
+        lab.route(client, 'default', '192.168.1.1');
+        lab.apply();
+        expect(await fetch()).toBeGreaterThan(200);
+        lab.ip(client, 'link del leg');
+        lab.runSync(router, 'ip', ['link', 'set', 'sl-tap', 'netns', client]);
+        lab.ip(client, 'addr add 192.168.1.10/24 dev sl-tap');
+        lab.ip(client, 'link set sl-tap up');
+        lab.apply();
+        lab.runSync(client, 'ip', ['route', 'add', 'default', 'via', '192.168.1.1']);
+        expect(await fetch()).toBe(0);
+        process.kill(running.pid, 'SIGTERM');
+        expect(await running.exited).toEqual({ code: 0, signal: null });
+      } finally {
+        lab.close();
         rmSync(folder, { recursive: true, force: true });
       }
     });
