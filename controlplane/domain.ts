@@ -121,9 +121,9 @@ export class Domain {
     return null;
   }
 
-  /** Gives back what is not memory: the lease file. */
+  /** Gives back what is not memory: lease files. */
   close(): void {
-    this.dhcp6?.close();
+    for (const protocol of this.protocols) protocol.close?.();
   }
 }
 

@@ -90,4 +90,6 @@ export interface Protocol {
   step(now: number, event: Event): Action[];
   /** Milliseconds from `now` until this protocol wants a tick; −1 when it waits for nothing. */
   next(now: number): number;
+  /** Gives back what is not memory, before another one takes its place. */
+  close?(): void;
 }

@@ -36,13 +36,20 @@ export function familyServices(domain: Domain, parts: DomainParts): { protocols:
   return { protocols: [...protocols, dhcp6], dhcp6 };
 }
 
-function ipv4Services({ tables, addresses, config, random }: DomainParts): Protocol[] {
+function ipv4Services({ tables, addresses, config, random, wall, log }: DomainParts): Protocol[] {
   const protocols: Protocol[] = [];
   const clients = chosen(config, (port) => port.dhcp4?.client ?? null);
   if (clients.size > 0) protocols.push(new Dhcp4Client(tables.interfaces, clients, { random }));
   const servers = chosen(config, (port) => port.dhcp4?.server ?? null);
   if (servers.size > 0)
-    protocols.push(new Dhcp4Server(tables.interfaces, addresses, servers, { answersNames: config.dns !== null }));
+    protocols.push(
+      new Dhcp4Server(tables.interfaces, addresses, servers, {
+        answersNames: config.dns !== null,
+        now: tables.now(),
+        wall,
+        log,
+      }),
+    );
   const relays = chosen(config, (port) => port.dhcp4?.relay ?? null);
   if (relays.size > 0) protocols.push(new Dhcp4Relay(tables.interfaces, addresses, relays));
   const { gateway } = config;

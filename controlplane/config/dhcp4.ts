@@ -13,7 +13,7 @@ import type { Path } from './errors.ts';
 import type { Reader } from './reader.ts';
 import type { Scopes } from './scopes.ts';
 import type { PortConfig, PrefixValue } from './types.ts';
-import { boolean, domainNames, integer, leaf, mac, map, oneOrMore, prefix, toAddress } from './values.ts';
+import { boolean, domainNames, fileName, integer, leaf, mac, map, oneOrMore, prefix, toAddress } from './values.ts';
 
 /** One port's DHCP, by role; at most one is there. */
 export interface Dhcp4Config {
@@ -77,6 +77,8 @@ export const dhcp4Schema = map({
     domain: domainNames.optional(),
     ntp: addresses4.optional(),
     rate: rate.optional(),
+    probe: boolean.optional(),
+    file: fileName.optional(),
     reservations: z
       .array(map({ mac: mac.optional(), 'remote-id': id.optional(), address: address4 }), {
         error: () => 'a list of reservations',
@@ -179,6 +181,8 @@ function serverOf(
     ntp: given.ntp ?? [],
     reservations,
     rate: given.rate ?? DEFAULTS['ports.NAME.dhcp4.server.rate'],
+    probe: given.probe ?? DEFAULTS['ports.NAME.dhcp4.server.probe'],
+    file: given.file ?? '',
   };
 }
 

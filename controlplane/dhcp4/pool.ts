@@ -8,14 +8,25 @@
 
 export type LeaseState = 'offered' | 'bound' | 'declined' | 'free';
 
-export interface PoolLease {
+/** What is known of a client beside its key, from the last message that gave it something. */
+export interface Holder {
+  /** As it tells it; '' none. */
+  hostName: string;
+  /** Text. */
+  mac: string;
+  /** Option 82, sub-option 2, in hexadecimal; '' none: it is on the link itself. */
+  remoteId: string;
+}
+
+const NOBODY: Holder = { hostName: '', mac: '', remoteId: '' };
+
+export interface PoolLease extends Holder {
   address: number;
   /** '' for an address that nobody may have (declined). */
   client: string;
   state: LeaseState;
   /** Clock at which the state ends. */
   until: number;
-  hostName: string;
 }
 
 export class Pool {
@@ -68,12 +79,12 @@ export class Pool {
   }
 
   /** Records an offer or a lease. The address must be the client's to have (`choose`, or its own). */
-  assign(client: string, address: number, state: 'offered' | 'bound', until: number, hostName: string): PoolLease {
+  assign(client: string, address: number, state: 'offered' | 'bound', until: number, holder: Holder): PoolLease {
     const before = this.byClient.get(client);
     if (before !== undefined && before.address !== address) this.byAddress.delete(before.address);
     const other = this.byAddress.get(address);
     if (other !== undefined && other.client !== client) this.byClient.delete(other.client);
-    const lease: PoolLease = { address, client, state, until, hostName };
+    const lease: PoolLease = { address, client, state, until, ...holder };
     // Taken out first: the map's order is by age.
     this.byAddress.delete(address);
     this.byAddress.set(address, lease);
@@ -89,12 +100,21 @@ export class Pool {
     lease.until = now;
   }
 
-  /** Somebody else uses the address: nobody gets it until `until`. */
-  decline(client: string, until: number): void {
+  /** Somebody else uses the client's address: nobody gets it until `until`. Returns what is then recorded. */
+  decline(client: string, until: number): PoolLease | undefined {
     const lease = this.byClient.get(client);
-    if (lease === undefined) return;
+    if (lease === undefined) return undefined;
     this.byClient.delete(client);
-    this.byAddress.set(lease.address, { address: lease.address, client: '', state: 'declined', until, hostName: '' });
+    const declined: PoolLease = { address: lease.address, client: '', state: 'declined', until, ...NOBODY };
+    this.byAddress.set(lease.address, declined);
+    return declined;
+  }
+
+  /** A record of before the restart; left out when the address is no longer in the range. */
+  restore(lease: PoolLease): void {
+    if (lease.address < this.first || lease.address > this.last || this.excluded.has(lease.address)) return;
+    this.byAddress.set(lease.address, lease);
+    if (lease.client !== '') this.byClient.set(lease.client, lease);
   }
 
   /** True when this client may have this address now: it is its own, or nobody's. */

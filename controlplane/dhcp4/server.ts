@@ -5,19 +5,26 @@
  * its old lease to end. Option 82 comes back as it was (RFC 3046 §2.2), and a reservation may name a relay's remote-id
  * instead of a MAC. Everything is bounded: pools by their range, messages by `rate`; what is refused is counted.
  *
- * Events: dhcp4.lease { port, address, mac, hostName, seconds } at every lease given, dhcp4.released { port, address, mac }.
+ * An address that nobody has is asked for on the link before it is offered (probes.ts); one that somebody uses without a
+ * lease rests for an hour. With a lease file (lease-file.ts) answers that promise something wait until it is on the disk:
+ * those of one burst wait together, so that one write serves them all.
  *
- * Not here: leases over a restart of the router (hosts ask for their old address, and get it: RFC 2131 §4.3.2), BOOTP,
- * probes before an offer (a client that finds its address taken declines it).
+ * Events: dhcp4.lease { port, address, mac, hostName, seconds, remoteId } at every lease given, dhcp4.released
+ * { port, address, mac }.
+ *
+ * Not here: BOOTP.
  */
 import type { InterfaceTable } from '../../dataplane/interfaces.ts';
 import { formatIpv4, formatMac, inPrefix, macFromBytes, maskWords, type Words } from '../../dataplane/wire/address.ts';
 import { swap32 } from '../../dataplane/wire/bytes.ts';
+import { TYPE_ARP } from '../../dataplane/wire/ethernet.ts';
 import { type Datagram, framed, readUdp, udpPacket } from '../datagram.ts';
 import type { Addresses, OwnAddress } from '../neighbour/addresses.ts';
 import type { Action, Event, Protocol } from '../protocol.ts';
+import { LeaseFile } from './lease-file.ts';
 import * as M from './message.ts';
-import { Pool, type PoolLease } from './pool.ts';
+import { type Holder, Pool, type PoolLease } from './pool.ts';
+import { Probes } from './probes.ts';
 
 /** Addresses raw, times in seconds. */
 export interface Dhcp4PoolConfig {
@@ -41,20 +48,46 @@ export interface Dhcp4ServerConfig {
   reservations: { key: string; address: number }[];
   /** Messages a second. */
   rate: number;
+  /** Ask for an address on the link before it is offered. */
+  probe: boolean;
+  /** Leases are kept there; '': in memory only. */
+  file: string;
+}
+
+export interface Dhcp4ServerOptions {
+  /** Hosts may ask the router for names: its address is the resolver unless one is given. */
+  answersNames: boolean;
+  /** The router's clock now. */
+  now: number;
+  /** Milliseconds since 1970 of a time of the router's clock. */
+  wall: (clock: number) => number;
+  log: (level: 'info' | 'warn', message: string) => void;
 }
 
 /** How long an offer is kept, milliseconds. */
 const OFFER_TIME = 60_000;
 /** An address that somebody uses without a lease is left alone for so long. */
 const DECLINE_TIME = 3_600_000;
+/** Answers that wait for the disk at most: a burst is no longer. */
+const MAX_WAITING = 256;
 
 interface Served {
   pool: Pool;
   config: Dhcp4PoolConfig;
 }
 
+/** An offer that waits for its address's probe. */
+interface Offer {
+  server: Server;
+  served: Served;
+  message: M.Dhcp4Message;
+  client: string;
+  address: number;
+}
+
 interface Server {
   port: number;
+  file: LeaseFile | null;
   config: Dhcp4ServerConfig;
   pools: Served[];
   /** Messages in the current second. */
@@ -75,19 +108,28 @@ export class Dhcp4Server implements Protocol {
     exhausted: 0,
     declined: 0,
     released: 0,
+    probed: 0,
+    conflicts: 0,
+    notStored: 0,
   };
   private readonly interfaces: InterfaceTable;
   private readonly addresses: Addresses;
   private readonly answersNames: boolean;
   private readonly servers = new Map<number, Server>();
 
-  /** @param options.answersNames hosts may ask the router for names: its address is the resolver unless one is given */
+  private readonly probes: Probes<Offer>;
+  private begun = false;
+  /** Answers whose leases are written, but perhaps not on the disk yet. */
+  private waiting: Action[] = [];
+
+  /** @throws Error when a lease file cannot be used */
   constructor(
     interfaces: InterfaceTable,
     addresses: Addresses,
     ports: ReadonlyMap<number, Dhcp4ServerConfig>,
-    options: { answersNames: boolean },
+    options: Dhcp4ServerOptions,
   ) {
+    this.probes = new Probes(interfaces);
     this.interfaces = interfaces;
     this.addresses = addresses;
     this.answersNames = options.answersNames;
@@ -103,16 +145,35 @@ export class Dhcp4Server implements Protocol {
         pool: new Pool(pool.first, pool.last, reserved, own),
         config: pool,
       }));
-      this.servers.set(port, { port, config, pools, second: 0, count: 0 });
+      const server: Server = { port, file: null, config, pools, second: 0, count: 0 };
+      this.servers.set(port, server);
+      if (config.file === '') continue;
+      const { file, leases, notes } = LeaseFile.open(config.file, options.now, options.wall);
+      server.file = file;
+      for (const lease of leases) for (const { pool } of pools) pool.restore(lease);
+      for (const note of notes) options.log('warn', note);
     }
   }
 
   step(now: number, event: Event): Action[] {
-    if (event.kind !== 'frame') return [];
+    const out: Action[] = [];
+    if (!this.begun) this.restored(now, out);
+    if (event.kind === 'tick') out.push(...this.flush());
+    for (const offer of this.probes.done(now, out)) this.offer(now, offer, out);
+    if (event.kind === 'frame') this.receive(now, event, out);
+    return out;
+  }
+
+  private receive(now: number, event: Extract<Event, { kind: 'frame' }>, out: Action[]): void {
     const server = this.servers.get(event.port);
-    if (server === undefined) return [];
+    if (server === undefined) return;
+    if (event.etherType === TYPE_ARP) {
+      const offer = this.probes.heard(event.port, event.frame, event.l3);
+      if (offer !== undefined) this.conflict(now, offer, out);
+      return;
+    }
     const datagram = readUdp(event.frame, event.etherType, event.l3);
-    if (datagram === null || datagram.family !== 4 || datagram.dport !== M.SERVER_PORT) return [];
+    if (datagram === null || datagram.family !== 4 || datagram.dport !== M.SERVER_PORT) return;
     const second = Math.floor((now >>> 0) / 1000);
     if (second !== server.second) {
       server.second = second;
@@ -120,41 +181,86 @@ export class Dhcp4Server implements Protocol {
     }
     if (++server.count > server.config.rate) {
       this.counters.limited++;
-      return [];
+      return;
     }
     const message = M.readMessage(datagram.payload);
     if (message === null || message.op !== M.REQUEST_OP || message.htype !== 1 || message.chaddr.length !== 6) {
       this.counters.malformed++;
-      return [];
+      return;
     }
     this.counters.received++;
-    const out: Action[] = [];
-    this.serve(now, server, message, datagram, out);
-    return out;
+    const answers: Action[] = [];
+    const stored = this.serve(now, server, message, datagram, answers);
+    if (!stored || server.file === null) out.push(...answers);
+    else this.waiting.push(...answers);
+    if (this.waiting.length >= MAX_WAITING) out.push(...this.flush());
   }
 
-  next(): number {
-    return -1;
+  next(now: number): number {
+    return this.waiting.length > 0 ? 0 : this.probes.next(now);
   }
 
-  /** Leases of a port, for show: only those in force. */
-  leases(now: number, port: number): { address: string; client: string; hostName: string; seconds: number }[] {
-    const list: { address: string; client: string; hostName: string; seconds: number }[] = [];
+  /** What waits for the disk may go once all is there; when the disk fails, nobody is promised anything. */
+  private flush(): Action[] {
+    const { waiting } = this;
+    this.waiting = [];
+    if (waiting.length === 0) return [];
+    try {
+      for (const { file } of this.servers.values()) file?.sync();
+      return waiting;
+    } catch (error) {
+      return [this.notStored(error)];
+    }
+  }
+
+  private notStored(error: unknown): Action {
+    this.counters.notStored++;
+    return { kind: 'log', level: 'warn', message: `dhcp4: ${(error as Error).message}; no answer was given` };
+  }
+
+  /** Writes down what has become of a lease; false when that failed. */
+  private store(server: Server, lease: PoolLease | undefined, out: Action[]): boolean {
+    if (server.file === null || lease === undefined) return true;
+    try {
+      server.file.put(lease, () =>
+        server.pools.flatMap(({ pool }) => [...pool.leases()].filter(({ state }) => state !== 'offered')),
+      );
+      return true;
+    } catch (error) {
+      out.push(this.notStored(error));
+      return false;
+    }
+  }
+
+  /** Closes the lease files. */
+  close(): void {
+    for (const { file } of this.servers.values()) file?.close();
+  }
+
+  /** Who is served, for show. */
+  ports(): IterableIterator<number> {
+    return this.servers.keys();
+  }
+
+  /** What a port's pools have given, for show: only what is in force, seconds that are left of it. */
+  leases(now: number, port: number): (Omit<PoolLease, 'address' | 'until'> & { address: string; seconds: number })[] {
+    const list: ReturnType<Dhcp4Server['leases']> = [];
     for (const { pool } of this.servers.get(port)?.pools ?? [])
-      for (const { address, client, state, until, hostName } of pool.leases()) {
+      for (const { address, until, ...lease } of pool.leases()) {
         const left = (until - now) | 0;
-        if (state !== 'bound' || left <= 0) continue;
-        list.push({ address: formatIpv4(hostOrder(address)), client, hostName, seconds: Math.ceil(left / 1000) });
+        if (lease.state === 'free' || left <= 0) continue;
+        list.push({ ...lease, address: formatIpv4(hostOrder(address)), seconds: Math.ceil(left / 1000) });
       }
     return list;
   }
 
-  private serve(now: number, server: Server, message: M.Dhcp4Message, datagram: Datagram, out: Action[]): void {
+  /** True when something was written that the answers must wait for. */
+  private serve(now: number, server: Server, message: M.Dhcp4Message, datagram: Datagram, out: Action[]): boolean {
     const own = this.ownAddress(server.port);
     const served = this.poolFor(server, message, own);
     if (own === null || served === null) {
       this.counters.ignored++;
-      return;
+      return false;
     }
     const client = keyOf(message, server.config);
     switch (message.type) {
@@ -164,40 +270,83 @@ export class Dhcp4Server implements Protocol {
         if (address === 0) {
           if (this.counters.exhausted++ === 0)
             out.push({ kind: 'log', level: 'warn', message: `dhcp4: ${server.config.name}: no address is left` });
-          return;
+          return false;
         }
+        const offer: Offer = { server, served, message, client, address };
+        const raw = hostOrder(address) | 0;
+        // Asked for already, by an earlier one of the client's messages: the answer comes when that is done.
+        if (this.probes.has(raw)) return false;
         const known = served.pool.find(client);
-        // An offer must not shorten a lease in force: the client may come back to it.
-        if (known?.state !== 'bound' || ((known.until - now) | 0) <= 0)
-          served.pool.assign(client, address, 'offered', (now + OFFER_TIME) | 0, hostNameOf(message));
-        this.counters.offers++;
-        this.reply(server, served, message, own, M.OFFER, address, out);
-        return;
+        const isKnown = known?.address === address && ((known.until - now) | 0) > 0;
+        // §3.1 (2): what the client has, or was offered a moment ago, is not asked for again.
+        if (isKnown || !server.config.probe || message.giaddr !== 0 || this.probes.full) this.offer(now, offer, out);
+        else {
+          served.pool.assign(client, address, 'offered', (now + OFFER_TIME) | 0, holderOf(message));
+          this.counters.probed++;
+          this.probes.begin(now, server.port, raw, own.words[0], macFromBytes(message.chaddr), offer, out);
+        }
+        return false;
       }
       case M.REQUEST:
-        this.request(now, server, served, message, own, client, out);
-        return;
-      case M.DECLINE:
+        return this.request(now, server, served, message, own, client, out);
+      case M.DECLINE: {
+        // §4.3.3: only of the address that the client was given.
+        const lease = served.pool.find(client);
+        if (lease === undefined || hostOrder(M.addressOption(message, M.OPT_REQUESTED)) !== lease.address) {
+          this.counters.ignored++;
+          return false;
+        }
         this.counters.declined++;
-        served.pool.decline(client, (now + DECLINE_TIME) | 0);
-        return;
+        this.quarantine(now, server, served.pool, lease, out);
+        return false;
+      }
       case M.RELEASE: {
         const lease = served.pool.find(client);
         // §4.3.4; only who has the address may give it back.
-        if (lease === undefined || hostOrder(message.ciaddr) !== lease.address) return;
+        if (lease === undefined || hostOrder(message.ciaddr) !== lease.address) return false;
         this.counters.released++;
         served.pool.release(now, client);
-        this.tellEnd(server, lease, message, out);
-        return;
+        this.store(server, lease, out);
+        this.tellEnd(server, lease, out);
+        return false;
       }
       case M.INFORM:
         // §4.3.5: parameters for an address that came from elsewhere; no lease.
         if (message.ciaddr === datagram.src[0] && message.ciaddr !== 0)
           this.reply(server, served, message, own, M.ACK, 0, out);
-        return;
+        return false;
       default:
         this.counters.ignored++;
+        return false;
     }
+  }
+
+  /** Makes an offer, whose address nobody seems to use. */
+  private offer(now: number, { server, served, message, client, address }: Offer, out: Action[]): void {
+    const own = this.ownAddress(server.port);
+    if (own === null) return;
+    const known = served.pool.find(client);
+    // An offer must not shorten a lease in force: the client may come back to it.
+    if (known?.state !== 'bound' || ((known.until - now) | 0) <= 0)
+      served.pool.assign(client, address, 'offered', (now + OFFER_TIME) | 0, holderOf(message));
+    this.counters.offers++;
+    this.reply(server, served, message, own, M.OFFER, address, out);
+  }
+
+  /** Somebody answered for an address that nobody has: it rests, and the client, which asks again, gets another one. */
+  private conflict(now: number, { server, served, client, address }: Offer, out: Action[]): void {
+    const lease = served.pool.find(client);
+    if (lease?.address !== address) return;
+    this.counters.conflicts++;
+    this.quarantine(now, server, served.pool, lease, out);
+  }
+
+  /** Somebody uses an address without a lease: nobody gets it for an hour. */
+  private quarantine(now: number, server: Server, pool: Pool, lease: PoolLease, out: Action[]): void {
+    const address = formatIpv4(hostOrder(lease.address));
+    this.store(server, pool.decline(lease.client, (now + DECLINE_TIME) | 0), out);
+    const text = `dhcp4: ${server.config.name}: ${address} is in use by somebody without a lease`;
+    out.push({ kind: 'log', level: 'warn', message: text });
   }
 
   /** §4.3.2: selecting, init-reboot, renewing and rebinding are told apart by what the message carries. */
@@ -209,14 +358,14 @@ export class Dhcp4Server implements Protocol {
     own: OwnAddress,
     client: string,
     out: Action[],
-  ): void {
+  ): boolean {
     const { pool } = served;
     const chosen = M.addressOption(message, M.OPT_SERVER);
     const requested = M.addressOption(message, M.OPT_REQUESTED);
     if (chosen !== 0 && chosen !== own.words[0]) {
       // Another server's offer was taken.
       if (pool.find(client)?.state === 'offered') pool.release(now, client);
-      return;
+      return false;
     }
     const wanted = requested !== 0 ? requested : message.ciaddr;
     const address = hostOrder(wanted);
@@ -225,13 +374,15 @@ export class Dhcp4Server implements Protocol {
     if (wanted === 0 || !isHere || !this.isAllowed(now, pool, client, address)) {
       this.counters.naks++;
       this.reply(server, served, message, own, M.NAK, 0, out);
-      return;
+      return false;
     }
     const seconds = server.config.lease;
-    const lease = pool.assign(client, address, 'bound', (now + seconds * 1000) | 0, hostNameOf(message));
+    const lease = pool.assign(client, address, 'bound', (now + seconds * 1000) | 0, holderOf(message));
+    if (!this.store(server, lease, out)) return false;
     this.counters.acks++;
     this.reply(server, served, message, own, M.ACK, address, out);
-    this.tell(server, lease, message, seconds, out);
+    this.tell(server, lease, seconds, out);
+    return true;
   }
 
   private isAllowed(now: number, pool: Pool, client: string, address: number): boolean {
@@ -242,21 +393,26 @@ export class Dhcp4Server implements Protocol {
     return pool.mayHave(now, client, address);
   }
 
-  private tell(server: Server, lease: PoolLease, message: M.Dhcp4Message, seconds: number, out: Action[]): void {
-    const { lo, hi } = macFromBytes(message.chaddr);
-    const data = {
-      port: server.config.name,
-      address: formatIpv4(hostOrder(lease.address)),
-      mac: formatMac(lo, hi),
-      hostName: lease.hostName,
-      seconds,
-    };
+  private tell(server: Server, lease: PoolLease, seconds: number, out: Action[]): void {
+    const { hostName, mac, remoteId } = lease;
+    const address = formatIpv4(hostOrder(lease.address));
+    const data = { port: server.config.name, address, mac, hostName, seconds, remoteId };
     out.push({ kind: 'event', name: 'dhcp4.lease', data });
   }
 
-  private tellEnd(server: Server, lease: PoolLease, message: M.Dhcp4Message, out: Action[]): void {
-    const { lo, hi } = macFromBytes(message.chaddr);
-    const data = { port: server.config.name, address: formatIpv4(hostOrder(lease.address)), mac: formatMac(lo, hi) };
+  /** What the lease files had is told as if it were given now: names, security groups and scripts hear of it. */
+  private restored(now: number, out: Action[]): void {
+    this.begun = true;
+    for (const server of this.servers.values())
+      for (const { pool } of server.pools)
+        for (const lease of pool.leases()) {
+          const left = (lease.until - now) | 0;
+          if (lease.state === 'bound' && left > 0) this.tell(server, lease, Math.ceil(left / 1000), out);
+        }
+  }
+
+  private tellEnd(server: Server, lease: PoolLease, out: Action[]): void {
+    const data = { port: server.config.name, address: formatIpv4(hostOrder(lease.address)), mac: lease.mac };
     out.push({ kind: 'event', name: 'dhcp4.released', data });
   }
 
@@ -367,8 +523,10 @@ function hex(bytes: Uint8Array): string {
   return Array.from(bytes, (b) => b.toString(16).padStart(2, '0')).join('');
 }
 
-function hostNameOf(message: M.Dhcp4Message): string {
-  return M.textOption(message, M.OPT_HOST_NAME).slice(0, 63);
+function holderOf(message: M.Dhcp4Message): Holder {
+  const { lo, hi } = macFromBytes(message.chaddr);
+  const remoteId = hex(M.relayOption(message).get(M.SUB_REMOTE) ?? new Uint8Array(0));
+  return { hostName: M.textOption(message, M.OPT_HOST_NAME).slice(0, 63), mac: formatMac(lo, hi), remoteId };
 }
 
 function covers(prefix: { words: Words; prefixLength: number }, address: number): boolean {

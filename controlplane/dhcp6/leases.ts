@@ -6,8 +6,8 @@
  * are leases of nobody until their quarantine ends (RFC 8415 §18.3.8).
  */
 import { formatAddress, parseCidr, type Words } from '../../dataplane/wire/address.ts';
+import { Journal, type JournalRecord } from '../journal.ts';
 import { Deadlines } from './deadlines.ts';
-import { Journal, type JournalRecord } from './journal.ts';
 
 export interface Lease {
   client: string;

@@ -339,7 +339,7 @@ export class DnsForwarder implements Protocol {
   /** Sends the question to the next server, with a fresh identifier from a fresh port. */
   private attempt(now: number, pending: Pending, out: Action[]): void {
     const servers = this.servers();
-    this.close(pending);
+    this.closeSport(pending);
     if (pending.attempts >= ATTEMPTS || servers.length === 0) {
       this.fail(now, pending, out);
       return;
@@ -365,7 +365,7 @@ export class DnsForwarder implements Protocol {
     out.push({ kind: 'output', packet, port });
   }
 
-  private close(pending: Pending): void {
+  private closeSport(pending: Pending): void {
     if (pending.sport === 0) return;
     this.bySport.delete(pending.sport);
     this.ways.listen(UDP, pending.sport, false);
@@ -393,7 +393,7 @@ export class DnsForwarder implements Protocol {
       this.attempt(now, pending, out);
       return;
     }
-    this.close(pending);
+    this.closeSport(pending);
     const at = this.servers().findIndex(({ words }) => words.join() === from.words.join());
     if (at >= 0) this.first = at;
     if ((be16(message, 2) & W.TC) === 0) this.complete(now, pending, message.slice(), out);

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import BN from 'bn.js';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { formatRecord, Journal, parseRecords } from '../../../controlplane/dhcp6/journal.ts';
+import { formatRecord, Journal, parseRecords } from '../../../controlplane/journal.ts';
 import { type Lease, Leases } from '../../../controlplane/dhcp6/leases.ts';
 import { emitMessage, newMessage, parseMessage } from '../../../controlplane/dhcp6/message.ts';
 import { Pool } from '../../../controlplane/dhcp6/pool.ts';

@@ -9,7 +9,7 @@
  * read up to the last whole one. What is behind it, a record cut in the middle or garbage, is moved to FILE.damaged-N
  * and kept; then the file is written anew with what is still in force, beside the old one, and renamed over it.
  *
- * Not here: what a record means (leases.ts), and two processes on one file: a lock file names the owner's process.
+ * Not here: what a record means (dhcp6/leases.ts, dhcp4/lease-file.ts), and two processes on one file: a lock file names the owner's process.
  */
 import {
   closeSync,
@@ -24,7 +24,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { crc32c } from '../../dataplane/wire/crc32c.ts';
+import { crc32c } from '../dataplane/wire/crc32c.ts';
 
 export type JournalRecord = Record<string, unknown>;
 

@@ -1,0 +1,99 @@
+/**
+ * Lease file of a DHCP server: what its pools have promised, kept over a restart and over the death of the process
+ * (journal.ts has its form). A record is a lease at the time when it changed; the last one of an address counts.
+ *
+ * Times in the file are milliseconds since 1970, those of a pool the router's clock. An address that was given back, or whose
+ * lease is over, is remembered as its client's own.
+ */
+import { formatIpv4, parseIpv4 } from '../../dataplane/wire/address.ts';
+import { swap32 } from '../../dataplane/wire/bytes.ts';
+import { Journal, type JournalRecord } from '../journal.ts';
+import type { LeaseState, PoolLease } from './pool.ts';
+
+/** The file is written anew when it has this many times the records in force, and at least that many. */
+const COMPACT_RATIO = 4;
+const COMPACT_LEAST = 1000;
+/** How long ago what has ended is said to have ended, at least: the clock cannot count further back than 24 days. */
+const LONG_AGO = 1_000_000_000;
+const STATES: readonly string[] = ['bound', 'declined', 'free'] satisfies LeaseState[];
+
+export class LeaseFile {
+  private readonly journal: Journal;
+  private readonly wall: (clock: number) => number;
+
+  private constructor(journal: Journal, wall: (clock: number) => number) {
+    this.journal = journal;
+    this.wall = wall;
+  }
+
+  /**
+   * Opens the file, made when it is not there.
+   *
+   * @param now the router's clock
+   * @param wall milliseconds since 1970 of a time of the router's clock
+   * @returns the leases in it, and what a person should know about it
+   * @throws Error when it cannot be used
+   */
+  static open(
+    file: string,
+    now: number,
+    wall: (clock: number) => number,
+  ): { file: LeaseFile; leases: PoolLease[]; notes: string[] } {
+    const { journal, recovered } = Journal.open(file);
+    const leases = new Map<number, PoolLease>();
+    let strange = 0;
+    for (const record of recovered.records) {
+      const lease = leaseOf(record, now, wall(now));
+      if (lease === null) strange++;
+      else leases.set(lease.address, lease);
+    }
+    const notes: string[] = [];
+    if (recovered.damaged > 0)
+      notes.push(`${file}: ${recovered.damaged} bytes behind the last whole record are in ${recovered.aside} now`);
+    if (strange > 0) notes.push(`${file}: ${strange} records that are no leases were left out`);
+    const own = new LeaseFile(journal, wall);
+    journal.rewrite([...leases.values()].map((lease) => own.recordOf(lease)));
+    return { file: own, leases: [...leases.values()], notes };
+  }
+
+  /** A lease has changed; `all`: every lease there is, for when the file has grown too long. Throws when it cannot be written. */
+  put(lease: PoolLease, all: () => PoolLease[]): void {
+    this.journal.append(this.recordOf(lease));
+    if (this.journal.count < COMPACT_LEAST) return;
+    const leases = all();
+    if (this.journal.count > COMPACT_RATIO * leases.length)
+      this.journal.rewrite(leases.map((one) => this.recordOf(one)));
+  }
+
+  /** Returns when all is on the disk. */
+  sync(): void {
+    this.journal.sync();
+  }
+
+  close(): void {
+    this.journal.close();
+  }
+
+  private recordOf({ address, until, ...rest }: PoolLease): JournalRecord {
+    return { address: formatIpv4(swap32(address)), until: Math.round(this.wall(until)), ...rest };
+  }
+}
+
+function leaseOf(record: JournalRecord, now: number, wall: number): PoolLease | null {
+  const { address, client, state, until, hostName, mac, remoteId } = record;
+  const word = typeof address === 'string' ? parseIpv4(address) : null;
+  if (word === null || typeof client !== 'string' || typeof hostName !== 'string' || typeof until !== 'number')
+    return null;
+  if (typeof mac !== 'string' || typeof remoteId !== 'string') return null;
+  if (typeof state !== 'string' || !STATES.includes(state)) return null;
+  const left = Math.max(-LONG_AGO, Math.min(until - wall, 0x7fffffff));
+  return {
+    address: swap32(word) >>> 0,
+    client,
+    state: state as LeaseState,
+    until: (now + left) | 0,
+    hostName,
+    mac,
+    remoteId,
+  };
+}

@@ -1,0 +1,200 @@
+/**
+ * What a DHCP server promises: on the disk before the answer leaves, there after the process died in the middle of a record
+ * (RFC 2131 §2.1), and probed before it is offered (§3.1 (2)).
+ */
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, truncateSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import * as M from '../../controlplane/dhcp4/message.ts';
+import type { Dhcp4Server } from '../../controlplane/dhcp4/server.ts';
+import { createRouter, type Router } from '../../controlplane/router.ts';
+import * as B from '../lib/build.ts';
+
+const LAN_MAC = '02:00:00:00:01:01';
+const mac = (n: number) => `02:00:00:00:00:${n.toString(16).padStart(2, '0')}`;
+let folder = '';
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'sluice-dhcp4-'));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+function make(server: Record<string, unknown> = {}): Router {
+  return createRouter(
+    {
+      ports: {
+        lan: {
+          kind: 'memory',
+          mac: LAN_MAC,
+          addresses: '192.0.2.1/24',
+          dhcp4: { server: { range: '192.0.2.100-192.0.2.119', lease: 600, ...server } },
+        },
+      },
+      offload: { mode: 'off' },
+      conntrack: { max: 256 },
+    },
+    { unasked: true, slots: { small: 256, large: 4 } },
+  );
+}
+const serverOf = (r: Router) => r.control.protocols.find((p) => p.name === 'dhcp4-server') as unknown as Dhcp4Server;
+
+function say(
+  r: Router,
+  n: number,
+  type: number,
+  options: [number, Uint8Array][] = [],
+  more: Partial<M.Dhcp4Message> = {},
+) {
+  const payload = M.writeMessage({
+    op: 1,
+    htype: 1,
+    hops: 0,
+    xid: n,
+    secs: 0,
+    flags: 0x8000,
+    ciaddr: 0,
+    yiaddr: 0,
+    siaddr: 0,
+    giaddr: 0,
+    chaddr: B.mac(mac(n)),
+    type,
+    options: new Map(options),
+    ...more,
+  });
+  const udp = B.udp({ sport: 68, dport: 67 }, payload);
+  r.inject(
+    'lan',
+    B.ethernet({ src: mac(n), dst: 'ff:ff:ff:ff:ff:ff' }, B.ipv4({ src: '0.0.0.0', dst: '255.255.255.255' }, udp)),
+  );
+}
+/** Answers and ARP requests that left, as text. */
+function heard(r: Router): string[] {
+  return r.take('lan').flatMap((f) => {
+    if (B.get16(f, 12) === 0x0806) return f[21] === 1 ? [`who has ${B.ipText(f.subarray(38, 42))}`] : [];
+    if (B.get16(f, 12) !== 0x0800 || f[23] !== 17) return [];
+    const m = M.readMessage(f.subarray(42))!;
+    return [`${m.type === M.OFFER ? 'offer' : m.type === M.ACK ? 'ack' : 'nak'} ${B.ipText(f.subarray(58, 62))}`];
+  });
+}
+const request = (r: Router, n: number, address: string) => say(r, n, M.REQUEST, [[M.OPT_REQUESTED, B.ip(address)]]);
+const given = (r: Router) =>
+  serverOf(r)
+    .leases(r.now, 0)
+    .map(({ address, state }) => `${address} ${state}`);
+
+describe('the lease file', () => {
+  it('an answer leaves once its lease is on the disk; a new process has all leases, addresses stay with their clients', () => {
+    const file = join(folder, 'leases4');
+    const first = make({ file });
+    for (let n = 1; n <= 10; n++) request(first, n, `192.0.2.${100 + n}`);
+    expect(heard(first).filter((line) => line.startsWith('ack'))).toEqual([]);
+    first.advance(1);
+    expect(heard(first).filter((line) => line.startsWith('ack')).length).toBe(10);
+    say(first, 3, M.RELEASE, [], { ciaddr: new Int32Array(B.ip('192.0.2.103').slice().buffer)[0] });
+    // The process is gone without a word: its lock names a process, which is this one.
+    const again = make({ file });
+    expect(given(again).sort()).toEqual(given(first).sort());
+    expect(given(again).length).toBe(9);
+    // Given back, and still its own: not somebody else's as long as there are others.
+    say(again, 50, M.DISCOVER);
+    say(again, 3, M.DISCOVER);
+    again.advance(1000);
+    expect(
+      heard(again)
+        .filter((line) => line.startsWith('offer'))
+        .sort(),
+    ).toEqual(['offer 192.0.2.100', 'offer 192.0.2.103']);
+  });
+
+  it('cut at any byte of its last records, it gives back every lease before; the rest is kept aside', () => {
+    const file = join(folder, 'leases4');
+    const first = make({ file });
+    for (let n = 1; n <= 5; n++) request(first, n, `192.0.2.${100 + n}`);
+    first.advance(1);
+    const whole = readFileSync(file);
+    const fourth = whole.length - [...whole.toString().split('\n')].at(-2)!.length - 1;
+    for (let length = fourth; length < whole.length; length += 7) {
+      rmSync(file);
+      appendFileSync(file, whole);
+      truncateSync(file, length);
+      const again = make({ file });
+      expect(given(again).length).toBe(4);
+      if (length > fourth) expect(existsSync(`${file}.damaged-1`)).toBe(true);
+      rmSync(`${file}.damaged-1`, { force: true });
+      // The fifth asks for its address, and has it.
+      request(again, 5, '192.0.2.105');
+      again.advance(1);
+      expect(heard(again)).toContain('ack 192.0.2.105');
+      serverOf(again).close();
+    }
+  });
+
+  it('records of another kind, and garbage, are left out', () => {
+    const file = join(folder, 'leases4');
+    appendFileSync(file, 'no record at all\n');
+    const r = make({ file });
+    expect(given(r)).toEqual([]);
+    expect(readFileSync(`${file}.damaged-1`, 'utf8')).toBe('no record at all\n');
+  });
+});
+
+describe('RFC 2131 §3.1 (2): before an offer', () => {
+  it('the address is asked for twice; silence makes the offer', () => {
+    const r = make();
+    say(r, 1, M.DISCOVER);
+    expect(heard(r)).toEqual(['who has 192.0.2.100']);
+    // The client's own impatience changes nothing.
+    say(r, 1, M.DISCOVER);
+    r.advance(350);
+    expect(heard(r)).toEqual(['who has 192.0.2.100']);
+    r.advance(100);
+    expect(heard(r)).toEqual(['offer 192.0.2.100']);
+    // What was offered a moment ago needs no probe.
+    say(r, 1, M.DISCOVER);
+    expect(heard(r)).toEqual(['offer 192.0.2.100']);
+  });
+
+  it('an answer puts the address away for an hour, and the client gets another one', () => {
+    const r = make();
+    say(r, 1, M.DISCOVER);
+    const frame = B.ethernet(
+      { src: mac(9), dst: LAN_MAC, type: 0x0806 },
+      B.arp({ op: 'reply', sha: mac(9), spa: '192.0.2.100', tha: LAN_MAC, tpa: '192.0.2.1' }),
+    );
+    r.inject('lan', frame);
+    r.advance(1000);
+    expect(heard(r).filter((line) => line.startsWith('offer'))).toEqual([]);
+    expect(serverOf(r).counters.conflicts).toBe(1);
+    say(r, 1, M.DISCOVER);
+    r.advance(500);
+    expect(heard(r)).toContain('offer 192.0.2.101');
+    expect(given(r)).toContain('192.0.2.100 declined');
+    r.advance(3_600_000);
+    expect(given(r)).not.toContain('192.0.2.100 declined');
+  });
+
+  it("the client's own answer is no conflict", () => {
+    const r = make();
+    say(r, 1, M.DISCOVER);
+    r.inject(
+      'lan',
+      B.ethernet(
+        { src: mac(1), dst: LAN_MAC, type: 0x0806 },
+        B.arp({ op: 'reply', sha: mac(1), spa: '192.0.2.100', tha: LAN_MAC, tpa: '192.0.2.1' }),
+      ),
+    );
+    r.advance(500);
+    expect(heard(r)).toContain('offer 192.0.2.100');
+  });
+
+  it('DECLINE counts only for the address that the client was given; then it rests for an hour', () => {
+    const r = make({ probe: false });
+    request(r, 1, '192.0.2.105');
+    say(r, 1, M.DECLINE, [[M.OPT_REQUESTED, B.ip('192.0.2.110')]]);
+    expect(serverOf(r).counters).toMatchObject({ declined: 0 });
+    say(r, 1, M.DECLINE, [[M.OPT_REQUESTED, B.ip('192.0.2.105')]]);
+    expect(serverOf(r).counters).toMatchObject({ declined: 1 });
+    request(r, 2, '192.0.2.105');
+    expect(heard(r).at(-1)).toMatch(/^nak/);
+  });
+});
