@@ -271,6 +271,24 @@ export class Control {
     this.tellRestart(name, reason);
   }
 
+  /**
+   * The configuration has become another: the protocols of these domains are made anew from it. Neighbours stay. Hosts hear
+   * of a port that announces itself no more (RFC 4861 §6.2.5).
+   */
+  remake(domains: readonly DomainName[], old: Config): void {
+    for (const { number, ra } of old.ports)
+      if (ra !== null && this.config.ports[number]?.ra === null)
+        this.handle({ kind: 'event', name: 'ra.cease', data: { port: number } });
+    openServices(this.tables, this.config, this.options.quiet);
+    for (const name of domains) {
+      this.end(name, false);
+      this.begin(name);
+      this.views[name].restarts++;
+      this.tellRestart(name, 'another configuration');
+    }
+    this.tick();
+  }
+
   private tellRestart(name: DomainName, reason: string): void {
     const { restarts, failures } = this.views[name];
     this.views[name].reason = reason;

@@ -95,18 +95,18 @@ export function managementServices({ tables, addresses, config, quiet, random }:
   ];
 }
 
-/** Ports of UDP and TCP that the path is to hand to the control plane; those of the questions that it asks come and go. */
+/**
+ * Ports of UDP and TCP that the path is to hand to the control plane, and only these; those of the questions that it asks come
+ * and go.
+ */
 export function openServices(tables: Tables, config: Config, quiet: boolean): void {
-  const open = (...ports: number[]): void => {
-    for (const port of ports) tables.setService(UDP, port, true);
+  const set = (on: boolean, proto: typeof TCP | typeof UDP, ...ports: number[]): void => {
+    for (const port of ports) tables.setService(proto, port, on);
   };
-  if (Dhcp6.isWanted(config)) open(DHCP6_CLIENT_PORT, DHCP6_SERVER_PORT);
-  if (quiet) return;
-  if (config.ports.some(({ dhcp4 }) => dhcp4?.client)) open(CLIENT_PORT);
-  if (config.ports.some(({ dhcp4 }) => dhcp4?.server || dhcp4?.relay)) open(SERVER_PORT);
-  if (config.dns === null) return;
-  open(DNS_PORT);
-  tables.setService(TCP, DNS_PORT, true);
+  set(Dhcp6.isWanted(config), UDP, DHCP6_CLIENT_PORT, DHCP6_SERVER_PORT);
+  set(!quiet && config.ports.some(({ dhcp4 }) => dhcp4?.client), UDP, CLIENT_PORT);
+  set(!quiet && config.ports.some(({ dhcp4 }) => dhcp4?.server || dhcp4?.relay), UDP, SERVER_PORT);
+  for (const proto of [UDP, TCP] as const) set(!quiet && config.dns !== null, proto, DNS_PORT);
 }
 
 /** The port by which a packet of the router's own leaves towards an address; −1: there is no route. */

@@ -1,9 +1,10 @@
 /**
  * Apply: gives a running router another configuration, without losing a session that the new one would let go on.
  *
- * What can change while it runs: addresses, zones and filters of ports, routes, static neighbours, rules, zones, NAT, ALGs
- * and timeouts. What sizes a table or belongs to a device (ports and their kinds, MTU, MAC, VLANs, `conntrack.max`,
- * `offload`, `workers`) needs a restart; such a change is refused as a whole, before anything is touched.
+ * What can change while it runs is one table (config/changes.ts): most goes straight into the tables of the data path;
+ * DHCP, router advertisements, names and the gateway are protocols, and their domain is made anew, which no packet notices.
+ * What sizes a table or belongs to a device (ports and their kinds, MTU, MAC, VLANs, `conntrack.max`, `offload`,
+ * `workers`) needs a restart; such a change is refused as a whole, before anything is touched.
  *
  * What goes: connections that used an address that is no longer there, and those that the new NAT rules would translate
  * otherwise (row N9). Established connections pass whatever the new rules say, as in netfilter. Addresses and routes that
@@ -11,8 +12,10 @@
  */
 
 import { formatAddress, networkWords } from '../../dataplane/wire/address.ts';
+import { needsOf } from '../config/changes.ts';
 import type { Config, NeighborConfig, PortConfig, PrefixValue } from '../config/index.ts';
 import type { Control } from '../control.ts';
+import type { DomainName } from '../domain.ts';
 import { speaksIpv6 } from '../services.ts';
 import { type NeededSizes, neededSizes } from '../table-sizes.ts';
 import { diffLines, type Line } from './lines.ts';
@@ -29,24 +32,6 @@ export interface Applied extends Change {
   ended: number;
 }
 
-/** Sections, or single keys of a port, that a running router can change. */
-const LIVE_SECTIONS = [
-  'routes',
-  'routeTables',
-  'routingRules',
-  'neighbors',
-  'zones',
-  'hosts',
-  'rules',
-  'nat',
-  'alg',
-  'logLevel',
-];
-const LIVE_KEYS = ['conntrack.timeouts', 'conntrack.tcpLiberal'];
-const LIVE_PORT_KEYS = ['zone', 'addresses', 'mssClamp', 'ethertypes', 'sources', 'securityGroup', 'conntrackZone'];
-/** `nat.log` is a file that is open. */
-const FIXED_KEYS = ['nat.log'];
-
 /** Compares, and says what stands in the way. Touches nothing. */
 export function compareConfig(control: Control, next: Config): Change {
   const old = control.config;
@@ -56,7 +41,9 @@ export function compareConfig(control: Control, next: Config): Change {
   const names = (config: Config) => config.ports.map((port) => port.name).join(', ');
   if (names(old) !== names(next))
     refused.add(`ports: expected the ports that run (${names(old)}), got ${names(next)}; restart the router`);
-  else for (const line of [...removed, ...added]) if (!isLive(line)) refused.add(refusal(line.path, removed, added));
+  else
+    for (const line of [...removed, ...added])
+      if (needsOf(line.path) === 'restart') refused.add(refusal(line.path, removed, added));
   const sizes = neededSizes(next);
   const have = control.tables.buffers.sizes;
   for (const key of Object.keys(KINDS) as (keyof NeededSizes)[])
@@ -75,11 +62,17 @@ const KINDS: Readonly<Record<keyof NeededSizes, { path: string; what: string }>>
   bindings: { path: 'ports', what: 'addresses in security groups' },
 };
 
-function isLive({ path }: Line): boolean {
-  if (FIXED_KEYS.includes(path)) return false;
-  const [section, , key] = path.split('.');
-  if (section === 'ports') return LIVE_PORT_KEYS.includes(key);
-  return LIVE_SECTIONS.includes(section) || LIVE_KEYS.some((live) => path === live || path.startsWith(`${live}.`));
+/** Domains whose protocols have to be made anew, in the order in which they are stepped. */
+function domainsToRestart(old: Config, next: Config): DomainName[] {
+  const { removed, added } = diffLines(old, next);
+  const domains = new Set<DomainName>();
+  for (const { path } of [...removed, ...added]) {
+    const needs = needsOf(path);
+    if (needs !== 'live' && needs !== 'restart') for (const name of needs) domains.add(name);
+  }
+  // Whether the DHCP server names the router as the resolver.
+  if ((old.dns === null) !== (next.dns === null)) domains.add('ipv4');
+  return (['ipv4', 'ipv6', 'management'] as const).filter((name) => domains.has(name));
 }
 
 function refusal(path: string, removed: Line[], added: Line[]): string {
@@ -122,6 +115,8 @@ export function applyConfig(control: Control, next: Config): Applied {
         control.removePool(port, prefix);
     control.loadNat(next);
   }
+  const domains = domainsToRestart(old, next);
+  if (domains.length > 0) control.remake(domains, old);
   return { ...change, ended: Math.max(0, before - control.tables.conntrack.count) };
 }
 

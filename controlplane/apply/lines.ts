@@ -28,6 +28,14 @@ export function configLines(config: Config): Line[] {
 
 function walk(path: string, value: unknown, lines: Line[]): void {
   if (value === undefined || value === null) return;
+  if (value instanceof Map) {
+    for (const [key, inner] of value) lines.push({ path, text: `${path}: ${key} ${words(inner)}` });
+    return;
+  }
+  if (value instanceof Uint8Array) {
+    lines.push({ path, text: `${path}: ${Buffer.from(value).toString('hex')}` });
+    return;
+  }
   if (Array.isArray(value)) {
     for (const item of value) {
       // Ports and zones are known by their names, everything else by what it says.

@@ -201,8 +201,10 @@ export class Dhcp6 implements Protocol {
     }
   }
 
-  /** Closes the lease file. */
+  /** Closes the lease file; the ports are lightweight relays no more. */
   close(): void {
+    const { interfaces } = this.context;
+    for (const { network } of this.ldras) interfaces.words[interfaces.at(network) + IF_FLAGS] &= ~IFF_LDRA;
     this.delegation.leases.close();
   }
 }

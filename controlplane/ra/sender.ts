@@ -17,7 +17,7 @@ import { formatCidr, formatIpv6, networkWords, type Words } from '../../dataplan
 import * as icmpv6 from '../../dataplane/wire/icmpv6.ts';
 import { isLinkLocal } from '../../dataplane/wire/ipv6.ts';
 import { type Addresses, isUsable } from '../neighbour/addresses.ts';
-import type { Action, Event, Protocol } from '../protocol.ts';
+import { type Action, type Event, FAREWELLS, type Protocol } from '../protocol.ts';
 import { type RandomSource, uniform } from '../random.ts';
 import { ALL_NODES, discoveryFrame, readDiscovery } from './frame.ts';
 import {
@@ -137,6 +137,7 @@ export class RaSender implements Protocol {
       for (const lan of this.lans.values()) this.farewell(now, lan, out);
     }
     if (this.ended) return out;
+    if (event.kind === 'event' && event.name === 'ra.cease') this.cease(now, Number(event.data.port), out);
     for (const lan of this.lans.values()) this.turn(now, lan, out);
     return out;
   }
@@ -295,6 +296,14 @@ export class RaSender implements Protocol {
     const frame = discoveryFrame(this.interfaces, lan.port, source, ALL_NODES, writeAdvertisement(message));
     this.counters.sent++;
     out.push({ kind: 'send', port: lan.port, frame });
+  }
+
+  /** §6.2.5: the port is to be an advertising interface no more, while the router goes on. */
+  private cease(now: number, port: number, out: Action[]): void {
+    const lan = this.lans.get(port);
+    if (lan === undefined) return;
+    for (let n = 0; n < FAREWELLS; n++) this.farewell(now, lan, out);
+    this.lans.delete(port);
   }
 
   /**
