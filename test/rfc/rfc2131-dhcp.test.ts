@@ -29,7 +29,14 @@ const server = (more: Record<string, unknown> = {}, addresses = '192.0.2.1/24') 
       mac: LAN_MAC,
       addresses,
       dhcp4: {
-        server: { range: '192.0.2.100-192.0.2.102', lease: 600, dns: '192.0.2.53', domain: 'isp.example', probe: false, ...more },
+        server: {
+          range: '192.0.2.100-192.0.2.102',
+          lease: 600,
+          dns: '192.0.2.53',
+          domain: 'isp.example',
+          probe: false,
+          ...more,
+        },
       },
     },
   });
