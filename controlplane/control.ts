@@ -238,20 +238,20 @@ export class Control {
    * forgotten; addresses and routes stay in force until the new one has had time to learn them again, so that connections
    * that use them live on; connections are the packet workers' and stay.
    */
-  restart(name: DomainName): void | Promise<void> {
+  restart(name: DomainName, reason = 'asked for', flush = true): void | Promise<void> {
     const remote = name === 'management' ? undefined : this.remotes.get(familyNamed(name));
     const again = (): Promise<void> | undefined => {
-      this.end(name, true);
+      this.end(name, flush);
       const begun = this.begin(name);
       this.views[name].restarts++;
-      this.tellRestart(name, 'asked for');
+      this.tellRestart(name, reason);
       this.tick();
       return begun;
     };
     if (remote === undefined) return again();
     this.restarting = this.restarting.then(async () => {
       this.reviveAt.delete(name);
-      await remote.end(true);
+      await remote.end(flush);
       await again();
     });
     return this.restarting;
@@ -280,13 +280,8 @@ export class Control {
       if (ra !== null && this.config.ports[number]?.ra === null)
         this.handle({ kind: 'event', name: 'ra.cease', data: { port: number } });
     openServices(this.tables, this.config, this.options.quiet);
-    for (const name of domains) {
-      this.end(name, false);
-      this.begin(name);
-      this.views[name].restarts++;
-      this.tellRestart(name, 'another configuration');
-    }
-    this.tick();
+    const failed = (error: unknown): void => this.options.log('warn', `apply: ${(error as Error).message}`);
+    for (const name of domains) void Promise.resolve(this.restart(name, 'another configuration', false)).catch(failed);
   }
 
   private tellRestart(name: DomainName, reason: string): void {
