@@ -93,7 +93,8 @@ export abstract class PathEgress extends PathRoute {
 
   private vain(p: Packet): number {
     const { tables, hold, now } = this;
-    if (p.own !== 0 || p.ttl <= 1) return 0;
+    // A routing rule may send it elsewhere.
+    if (p.own !== 0 || p.ttl <= 1 || tables.policy.count() !== 0) return 0;
     const hop = p.family === 4 ? tables.routes.lookup4(p.d0) : tables.routes.lookup6(p.d0, p.d1, p.d2, p.d3);
     if (hop === 0 || tables.nexthops.kind(hop) !== NH.NH_CONNECTED) return 0;
     if (p.family === 6 && this.nat.translates6) return 0;
