@@ -41,6 +41,9 @@ export const read = libc.func('int64_t read(int fd, uintptr_t address, size_t by
 export const write = libc.func('int64_t write(int fd, uintptr_t address, size_t bytes)') as Call3;
 export const readv = libc.func('int64_t readv(int fd, uintptr_t vectors, int count)') as Call3;
 export const writev = libc.func('int64_t writev(int fd, uintptr_t vectors, int count)') as Call3;
+/** sched_yield(2): whoever waits for this processor runs first. */
+export const sched_yield = libc.func('int sched_yield()') as () => number;
+
 /** ppoll(2) with a null signal mask; `timeout` is the address of a struct timespec (16 bytes), 0 waits for ever. */
 export const ppoll = libc.func(
   'int ppoll(uintptr_t fds, unsigned long count, uintptr_t timeout, uintptr_t mask)',

@@ -1,9 +1,10 @@
 /**
  * Poller: when a worker spins, when it sleeps, and what wakes it.
  *
- * While frames come, a worker polls its ports in a circle without asking the time. After SPINS circles in vain (a
- * circle over two idle ports costs about 1 µs with plain reads and with io_uring, so some 50 µs in all) it sleeps in
- * ppoll over the ports' descriptors and its eventfd. A thread in a system call can be neither terminated nor
+ * While frames come, a worker polls its ports in a circle without asking the time. A circle in vain yields the processor:
+ * who waits for it may be who sends the next frame. After SPINS of them (some microseconds each) it sleeps in ppoll over
+ * the ports' descriptors and its eventfd; spinning for longer delays others on the same processor by more than the wake-up
+ * that it saves. A thread in a system call can be neither terminated nor
  * interrupted by JavaScript: so every sleep ends after MAX_SLEEP_MS at the latest, and whoever wants the worker (a
  * ring that has frames for it, a stop word, the process's exit) writes its eventfd with `wake`. Idle cost: two wake-ups
  * a second, below 0.1 % of a core.
@@ -11,11 +12,11 @@
  * Order for senders: publish first (ring, stop word), then `wake`. Order for the worker: look at its rings after wait()
  * returned. The eventfd keeps a count, so a wake before the sleep is not lost. Source: ppoll(2), eventfd(2).
  */
-import { close, errno, eventfd, mapMemory, ppoll, read, systemError, write } from './ffi.ts';
+import { close, errno, eventfd, mapMemory, ppoll, read, sched_yield, systemError, write } from './ffi.ts';
 import type { Port } from './port.ts';
 
 /** Circles in vain before a sleep. */
-export const SPINS = 48;
+export const SPINS = 4;
 /** Longest sleep, milliseconds. */
 export const MAX_SLEEP_MS = 500;
 
@@ -94,6 +95,7 @@ export class Poller {
       this.idle = 0;
       return false;
     }
+    sched_yield();
     return ++this.idle > SPINS;
   }
 

@@ -9,8 +9,9 @@
  *   rxBurst(a) → turn: [writes of the last circle][reads a][reads b] → frames of a;   rxBurst(b) → frames of b
  *
  * Frames given to txBurst therefore leave at the next turn: a worker sleeps only after a circle that brought nothing
- * (which was a turn), or calls `flush`. The number of reads follows the traffic, from 4 to DEPTH a port: each read in
- * vain costs about 150 ns.
+ * (which was a turn), or calls `flush`. The number of reads follows the traffic, from MIN_WINDOW to DEPTH a port: each read
+ * in vain costs about 150 ns, and a frame waits for all that are read and written with it, so turns only grow
+ * beyond CALM while a queue stays full for several of them.
  *
  * Reads carry RWF_NOWAIT: O_NONBLOCK alone makes io_uring arm a poll, and completions would come when nobody looks. TAP
  * reads and writes finish within the call that submits them; the code relies on it for order, not for ownership. A
@@ -81,6 +82,9 @@ const MAX_LANES = 64;
 /** Most reads of one port in a turn. */
 export const DEPTH = 64;
 const MIN_WINDOW = 4;
+/** Most reads of one port in a turn as long as its queue is emptied now and then, and full turns until it counts as busy. */
+const CALM = 12;
+const BUSY = 4;
 /** What of the longest frame does not fit a small slot; where the places for it begin (behind the vectors). */
 const TAIL_BYTES = LARGE_ROOM - SMALL_ROOM;
 const TAILS = DEPTH * 32;
@@ -285,6 +289,8 @@ export class UringTapPort implements Port {
   private readonly vectors: Int32Array;
   private readonly bytes: Uint8Array;
   private window = MIN_WINDOW;
+  /** Turns in a row in which every read brought a frame. */
+  private full = 0;
   /** Reads submitted in the last turn, and how many of them brought a frame. */
   private asked = 0;
   private brought = 0;
@@ -374,10 +380,12 @@ export class UringTapPort implements Port {
     this.from = 0;
     this.to = 0;
     // All reads brought a frame: there is more. Otherwise a few more than came last time.
-    this.window =
-      this.asked > 0 && this.brought === this.asked
-        ? Math.min(this.window * 2, DEPTH)
-        : Math.min(Math.max(this.brought + MIN_WINDOW, MIN_WINDOW), DEPTH);
+    if (this.asked > 0 && this.brought === this.asked)
+      this.window = Math.min(this.window * 2, ++this.full > BUSY ? DEPTH : CALM);
+    else {
+      this.full = 0;
+      this.window = Math.min(this.brought + MIN_WINDOW, CALM);
+    }
     this.asked = 0;
     this.brought = 0;
     for (let i = 0; i < this.window; i++) {
