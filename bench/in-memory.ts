@@ -98,7 +98,7 @@ function forwarding(name: string, family: 4 | 6, engine: boolean, size: string, 
       });
       const order = 'flows in random order (in sequence: sequence.pps)';
       const note = once ? `${LEFT_OUT}; ${order}; all runs in one process` : `${LEFT_OUT}; ${order}`;
-      const runs = CONTEXT_ONLY.includes(name) ? Math.min(3, context.runs) : context.runs;
+      const runs = CONTEXT_ONLY.includes(name) ? Math.min(2, context.runs) : context.runs;
       return withPeers(name, 'pps', context, once ? 1 : runs, one, detail, note);
     },
   };
