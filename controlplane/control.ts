@@ -498,8 +498,7 @@ export class Control {
       w[at] = port.sources[n]?.lo ?? 0;
       w[at + 1] = port.sources[n]?.hi ?? 0;
     }
-    const flags = w[r + IF.IF_FLAGS] & ~IF.IFF_SECURITY;
-    w[r + IF.IF_FLAGS] = flags | (port.securityGroup !== null ? IF.IFF_SECURITY : 0);
+    this.tables.interfaces.setFlags(port.number, IF.IFF_SECURITY, port.securityGroup !== null);
     // Last: a worker that looks meanwhile finds a list of some of them, never one that lets anybody in.
     w[r + IF.IF_SOURCES] = Math.min(port.sources.length, IF.MAX_SOURCES);
   }
@@ -730,7 +729,7 @@ export class Control {
     const r = port * IF.IF_WORDS;
     const was = (w[r + IF.IF_FLAGS] & IF.IFF_UP) !== 0;
     if (was === up) return;
-    Atomics.store(w, r + IF.IF_FLAGS, up ? w[r + IF.IF_FLAGS] | IF.IFF_UP : w[r + IF.IF_FLAGS] & ~IF.IFF_UP);
+    this.tables.interfaces.setFlags(port, IF.IFF_UP, up);
     Atomics.add(w, r + IF.IF_LINK_GEN, 1);
     this.nexthops.setPort(port, up);
     this.tables.flush(EPOCH_LINK);

@@ -91,6 +91,13 @@ export class InterfaceTable {
     return (this.words[port * IF_WORDS] & IFF_UP) !== 0;
   }
 
+  /** Sets or clears flags (IFF_*) of a port and leaves the others: two threads of the control plane have some each. */
+  setFlags(port: number, flags: number, on: boolean): void {
+    const at = port * IF_WORDS + IF_FLAGS;
+    if (on) Atomics.or(this.words, at, flags);
+    else Atomics.and(this.words, at, ~flags);
+  }
+
   /** True when a frame with this source MAC (raw words) may enter: the list is empty or names it (row L3). */
   allowsSource(port: number, macLo: number, macHi: number): boolean {
     const w = this.words;

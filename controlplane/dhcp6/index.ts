@@ -6,7 +6,7 @@
  * until the records behind them are on the disk: those of one burst wait together, so that one write serves them all.
  */
 import type { InterfaceTable } from '../../dataplane/interfaces.ts';
-import { IF_FLAGS, IFF_LDRA } from '../../dataplane/interfaces.ts';
+import { IFF_LDRA } from '../../dataplane/interfaces.ts';
 import type { Config } from '../config/index.ts';
 import type { Addresses } from '../neighbour/addresses.ts';
 import type { Action, Event, Protocol } from '../protocol.ts';
@@ -69,7 +69,7 @@ export class Dhcp6 implements Protocol {
       if (relay !== null) this.relays.push(new Relay(this.context, number, relay));
       if (ldra !== null) {
         this.ldras.push(new Ldra(this.context, number, ldra));
-        interfaces.words[interfaces.at(ldra.to) + IF_FLAGS] |= IFF_LDRA;
+        interfaces.setFlags(ldra.to, IFF_LDRA, true);
       }
     }
     if (config.delegation.file !== '' && this.servers.length > 0 && !options.quiet)
@@ -204,7 +204,7 @@ export class Dhcp6 implements Protocol {
   /** Closes the lease file; the ports are lightweight relays no more. */
   close(): void {
     const { interfaces } = this.context;
-    for (const { network } of this.ldras) interfaces.words[interfaces.at(network) + IF_FLAGS] &= ~IFF_LDRA;
+    for (const { network } of this.ldras) interfaces.setFlags(network, IFF_LDRA, false);
     this.delegation.leases.close();
   }
 }
