@@ -231,6 +231,9 @@ export class Control {
     this.learned.orphan(family);
     for (const own of this.addresses) if (own.family === family && own.lifetimes !== undefined) this.orphans.add(own);
     this.sweepAt.set(family, (this.tables.now() + RELEARN) | 0);
+    // One in another thread may have ended before it could say which neighbours it had changed.
+    const { neighbours } = this.tables;
+    if (this.remotes.has(family)) for (let n = 0; n < neighbours.capacity; n++) neighbours.changed(n);
   }
 
   /**
@@ -249,12 +252,14 @@ export class Control {
       return begun;
     };
     if (remote === undefined) return again();
-    this.restarting = this.restarting.then(async () => {
+    const restarted = this.restarting.then(async () => {
       this.reviveAt.delete(name);
       await remote.end(flush);
       await again();
     });
-    return this.restarting;
+    // One that fails is its caller's to tell: those after it, and the end, do not fail with it.
+    this.restarting = restarted.catch(() => {});
+    return restarted;
   }
 
   /** A domain has thrown: it rests for a moment, longer when that happens often, and is made anew. It keeps its neighbours. */
@@ -343,6 +348,11 @@ export class Control {
   /** Resolves when domains that live elsewhere have done what was said to them, or do not answer. */
   async caughtUp(): Promise<void> {
     await Promise.allSettled([...this.remotes.values()].map((remote) => remote.ask('')));
+  }
+
+  /** Resolves when the restarts that were begun are over. */
+  get restarted(): Promise<void> {
+    return this.restarting;
   }
 
   /** Ends the domains that live elsewhere. */

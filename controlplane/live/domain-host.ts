@@ -24,6 +24,12 @@ const FILE = import.meta.url.endsWith('.ts')
   ? new URL('../../dist/controlplane/live/domain-worker.js', import.meta.url)
   : new URL('./domain-worker.js', import.meta.url);
 
+/** Who waits for an answer, and what to tell him when there is none. */
+interface Question {
+  answer: (json: unknown) => void;
+  refuse: (got: string) => void;
+}
+
 /** What does not change from one start to the next. */
 export type DomainPlace = Omit<DomainTask, keyof DomainStart>;
 
@@ -34,13 +40,15 @@ export class DomainHost implements Remote {
   private readonly live: Int32Array;
   private readonly neighbours: NeighbourTable;
   private worker: Worker | null = null;
+  /** Settles when the thread that was ended last is gone: only then may its rings be another's. */
+  private going: Promise<void> = Promise.resolve();
   /** Counts turns: the last that was seen, and when it was another one. */
   private beat = 0;
   private beatAt = 0;
   private watchedAt = 0;
   private ready = false;
   private asked = 0;
-  private readonly asking = new Map<number, (json: unknown) => void>();
+  private readonly asking = new Map<number, Question>();
 
   /** @param patience milliseconds without a turn after which the domain counts as hung */
   constructor(place: DomainPlace, events: RemoteEvents, patience = HANG_MS) {
@@ -62,8 +70,8 @@ export class DomainHost implements Remote {
     this.beatAt = performance.now();
     let reason = 'its thread ended';
     return new Promise((resolve) => {
+      // Also the last words of one that is being ended: they come before its 'exit', and its successor after that.
       worker.on('message', (message: FromDomain) => {
-        if (this.worker !== worker) return;
         if (message.kind === 'ready') {
           this.ready = true;
           resolve();
@@ -74,6 +82,7 @@ export class DomainHost implements Remote {
       });
       worker.on('exit', () => {
         this.unlock();
+        for (const { refuse } of [...this.asking.values()]) refuse('the end of its thread');
         resolve();
         if (this.worker !== worker) return;
         this.worker = null;
@@ -82,10 +91,17 @@ export class DomainHost implements Remote {
     });
   }
 
-  async end(flush: boolean): Promise<void> {
+  end(flush: boolean): Promise<void> {
     const { worker } = this;
-    this.worker = null;
-    if (worker === null) return;
+    if (worker !== null) {
+      this.worker = null;
+      this.going = this.finish(worker, flush);
+    }
+    return this.going;
+  }
+
+  /** Lets the domain end in order, or ends it. */
+  private async finish(worker: Worker, flush: boolean): Promise<void> {
     const gone = new Promise<void>((resolve) => {
       worker.once('exit', () => resolve());
     });
@@ -101,19 +117,27 @@ export class DomainHost implements Remote {
     this.ring();
   }
 
+  /** @throws Error when it is down, ends before it answers, or does not answer in time */
   ask(what: string): Promise<unknown> {
     const id = ++this.asked;
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.asking.delete(id);
-        const took = `expected an answer within ${ASK_MS / 1000} s, got none`;
-        reject(new Error(`ipv${this.family} domain: ${took}; see "sluice show domains"`));
-      }, ASK_MS);
-      this.asking.set(id, (json) => {
+      const settle = (): void => {
         clearTimeout(timer);
+        this.asking.delete(id);
+      };
+      const refuse = (got: string): void => {
+        settle();
+        const expected = `expected an answer within ${ASK_MS / 1000} s`;
+        reject(new Error(`ipv${this.family} domain: ${expected}, got ${got}; see "sluice show domains"`));
+      };
+      const answer = (json: unknown): void => {
+        settle();
         resolve(json);
-      });
-      this.say({ kind: 'ask', id, what });
+      };
+      const timer = setTimeout(() => refuse('none'), ASK_MS);
+      this.asking.set(id, { answer, refuse });
+      if (this.worker === null) refuse('a domain that is down');
+      else this.say({ kind: 'ask', id, what });
     });
   }
 
@@ -132,7 +156,7 @@ export class DomainHost implements Remote {
       const { worker } = this;
       this.worker = null;
       // It fails when it is gone: only then may its place be another's.
-      void worker.terminate().then(() => this.events.failed(`it has made no turn for ${limit / 1000} s`));
+      this.going = worker.terminate().then(() => this.events.failed(`it has made no turn for ${limit / 1000} s`));
     }
   }
 
@@ -148,10 +172,7 @@ export class DomainHost implements Remote {
   }
 
   private hear(message: FromDomain): void {
-    if (message.kind === 'answer') {
-      const answer = this.asking.get(message.id);
-      this.asking.delete(message.id);
-      answer?.(message.json);
-    } else this.events.heard(message);
+    if (message.kind === 'answer') this.asking.get(message.id)?.answer(message.json);
+    else this.events.heard(message);
   }
 }

@@ -98,21 +98,25 @@ class DomainThread {
   run(): void {
     const bell = domainBell(this.task.family);
     say({ kind: 'ready' });
-    this.step({ kind: 'tick' });
-    while (!this.ended && Atomics.load(this.tables.control, STOP) === 0) {
-      const rung = Atomics.load(this.live, bell);
-      Atomics.add(this.live, domainBeat(this.task.family), 1);
-      this.moveClock();
-      let work = this.hear();
-      for (const ring of this.punts) work += this.drain(ring);
-      const wait = this.domain.next();
-      if (wait === 0) this.step({ kind: 'tick' });
+    try {
+      this.step({ kind: 'tick' });
+      while (!this.ended && Atomics.load(this.tables.control, STOP) === 0) {
+        const rung = Atomics.load(this.live, bell);
+        Atomics.add(this.live, domainBeat(this.task.family), 1);
+        this.moveClock();
+        let work = this.hear();
+        for (const ring of this.punts) work += this.drain(ring);
+        const wait = this.domain.next();
+        if (wait === 0) this.step({ kind: 'tick' });
+        this.report();
+        if (work > 0 || wait === 0) continue;
+        Atomics.wait(this.live, bell, rung, wait < 0 ? LONGEST_SLEEP : Math.min(wait, LONGEST_SLEEP));
+      }
+      this.domain.close();
+    } finally {
+      // Also when it fails: what it has decided before is Control's to do.
       this.report();
-      if (work > 0 || wait === 0) continue;
-      Atomics.wait(this.live, bell, rung, wait < 0 ? LONGEST_SLEEP : Math.min(wait, LONGEST_SLEEP));
     }
-    this.domain.close();
-    this.report();
   }
 
   private moveClock(): void {

@@ -414,7 +414,7 @@ export class Supervisor {
 
   /** Records that a worker's rings had no room for: punted, injected. */
   lost(worker: number): [number, number] {
-    return [this.ends[worker].punt.lost, this.ends[worker].inject.lost];
+    return lostRecords(this.ends[worker].task);
   }
 
   /** Makes a domain of the control plane anew, while packets go on. */
@@ -457,6 +457,9 @@ export class Supervisor {
       if (this.hostPort !== null && done.lines.some((line) => /^. ports\.[^.]+\.addresses/.test(line)))
         readdressHostPort(next, this.log);
       this.step({ kind: 'tick' });
+      // Domains in threads of their own are made anew meanwhile.
+      await this.control.restarted;
+      this.afterEvents();
       await this.settled();
       return done;
     });
@@ -512,11 +515,16 @@ export class Supervisor {
     }
   }
 
-  /** Does what a domain has to do with, unless the router stops. */
+  /** Does what a domain has to do with, unless the router stops; a defect in it costs this message, not the router. */
   private turn(work: () => void): void {
     if (this.stopping) return;
     this.moveClock();
-    work();
+    try {
+      work();
+    } catch (error) {
+      if (this.failures++ < 10)
+        this.log('warn', `the control plane failed on what a domain said: ${describe(error)}; the rest is skipped`);
+    }
     this.afterEvents();
   }
 
@@ -735,6 +743,16 @@ export class Supervisor {
     if (this.hostPort !== null) closeHostPort(this.hostPort);
     this.hostPort = null;
   }
+}
+
+/**
+ * Records that found no room in the rings between a worker and the control plane, those of the domains' threads included:
+ * punted, injected.
+ */
+export function lostRecords(task: Pick<WorkerTask, 'punt' | 'inject' | 'domains'>): [number, number] {
+  const { punt, inject, domains = [] } = task;
+  const lost = (rings: SharedArrayBuffer[]): number => rings.reduce((sum, ring) => sum + new RingReader(ring).lost, 0);
+  return [lost([punt, ...domains.map((room) => room.punt)]), lost([inject, ...domains.map((room) => room.inject)])];
 }
 
 /** Verify mode of the kernel engine: how many hits one is walked of, by chance, beside the first 16 of every entry. */

@@ -2,7 +2,8 @@
  * Domains in threads of their own, without a device and without packet workers: the test plays both ends of the rings. It
  * runs the built file, as the router does.
  */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Worker } from 'node:worker_threads';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { normalizeConfig } from '../../../controlplane/config/index.ts';
 import { Control } from '../../../controlplane/control.ts';
 import { DomainHost } from '../../../controlplane/live/domain-host.ts';
@@ -114,16 +115,25 @@ describe('domains in threads', () => {
     }).then(() => found!);
   }
 
-  /** Asks who has 192.168.1.1, and gives the answer's frame. */
-  async function arp(): Promise<Uint8Array> {
-    const [mac, from, to] = [B.mac(HOST_MAC), B.ip('192.168.1.10'), B.ip('192.168.1.1')];
-    const request = [0, 1, 8, 0, 6, 4, 0, 1, ...mac, ...from, 0, 0, 0, 0, 0, 0, ...to];
-    const frame = Uint8Array.from([255, 255, 255, 255, 255, 255, ...mac, 8, 6, ...request]);
+  /** The host asks who has 192.168.1.1. */
+  function question(from = '192.168.1.10'): Uint8Array {
+    const [mac, to] = [B.mac(HOST_MAC), B.ip('192.168.1.1')];
+    const request = [0, 1, 8, 0, 6, 4, 0, 1, ...mac, ...B.ip(from), 0, 0, 0, 0, 0, 0, ...to];
+    return Uint8Array.from([255, 255, 255, 255, 255, 255, ...mac, 8, 6, ...request]);
+  }
+
+  /** Puts a frame into the IPv4 domain's ring; nobody rings. */
+  function punt(frame: Uint8Array): void {
     const slot = frames.alloc(frame.length);
     frames.u8.set(frame, frames.meta[slot * META_WORDS + META_OFF]);
     frames.meta[slot * META_WORDS + META_LEN] = frame.length;
     expect(rooms.get(4)!.writer.frame(PUNT_FRAME, 0, frames, slot, 0x0806, 14)).toBe(true);
     frames.free(slot);
+  }
+
+  /** Asks, and gives the answer's frame. */
+  async function arp(): Promise<Uint8Array> {
+    punt(question());
     ring(4);
     return next(4, (reply) => B.get16(reply, 12) === 0x0806 && reply[21] === 2);
   }
@@ -186,5 +196,67 @@ describe('domains in threads', () => {
     expect(neighbours.find(0, 4, parseIpv4('192.168.1.77')!, 0, 0, 0)).toBeGreaterThanOrEqual(0);
     await arp();
     expect(health('ipv4')).toMatchObject({ state: 'running', restarts: 1, failures: 0 });
+  });
+
+  /** Warnings of the IPv4 domain that somebody uses its address: what it says when the host asks from that. */
+  const conflicts = () => warnings.filter((line) => line.includes('192.168.1.1 is our address')).length;
+
+  it('what one says while it is being ended is heard', async () => {
+    // It sees the frame in the very turn in which it hears that it is to end.
+    punt(question('192.168.1.1'));
+    await control.restart('ipv4');
+    expect(conflicts()).toBe(1);
+  });
+
+  it('what one has decided before it throws is done', async () => {
+    const event = { kind: 'frame', port: 0, frame: question('192.168.1.1'), etherType: 0x0806, l3: 14 } as const;
+    hosts.get(4)!.say({ kind: 'event', event });
+    hosts.get(4)!.say({ kind: 'fault', how: 'throw' });
+    await until('its failure', () => health('ipv4').failures === 1);
+    expect(conflicts()).toBe(2);
+    await until('its return', () => health('ipv4').state === 'running');
+    await arp();
+  });
+
+  it('a question to one that ends before it answers, or is down, is refused at once', async () => {
+    const host = hosts.get(6)!;
+    host.say({ kind: 'fault', how: 'throw' });
+    await expect(host.ask('dhcp6')).rejects.toThrow('ipv6 domain: expected an answer within 5 s, got the end of its thread');
+    await expect(host.ask('dhcp6')).rejects.toThrow('got a domain that is down; see "sluice show domains"');
+    await until('its return', () => health('ipv6').state === 'running');
+    expect(await answer(6)).not.toBeNull();
+  });
+
+  it('a restart waits until a hung one is gone: never are two threads on the same rings', async () => {
+    const host = hosts.get(6)!;
+    const order: string[] = [];
+    const begin = host.begin.bind(host);
+    const begun = vi.spyOn(host, 'begin').mockImplementation((start) => {
+      order.push('begun');
+      return begin(start);
+    });
+    const { terminate } = Worker.prototype;
+    let restarted: unknown = null;
+    const ended = vi.spyOn(Worker.prototype, 'terminate').mockImplementationOnce(function (this: Worker) {
+      this.once('exit', () => order.push('gone'));
+      restarted = control.restart('ipv6');
+      return terminate.call(this);
+    });
+    host.say({ kind: 'fault', how: 'hang' });
+    await until('somebody to notice', () => order.includes('gone'), 15_000);
+    await restarted;
+    expect(order).toEqual(['gone', 'begun']);
+    expect(await answer(6)).not.toBeNull();
+    for (const spy of [begun, ended]) spy.mockRestore();
+  });
+
+  it('a restart that fails does not fail those after it', async () => {
+    const end = vi.spyOn(hosts.get(6)!, 'end').mockRejectedValueOnce(new Error('a defect'));
+    await expect(control.restart('ipv6')).rejects.toThrow('a defect');
+    const { restarts } = health('ipv6');
+    void control.restart('ipv6');
+    await control.restarted;
+    expect(health('ipv6')).toMatchObject({ state: 'running', restarts: restarts + 1 });
+    end.mockRestore();
   });
 });
