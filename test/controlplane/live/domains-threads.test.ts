@@ -221,7 +221,9 @@ describe('domains in threads', () => {
   it('a question to one that ends before it answers, or is down, is refused at once', async () => {
     const host = hosts.get(6)!;
     host.say({ kind: 'fault', how: 'throw' });
-    await expect(host.ask('dhcp6')).rejects.toThrow('ipv6 domain: expected an answer within 5 s, got the end of its thread');
+    await expect(host.ask('dhcp6')).rejects.toThrow(
+      'ipv6 domain: expected an answer within 5 s, got the end of its thread',
+    );
     await expect(host.ask('dhcp6')).rejects.toThrow('got a domain that is down; see "sluice show domains"');
     await until('its return', () => health('ipv6').state === 'running');
     expect(await answer(6)).not.toBeNull();
