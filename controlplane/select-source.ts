@@ -4,7 +4,7 @@
  *
  * The policy table (§2.1) is configurable (section `address-selection`); the default one keeps unique local addresses to
  * themselves and prefers IPv6 to IPv4. Candidates are the addresses of the port that the packet leaves by (rule 5); a router whose port there has only a
- * link-local address may use one of another port, as a loopback's (RFC 7084 W-3 asks for nothing else).
+ * link-local address may use one of another port, as a loopback's (the weak host model, RFC 7084 WAA-9).
  *
  * Not here: rules 4 (home addresses), 5.5 (next hop that announced the prefix), and destination rules 1, 3, 7 (what is
  * reachable, deprecated or native is not known here).

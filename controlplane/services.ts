@@ -74,7 +74,11 @@ function ipv6Services({ cache }: Domain, { tables, addresses, config, random }: 
   const telling = chosen(config, (port) => port.ra);
   if (telling.size > 0)
     protocols.push(
-      new RaSender(tables.interfaces, addresses, telling, { random, hasDefault: () => tables.hasDefault(6) }),
+      new RaSender(tables.interfaces, addresses, telling, {
+        random,
+        hasDefault: () => tables.hasDefault(6),
+        translates: config.nat.nptv6.length > 0,
+      }),
     );
   const { gateway } = config;
   if (gateway !== null && gateway.mode !== 'v4')

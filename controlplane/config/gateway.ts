@@ -54,8 +54,12 @@ export function normalizeGateway(
   });
   const mode = given.mode ?? DEFAULTS['gateway.mode'];
   const hint = given['prefix-hint'];
-  if (hint !== undefined && (hint.family !== 6 || hint.prefixLength > 64))
-    reader.report(['gateway', 'prefix-hint'], 'a prefix of IPv6 of at most 64 bits such as ::/56', hint.text);
+  // RFC 7084 WPD-2: what is asked for has a /64 for each LAN port, rounded up to a nibble.
+  const longest = 64 - 4 * Math.ceil(Math.log2(lan.length) / 4);
+  if (hint !== undefined && (hint.family !== 6 || hint.prefixLength > longest)) {
+    const expected = `a prefix of IPv6 of at most ${longest} bits, with a /64 for each LAN port, such as ::/56`;
+    reader.report(['gateway', 'prefix-hint'], expected, hint.text);
+  }
   const path: Path = ['gateway'];
   const mac = wan.mac?.text ?? wan.name;
   if (mode !== 'v6') wan.dhcp4 ??= normalizeDhcp4(reader, { client: {} }, path, wan.name, wan.addresses);

@@ -381,12 +381,14 @@ export class Client {
     return this.replied(now, message);
   }
 
-  /** §18.2.10: also from messages that are of no other use. */
+  /** §18.2.9, §18.2.10: also from messages that are of no other use; for the exchange that is under way, too. */
   private learnMaxRt(message: Message): void {
     const fits = (seconds: number | null): seconds is number =>
       seconds !== null && seconds >= C.MAX_RT_LOW && seconds <= C.MAX_RT_HIGH;
     if (fits(message.solMaxRt)) this.solMaxRt = message.solMaxRt * 1000;
     if (fits(message.infMaxRt)) this.infMaxRt = message.infMaxRt * 1000;
+    if (this.state === 'solicit') this.exchange?.limit(this.solMaxRt);
+    if (this.state === 'information') this.exchange?.limit(this.infMaxRt);
   }
 
   private advertised(now: number, message: Message): Action[] {
@@ -493,6 +495,9 @@ export class Client {
     this.domains = message.domains;
     this.keepKey(message);
     this.schedule(now, message);
+    // An IA that has lost all it had is not left so until T1: a Renew asks for what is missing, too (§18.2.4).
+    const isEmpty = ({ kind, iaid }: Held) => !this.held.some((held) => held.kind === kind && held.iaid === iaid);
+    if (ended.some(isEmpty)) this.t1 = Math.min(this.t1, now + 1000);
     this.exchange = null;
     this.chosen = null;
     this.offers = [];

@@ -17,7 +17,7 @@ export class Retransmission {
   /** When the next is due, or the end when the last was sent. */
   due: number;
   private timeout = 0;
-  private readonly timing: Timing;
+  private timing: Timing;
   private readonly random: () => number;
   private readonly positive: boolean;
 
@@ -61,6 +61,11 @@ export class Retransmission {
     }
     this.count++;
     this.due = Math.min(this.end, now + Math.max(1, Math.round(this.timeout)));
+  }
+
+  /** Another bound of RT from the next transmission on, milliseconds. */
+  limit(mrt: number): void {
+    this.timing = { ...this.timing, mrt };
   }
 
   /** Hundredths of a second since the first, as the elapsed-time option counts (§21.9); 0 in the first. */

@@ -9,6 +9,7 @@
  * Events:
  *   gateway.state   { family, from, to, why } at every change of state
  *   gateway.lan     { port, address, prefixLength, op }: a LAN port was numbered: add, deprecate, remove
+ *   gateway.prefixes { ports, prefixes: [{ prefix, valid }] }: what is delegated now, all of it, and the LAN ports' numbers
  *
  * Not here: what the configuration sets up beside it (config/gateway.ts): unique local prefix, DHCP server, resolver.
  */
@@ -16,6 +17,7 @@ import { IF_MAC_HI, IF_MAC_LO, type InterfaceTable } from '../../dataplane/inter
 import {
   addressBytes,
   addressFromBytes,
+  formatCidr,
   formatIpv6,
   networkWords,
   parseCidr,
@@ -37,12 +39,13 @@ export interface GatewayConfig {
   script: string;
 }
 
-/** A delegated prefix, as the event tells it; times in seconds, null: for ever. */
+/** A delegated prefix, as the event tells it; times in seconds from `at` on the router's clock, null: for ever. */
 interface Delegated {
   words: Words;
   prefixLength: number;
   preferred: number | null;
   valid: number | null;
+  at: number;
 }
 
 interface Numbered {
@@ -65,6 +68,7 @@ export class Gateway implements Protocol {
   /** The lease brought an address for the WAN. */
   private hasAddress = false;
   private begun = false;
+  private now = 0;
   /** The default router that was heard last; '' none. It may be heard while the link-local address is still being tested. */
   private router = '';
 
@@ -74,8 +78,9 @@ export class Gateway implements Protocol {
     this.config = config;
   }
 
-  step(_now: number, event: Event): Action[] {
+  step(now: number, event: Event): Action[] {
     const out: Action[] = [];
+    this.now = now;
     const { wan } = this.config;
     if (!this.begun) {
       // Links that were up from the start are told by nobody.
@@ -149,20 +154,20 @@ export class Gateway implements Protocol {
   }
 
   private leased({ name, data }: Told, out: Action[]): void {
-    const prefixes = delegatedOf(data.prefixes);
+    const prefixes = delegatedOf(data.prefixes, this.now);
     if (name === 'dhcp6.bound') {
       this.delegated = prefixes;
       this.hasAddress = Array.isArray(data.addresses) && data.addresses.length > 0;
     } else
       for (const prefix of this.delegated)
         if (prefixes.some((one) => sameWords(one.words, prefix.words))) prefix.preferred = 0;
-    const texts = this.delegated.map(({ words, prefixLength }) => `${formatIpv6(...words)}/${prefixLength}`);
+    const texts = this.delegated.map(({ words, prefixLength }) => formatCidr(6, words, prefixLength));
     const address = this.hasAddress ? '' : ', no address of its own';
     if (texts.length > 0) this.turn('v6', 'leased', `${texts.join(', ')}${address}`, out);
   }
 
   private lost({ data }: Told, out: Action[]): void {
-    const gone = delegatedOf(data.prefixes);
+    const gone = delegatedOf(data.prefixes, this.now);
     this.delegated = this.delegated.filter(({ words }) => !gone.some((one) => sameWords(one.words, words)));
     if (gone.length === 0) return;
     if (this.delegated.length === 0) this.turn('v6', 'lease lost', String(data.reason), out);
@@ -201,11 +206,24 @@ export class Gateway implements Protocol {
     }
   }
 
+  /** Seconds that are left of a time of a prefix: it was told when the lease came (RFC 9096 L-15). */
+  private left({ at }: Delegated, seconds: number | null): number | null {
+    return seconds === null ? null : Math.max(0, seconds - ((this.now - at) | 0) / 1000);
+  }
+
   /** Makes the ports' addresses what the delegated prefixes say. */
   private number(out: Action[]): void {
     const wanted = new Map<string, Numbered & { preferred: number | null; valid: number | null }>();
-    for (const { words, prefixLength, preferred, valid } of this.delegated) {
+    const prefixes: { prefix: string; valid: number | null }[] = [];
+    for (const one of this.delegated) {
+      const { words, prefixLength } = one;
+      const preferred = this.left(one, one.preferred);
+      const valid = this.left(one, one.valid);
       if (valid === 0) continue;
+      prefixes.push({
+        prefix: formatCidr(6, words, prefixLength),
+        valid: valid === null ? null : Math.floor(valid),
+      });
       const want = (port: number, name: string, address: Words, length: number): void => {
         const key = `${port} ${formatIpv6(...address)}`;
         const deprecated = preferred === 0;
@@ -237,12 +255,14 @@ export class Gateway implements Protocol {
       const known = this.numbered.get(key);
       this.numbered.set(key, one);
       const times = {
-        ...(one.preferred === null ? {} : { preferred: one.preferred * 1000 }),
-        ...(one.valid === null ? {} : { valid: one.valid * 1000 }),
+        ...(one.preferred === null ? {} : { preferred: Math.floor(one.preferred * 1000) }),
+        ...(one.valid === null ? {} : { valid: Math.floor(one.valid * 1000) }),
       };
       this.say('add', one, times, out, known !== undefined);
       if (one.deprecated) this.say('deprecate', one, {}, out, known?.deprecated === true);
     }
+    const ports = this.config.lan.map(({ port }) => port);
+    out.push({ kind: 'event', name: 'gateway.prefixes', data: { ports, prefixes } });
     for (const { port, words } of wanted.values()) {
       // Kept from before, and tested then.
       const own = port === this.config.wan.port ? undefined : this.addresses.find(port, 6, words);
@@ -273,12 +293,12 @@ function subnet(prefix: Words, n: number): Words {
   return networkWords(6, addressFromBytes(6, bytes), 64);
 }
 
-function delegatedOf(list: unknown): Delegated[] {
+function delegatedOf(list: unknown, at: number): Delegated[] {
   const found: Delegated[] = [];
   for (const item of Array.isArray(list) ? list : []) {
     const cidr = parseCidr(String(item.prefix));
     const { preferred = null, valid = null } = item as { preferred?: number | null; valid?: number | null };
-    if (cidr?.family === 6) found.push({ words: cidr.words, prefixLength: cidr.prefixLength, preferred, valid });
+    if (cidr?.family === 6) found.push({ words: cidr.words, prefixLength: cidr.prefixLength, preferred, valid, at });
   }
   return found;
 }

@@ -4,16 +4,18 @@
  * What is announced follows the address book: every prefix that the port has an address in, with what is left of its
  * lifetimes; so whoever gives the port an address (configuration, the gateway with a delegated prefix) need not tell
  * this file. A prefix that goes away is announced with lifetimes of 0 until no host can still hold it (RFC 9096 §3.5),
- * and every change is announced at once, three times over.
+ * and every change is announced at once, three times over. Prefixes that were delegated to the router are announced as
+ * routes through it (RFC 7084 L-3), as the gateway's event `gateway.prefixes` tells.
  *
  * Timing: the first three advertisements at most 16 s apart, then random between the two ends of `interval`; answers to
  * solicitations within half a second; never two to all nodes within 3 s (§6.2.6). With `default: routed` the router
- * announces itself as default router only while it has a default route of its own (RFC 7084 G-4).
+ * announces itself as default router only while it has a default route of its own (RFC 7084 G-4), and to no hosts that
+ * have unique local prefixes alone (ULA-5).
  *
  * Not here: unicast answers, what other routers on the link announce (only noticed, §6.2.7), home agents.
  */
 import { IF_MAC_HI, IF_MAC_LO, IF_MTU, type InterfaceTable } from '../../dataplane/interfaces.ts';
-import { formatCidr, formatIpv6, networkWords, type Words } from '../../dataplane/wire/address.ts';
+import { formatCidr, formatIpv6, networkWords, parseCidr, type Words } from '../../dataplane/wire/address.ts';
 import * as icmpv6 from '../../dataplane/wire/icmpv6.ts';
 import { isLinkLocal } from '../../dataplane/wire/ipv6.ts';
 import { type Addresses, isUsable } from '../neighbour/addresses.ts';
@@ -29,6 +31,7 @@ import {
   readAdvertisement,
   writeAdvertisement,
 } from './message.ts';
+import { deadline } from './receiver.ts';
 
 /** What one port announces; times in seconds where nothing else is said. */
 export interface RaSenderConfig {
@@ -38,7 +41,7 @@ export interface RaSenderConfig {
   interval: readonly [number, number];
   /** Router lifetime. */
   lifetime: number;
-  /** `routed`: lifetime 0 while the router has no default route itself. */
+  /** `routed`: lifetime 0 while the router has no default route itself, or the port no prefix that is more than local. */
   default: 'always' | 'routed';
   preference: Preference;
   hopLimit: number;
@@ -63,6 +66,8 @@ const MAX_INITIAL_INTERVAL = 16_000;
 const MAX_INITIAL = 3;
 const MIN_DELAY_BETWEEN_RAS = 3_000;
 const MAX_RA_DELAY = 500;
+/** Longest lifetime of a route to a delegated prefix, seconds: less than RFC 9096 §3.4 allows a prefix. */
+const ROUTE_LIFETIME = 1800;
 /** Other routers on a link that are remembered, so as to complain about each once. */
 const MAX_STRANGERS = 64;
 
@@ -81,9 +86,15 @@ interface Lan {
   lastSent: number | null;
   /** What the last advertisement said, without what passes by itself: to notice changes. */
   said: string;
+  /** Whether the router had a default route then. */
+  hadDefault: boolean;
   prefixes: Map<string, Announced>;
   /** Prefixes that are gone, and until when that is said. */
   stale: Map<string, Announced & { until: number }>;
+  /** Delegated prefixes, and until when they are the router's; null: for ever. */
+  routes: Map<string, Announced & { until: number | null }>;
+  /** Those that are gone, and until when that is said. */
+  staleRoutes: Map<string, Announced & { until: number }>;
 }
 
 export class RaSender implements Protocol {
@@ -93,22 +104,27 @@ export class RaSender implements Protocol {
   private readonly addresses: Addresses;
   private readonly random: RandomSource;
   private readonly hasDefault: () => boolean;
+  private readonly translates: boolean;
   private readonly lans = new Map<number, Lan>();
   private readonly strangers = new Set<string>();
   /** The router ends: final advertisements only. */
   private ended = false;
 
-  /** @param hasDefault whether the router has an IPv6 default route now */
+  /**
+   * @param hasDefault whether the router has an IPv6 default route now
+   * @param translates unique local addresses become others on their way out (NPTv6)
+   */
   constructor(
     interfaces: InterfaceTable,
     addresses: Addresses,
     ports: ReadonlyMap<number, RaSenderConfig>,
-    options: { random: RandomSource; hasDefault: () => boolean },
+    options: { random: RandomSource; hasDefault: () => boolean; translates: boolean },
   ) {
     this.interfaces = interfaces;
     this.addresses = addresses;
     this.random = options.random;
     this.hasDefault = options.hasDefault;
+    this.translates = options.translates;
     for (const [port, config] of ports)
       this.lans.set(port, {
         port,
@@ -117,8 +133,11 @@ export class RaSender implements Protocol {
         initial: MAX_INITIAL,
         lastSent: null,
         said: '',
+        hadDefault: false,
         prefixes: new Map(),
         stale: new Map(),
+        routes: new Map(),
+        staleRoutes: new Map(),
       });
   }
 
@@ -138,6 +157,7 @@ export class RaSender implements Protocol {
     }
     if (this.ended) return out;
     if (event.kind === 'event' && event.name === 'ra.cease') this.cease(now, Number(event.data.port), out);
+    if (event.kind === 'event' && event.name === 'gateway.prefixes') this.learn(now, event.data);
     for (const lan of this.lans.values()) this.turn(now, lan, out);
     return out;
   }
@@ -146,10 +166,31 @@ export class RaSender implements Protocol {
     let next = -1;
     for (const lan of this.lans.values()) {
       if (lan.at === null || this.ended) continue;
+      // RFC 7084 G-5: the routing table is somebody else's, who may have changed it without an event.
+      if (lan.config.default === 'routed' && lan.hadDefault !== this.hasDefault()) return 0;
       const wait = Math.max(0, (lan.at - now) | 0);
       if (next < 0 || wait < next) next = wait;
     }
     return next;
+  }
+
+  /** What was delegated to the router now: { ports, prefixes: [{ prefix, valid }] }, all of it. */
+  private learn(now: number, { ports, prefixes }: Record<string, unknown>): void {
+    const routes: Lan['routes'] = new Map();
+    for (const { prefix, valid } of prefixes as { prefix: string; valid: number | null }[]) {
+      const cidr = parseCidr(prefix);
+      if (cidr?.family !== 6) continue;
+      const { words, prefixLength } = cidr;
+      routes.set(keyOf(cidr), { words, prefixLength, until: valid === null ? null : deadline(now, valid) });
+    }
+    for (const port of ports as number[]) {
+      const lan = this.lans.get(port);
+      if (lan === undefined) continue;
+      const until = (now + ROUTE_LIFETIME * 1000) | 0;
+      for (const [key, gone] of lan.routes) if (!routes.has(key)) lan.staleRoutes.set(key, { ...gone, until });
+      for (const key of routes.keys()) lan.staleRoutes.delete(key);
+      lan.routes = routes;
+    }
   }
 
   private turn(now: number, lan: Lan, out: Action[]): void {
@@ -245,13 +286,13 @@ export class RaSender implements Protocol {
     for (const [key, gone] of lan.stale) {
       if (live.has(key) || ((gone.until - now) | 0) <= 0) lan.stale.delete(key);
       else {
-        // RFC 9096 §3.5: both lifetimes 0, until nobody can have the prefix any more.
+        // RFC 9096 §3.5: both lifetimes 0 and the flags as before, until nobody can have the prefix any more.
         const { words, prefixLength } = gone;
         prefixes.push({
           words,
           prefixLength,
           onLink: config.onLink,
-          autonomous: prefixLength === 64,
+          autonomous: config.autonomous && prefixLength === 64,
           valid: 0,
           preferred: 0,
         });
@@ -259,7 +300,10 @@ export class RaSender implements Protocol {
     }
     const w = this.interfaces.words;
     const at = this.interfaces.at(lan.port);
-    const isDefault = config.default === 'always' || this.hasDefault();
+    // RFC 7084 ULA-5, L-4: for unique local addresses there is no way out, unless they are translated.
+    const isLocal = live.size > 0 && [...live.values()].every(({ words }) => (words[0] & 0xfe) === 0xfc);
+    lan.hadDefault = this.hasDefault();
+    const isDefault = config.default === 'always' || (lan.hadDefault && (this.translates || !isLocal));
     const servers = config.rdnss === 'router' ? this.resolver(lan.port) : [...config.rdnss];
     return {
       hopLimit: config.hopLimit,
@@ -272,11 +316,25 @@ export class RaSender implements Protocol {
       mac: { lo: w[at + IF_MAC_LO], hi: w[at + IF_MAC_HI] },
       mtu: config.mtu ? w[at + IF_MTU] : 0,
       prefixes,
-      routes: [...config.routes],
+      routes: this.routesOf(now, lan),
       // RFC 8106 §5.1: at least the longest interval; three times that survives a lost message.
       rdnss: servers.length === 0 ? [] : [{ servers, lifetime: 3 * config.interval[1] }],
       dnssl: config.dnssl.length === 0 ? [] : [{ domains: [...config.dnssl], lifetime: 3 * config.interval[1] }],
     };
+  }
+
+  /** Configured routes, and those to delegated prefixes; what was taken back has a lifetime of 0. */
+  private routesOf(now: number, lan: Lan): RouteOption[] {
+    const routes = [...lan.config.routes];
+    const tell = ({ words, prefixLength }: Announced, lifetime: number): void => {
+      if (!lan.config.routes.some((route) => keyOf(route) === keyOf({ words, prefixLength })))
+        routes.push({ words, prefixLength, preference: 'medium', lifetime });
+    };
+    for (const route of lan.routes.values()) tell(route, left(now, route.until, ROUTE_LIFETIME));
+    for (const [key, gone] of lan.staleRoutes)
+      if (((gone.until - now) | 0) <= 0) lan.staleRoutes.delete(key);
+      else tell(gone, 0);
+    return routes;
   }
 
   /** The router's own address that hosts shall ask: a unique local one, which outlives renumbering, before others. */
@@ -343,5 +401,6 @@ function summary(message: Advertisement): string {
   return JSON.stringify({
     ...message,
     prefixes: message.prefixes.map((p) => [p.words, p.prefixLength, time(p.valid), time(p.preferred)]),
+    routes: message.routes.map((r) => [r.words, r.prefixLength, r.preference, time(r.lifetime)]),
   });
 }

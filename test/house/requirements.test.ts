@@ -20,6 +20,10 @@ const CLAUSES: Record<string, string[]> = {
   7857: ['§2', '§2.1', '§2.2', '§3', '§4', '§5', '§6', '§7', '§7.1', '§8', '§9', '§10', '§11', '§12'],
   6092: numbered('REC', 50),
   4890: [1, 2, 3, 4, 5].flatMap((n) => [`§4.3.${n}`, `§4.4.${n}`]).sort(),
+  7084: Object.entries({ G: 5, W: 6, WLL: 3, WAA: 10, WPD: 8, ULA: 5, L: 14, S: 3 }).flatMap(([word, count]) =>
+    numbered(word, count),
+  ),
+  9096: ['WPD-9', 'WPD-10', 'L-13', 'L-15', 'L-16'],
 };
 
 interface Row {
@@ -30,7 +34,7 @@ interface Row {
 /** Rows of the section of an RFC. */
 function rowsOf(rfc: string): Row[] {
   const section = page.split(/^## /m).find((part) => part.startsWith(`RFC ${rfc} `)) ?? '';
-  return [...section.matchAll(/^\| ((?:REQ|REC)-\d+|§[\d.]+)[^|]* \|[^|]+\| ([^|]+) \|$/gm)].map(
+  return [...section.matchAll(/^\| ([A-Z]+-\d+|§[\d.]+)[^|]* \|[^|]+\| ([^|]+) \|$/gm)].map(
     ([, clause, where]) => ({
       clause,
       where,
@@ -67,7 +71,7 @@ describe('docs/rfc.md', () => {
       for (const name of tests) if (!existsSync(fileOf(name))) wrong.push(`${clause}: no ${name}`);
       // In a test that is named after the RFC, a title names the clause.
       for (const name of tests.filter((each) => each.startsWith(`rfc${rfc}-`) && existsSync(fileOf(each)))) {
-        const named = new RegExp(`${clause.replaceAll('.', '\\.')}(?![\\d.]\\d|\\d)`);
+        const named = new RegExp(`(?<![A-Z])${clause.replaceAll('.', '\\.')}(?![\\d.]\\d|\\d)`);
         if (!named.test(titlesOf(fileOf(name)))) wrong.push(`${clause}: no title of ${name} names it`);
       }
     }

@@ -8,13 +8,20 @@ import type { Event } from '../../controlplane/protocol.ts';
 import { createRouter, type Router, type RouterOptions } from '../../controlplane/router.ts';
 import { formatCidr, parseIpv6 } from '../../dataplane/wire/address.ts';
 import * as B from '../lib/build.ts';
+import {
+  ALL_NODES_MAC,
+  advertisement,
+  advertisements,
+  GATE,
+  prefixOption,
+  rdnssOption,
+  routeOption,
+} from '../lib/discovery.ts';
 import { Wire } from '../lib/wire.ts';
 
 const HOST = '02:00:00:00:00:0a';
-const GATE = '02:00:00:00:00:fe';
 const WAN_MAC = '02:00:00:00:01:02';
 const LAN_MAC = '02:00:00:00:01:01';
-const ALL_NODES_MAC = '33:33:00:00:00:01';
 
 function router(ports: Record<string, unknown>, extra: Record<string, unknown> = {}, options: RouterOptions = {}) {
   const logs: string[] = [];
@@ -33,77 +40,6 @@ const lan = (ra: Record<string, unknown> = {}, addresses = ['2001:db8:1::1/64'])
 const wan = (accept: Record<string, unknown> = {}, more: Record<string, unknown> = {}) => ({
   wan: { kind: 'memory', mac: WAN_MAC, 'accept-ra': accept, ...more },
 });
-
-/** Router advertisements among the frames: fields read by hand from the bytes. */
-function advertisements(frames: Uint8Array[]) {
-  return frames
-    .filter((f) => B.get16(f, 12) === 0x86dd && f[20] === 58 && f[54] === 134)
-    .map((f) => {
-      expect(B.verify(f)).toEqual([]);
-      const options: { type: number; bytes: Uint8Array }[] = [];
-      for (let at = 70; at < f.length; at += f[at + 1] * 8)
-        options.push({ type: f[at], bytes: f.subarray(at, at + f[at + 1] * 8) });
-      const prefixes = options
-        .filter((o) => o.type === 3)
-        .map(({ bytes: o }) => ({
-          prefix: `${B.ipText(o.subarray(16, 32))}/${o[2]}`,
-          flags: o[3],
-          valid: B.get32(o, 4),
-          preferred: B.get32(o, 8),
-        }));
-      return {
-        to: B.macText(f.subarray(0, 6)),
-        source: B.ipText(f.subarray(22, 38)),
-        hop: f[21],
-        hopLimit: f[58],
-        flags: f[59],
-        lifetime: B.get16(f, 60),
-        options,
-        prefixes,
-      };
-    });
-}
-
-interface RaFields {
-  from?: string;
-  mac?: string;
-  flags?: number;
-  lifetime?: number;
-  hop?: number;
-  options?: Uint8Array[];
-}
-
-function advertisement({
-  from = 'fe80::fe',
-  mac = GATE,
-  flags = 0,
-  lifetime = 1800,
-  hop = 255,
-  options = [],
-}: RaFields) {
-  const body = B.concat(B.u32(0), B.u32(0), ...options);
-  const rest = ((64 << 24) | (flags << 16) | lifetime) >>> 0;
-  return B.ethernet(
-    { src: mac, dst: ALL_NODES_MAC },
-    B.ipv6({ src: from, dst: 'ff02::1', hop }, B.icmpv6({ type: 134, rest }, body)),
-  );
-}
-
-const prefixOption = (
-  prefix: string,
-  o: { length?: number; flags?: number; valid?: number; preferred?: number } = {},
-) =>
-  B.concat(
-    Uint8Array.of(3, 4, o.length ?? 64, o.flags ?? 0xc0),
-    B.u32(o.valid ?? 86400),
-    B.u32(o.preferred ?? 14400),
-    B.u32(0),
-    B.ip(prefix),
-  );
-const routeOption = (prefix: string, length: number, preference: number, lifetime = 1800) =>
-  B.concat(Uint8Array.of(24, 3, length, preference << 3), B.u32(lifetime), B.ip(prefix));
-const rdnssOption = (lifetime: number, ...servers: string[]) =>
-  B.concat(Uint8Array.of(25, 1 + 2 * servers.length, 0, 0), B.u32(lifetime), ...servers.map((s) => B.ip(s)));
 
 const addresses = (r: Router, port = 0) =>
   r.control.addresses
