@@ -16,6 +16,7 @@ import {
   DROP,
   type FilterRule,
   type MaskedAddress,
+  REFUSE_SOURCE,
   SOURCE_ANY,
   SOURCE_NOWHERE,
   ZONE_ANY,
@@ -98,12 +99,15 @@ export function appendIpv6Policy(compiled: CompiledRules, border: Border): void 
   if (border.simpleSecurity) {
     // REC-6: a source of ours does not come from outside. REC-5: nor does another's source leave (BCP 38).
     const spoofed: Partial<FilterRule>[] = [];
+    const foreign: Partial<FilterRule>[] = [];
     for (const outside of exterior)
       for (const inside of interior) {
         spoofed.push({ from: outside, to: ZONE_FORWARDED, sourceZone: inside });
-        for (const sourceZone of [SOURCE_NOWHERE, ...exterior]) spoofed.push({ from: inside, to: outside, sourceZone });
+        for (const sourceZone of [SOURCE_NOWHERE, ...exterior]) foreign.push({ from: inside, to: outside, sourceZone });
       }
-    add('rfc6092-ingress', drops(spoofed));
+    // RFC 7084 L-14: a host that has missed the end of its prefix hears that its address is none any more.
+    const refused = drops(foreign).map((line) => ({ ...line, verdict: REFUSE_SOURCE }));
+    add('rfc6092-ingress', [...drops(spoofed), ...refused]);
     add('rfc6092-forbidden', drops(between(across, FORBIDDEN)));
     if (border.uniqueLocal) add('rfc6092-unique-local', drops(between(across, UNIQUE_LOCAL)));
     // REC-21, REC-22, REC-24, REC-26: a gateway must not prohibit AH, ESP, IKE and HIP.

@@ -26,7 +26,7 @@
  *    4 FAMILY     4, 6, 0 any                    16–19 SRC  20–23 SRC_MASK   raw
  *    5 PROTO      −1 any                         24–27 DST  28–31 DST_MASK   raw
  *    6 STATES     bits 1 << CT_*                 14 SOURCE  zone that the source's route leads to, −1 any, 0 none
- *    7 VERDICT    ACCEPT, DROP, REJECT           15 CHAIN   CHAIN_* bits that the packet must have, all of them
+ *    7 VERDICT    ACCEPT ... REFUSE_SOURCE       15 CHAIN   CHAIN_* bits that the packet must have, all of them
  *
  * Addresses and ports compared are the packet's effective ones: destination after DNAT, source before SNAT.
  * Not here: from configuration to rules (controlplane/compile-rules.ts), what a verdict leads to (path.ts).
@@ -37,6 +37,8 @@ import type { Packet } from './wire/packet.ts';
 export const ACCEPT = 1;
 export const DROP = 2;
 export const REJECT = 3;
+/** Rejected for its source: who sent it hears so on its own link, wherever the route to that source leads. */
+export const REFUSE_SOURCE = 4;
 
 /** Values of FilterRule.from and .to beside zone numbers (1 …). */
 export const ZONE_ROUTER = 0;
@@ -149,7 +151,7 @@ export class FilterTable {
   }
 
   /**
-   * The verdict on a packet: ACCEPT, DROP or REJECT; sets `rule` and `helper`, counts in the worker's row.
+   * The verdict on a packet: ACCEPT, DROP, REJECT or REFUSE_SOURCE; sets `rule` and `helper`, counts in the worker's row.
    * @param fromZone zone of the ingress port   @param toZone of the egress port, ZONE_ROUTER for the router itself
    */
   evaluate(p: Packet, fromZone: number, toZone: number, worker: number): number {
@@ -458,7 +460,7 @@ function check(list: FilterList, capacity: number): string | null {
     const where = `rule "${list.names[rule.id]}"`;
     if (!(rule.id >= 0 && rule.id < list.names.length))
       return `rule: expected an identifier with a name, got ${rule.id}`;
-    if (rule.verdict < ACCEPT || rule.verdict > REJECT) return `${where}: expected a verdict, got ${rule.verdict}`;
+    if (rule.verdict < ACCEPT || rule.verdict > REFUSE_SOURCE) return `${where}: expected a verdict, got ${rule.verdict}`;
     if ((rule.sport !== null || rule.dport !== null) && !PORT_PROTOCOLS.includes(rule.proto))
       return `${where}: expected a protocol that has ports, got ${rule.proto}; name tcp, udp, sctp, dccp or udplite`;
     if (rule.icmpTypes !== null && rule.proto !== 1 && rule.proto !== 58)

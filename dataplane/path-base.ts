@@ -12,7 +12,7 @@ import * as D from './drop.ts';
 import { DELIVERED, DROP, FORWARDED, HELD } from './drop.ts';
 import { FastPath, type FastPathOptions } from './fastpath.ts';
 import { Fragmenter } from './fragment.ts';
-import { type Frames, META_LEN, META_WORDS, SMALL_ROOM } from './frames.ts';
+import { type Frames, META_LEN, META_OFF, META_WORDS, SMALL_ROOM } from './frames.ts';
 import type { Handover } from './handover.ts';
 import { Hold } from './hold.ts';
 import { buildError, ErrorLimiter, mayAnswer } from './icmp-errors.ts';
@@ -22,7 +22,8 @@ import * as NH from './nexthops.ts';
 import { TCP } from './parse.ts';
 import type { Port } from './ports/port.ts';
 import { MAX_SEGMENTS } from './ports/segment.ts';
-import { Reassembly } from './reassembly.ts';
+import { REASSEMBLED, Reassembly } from './reassembly.ts';
+import { writeLink } from './rewrite.ts';
 import * as T from './tables.ts';
 import { buildReset, mayReset } from './tcp-reset.ts';
 import { Toucher } from './touch.ts';
@@ -243,6 +244,35 @@ export abstract class PathBase {
     if (slot < 0) return;
     buildReset(p, this.frames, slot);
     this.output(slot, p.family, false, p.port);
+  }
+
+  /**
+   * Answers an IPv6 packet whose source has no business where it came from (RFC 4443 §3.1, code 5; RFC 7084 L-14). To the
+   * station that sent it, by its MAC: the route to such a source leads elsewhere.
+   */
+  protected refuseSource(p: Packet): void {
+    const { frames, errorSource } = this;
+    if (p.own !== 0 || (p.flags & REASSEMBLED) !== 0 || !mayAnswer(p, frames, 1)) return;
+    if (!this.limiter.allow(p.rs0 ^ p.rs1 ^ p.rs2 ^ p.rs3, false, this.now)) return;
+    const words = this.tables.interfaces.words;
+    const r = p.port * IF.IF_WORDS;
+    const at = r + (words[r + IF.IF_GLOBAL6] === 0 ? IF.IF_LINKLOCAL6 : IF.IF_GLOBAL6);
+    for (let k = 0; k < 4; k++) errorSource[k] = words[at + k];
+    if (errorSource[0] === 0) return;
+    const slot = frames.alloc(SMALL_ROOM);
+    if (slot < 0) return;
+    const q = this.own;
+    const m = slot * META_WORDS;
+    q.slot = slot;
+    q.family = 6;
+    q.flags = 0;
+    q.l3 = buildError(p, frames, slot, 1, 5, 0, errorSource);
+    q.end = frames.meta[m + META_OFF] + frames.meta[m + META_LEN];
+    const { u16 } = frames;
+    const h = (p.off >> 1) + 3;
+    const mac = u16[h] | (u16[h + 1] << 16);
+    writeLink(q, frames, mac, u16[h + 2], words[r + IF.IF_MAC_LO], words[r + IF.IF_MAC_HI], words[r + IF.IF_VLAN]);
+    this.send(slot, p.port);
   }
 
   protected consume(p: Packet): number {

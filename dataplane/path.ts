@@ -48,7 +48,7 @@ import {
 import * as D from './drop.ts';
 import { DROP, GO_ON, HELD } from './drop.ts';
 import type { FastPath } from './fastpath.ts';
-import { ACCEPT, CHAIN_ROUTING0, REJECT } from './filter.ts';
+import { ACCEPT, CHAIN_ROUTING0, REFUSE_SOURCE, REJECT } from './filter.ts';
 import { META_CSUM, META_FLAGS, META_GSO, META_LEN, META_OFF, META_PORT, META_WORDS } from './frames.ts';
 import { type Handover, LOST, NOTHING } from './handover.ts';
 import * as IF from './interfaces.ts';
@@ -509,6 +509,10 @@ export class Path extends PathLocal {
     if (verdict === ACCEPT) return GO_ON;
     if (verdict === REJECT) {
       this.refuse(p);
+      return this.drop(p, D.FILTER_REJECT);
+    }
+    if (verdict === REFUSE_SOURCE) {
+      this.refuseSource(p);
       return this.drop(p, D.FILTER_REJECT);
     }
     return this.drop(p, D.FILTER_DROP);

@@ -487,6 +487,32 @@ describe('§4.3 LAN side', () => {
   });
 });
 
+describe('§4.3 a prefix that is gone', () => {
+  it('L-14: a host that still uses it hears so, on its own link, and nothing of it leaves', () => {
+    const w = online(isp(), house());
+    const { router } = w.home;
+    const old = within(globalOf(announced(w)), '::a');
+    fromHost(w, datagram(old, SERVER));
+    w.wire.advance(3000);
+    expect(sent(w).filter(isDatagram).length).toBe(1);
+    // Nobody renews the lease; the connection ends, too.
+    router.advance(640_000);
+    router.inject('wan', advertisement({ from: ISP_LINK_LOCAL, mac: ISP_MAC }));
+    expect(router.tables.hasDefault(6)).toBe(true);
+    router.take('lan');
+    router.take('wan');
+    fromHost(w, datagram(old, SERVER));
+    router.advance(10);
+    const [error, ...more] = icmpv6OfType(router.take('lan'), 1);
+    expect(more).toEqual([]);
+    expect(B.verify(error)).toEqual([]);
+    expect([error[55], B.macText(error.subarray(0, 6)), B.ipText(error.subarray(38, 54))]).toEqual([5, HOST, old]);
+    expect(error.subarray(62)).toEqual(datagram(old, SERVER));
+    expect(router.take('wan').filter((f) => isDatagram(f) || icmpv6OfType([f], 1).length > 0)).toEqual([]);
+    expect(router.counters.dropped.FILTER_REJECT).toBe(1);
+  });
+});
+
 describe('§4.5 security', () => {
   it('S-2: from the LANs leaves only what has a source of the LANs (BCP 38)', () => {
     const w = online(isp(), house());
