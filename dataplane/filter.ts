@@ -460,7 +460,8 @@ function check(list: FilterList, capacity: number): string | null {
     const where = `rule "${list.names[rule.id]}"`;
     if (!(rule.id >= 0 && rule.id < list.names.length))
       return `rule: expected an identifier with a name, got ${rule.id}`;
-    if (rule.verdict < ACCEPT || rule.verdict > REFUSE_SOURCE) return `${where}: expected a verdict, got ${rule.verdict}`;
+    if (rule.verdict < ACCEPT || rule.verdict > REFUSE_SOURCE)
+      return `${where}: expected a verdict, got ${rule.verdict}`;
     if ((rule.sport !== null || rule.dport !== null) && !PORT_PROTOCOLS.includes(rule.proto))
       return `${where}: expected a protocol that has ports, got ${rule.proto}; name tcp, udp, sctp, dccp or udplite`;
     if (rule.icmpTypes !== null && rule.proto !== 1 && rule.proto !== 58)

@@ -125,7 +125,7 @@ export type World = ReturnType<typeof connect>;
 /** A home that has had the time to provision itself. */
 export function online(provider = isp(), own = home()): World {
   const made = connect(provider, own);
-  made.wire.advance(14_000);
+  made.wire.advance(14_000, 20);
   return made;
 }
 

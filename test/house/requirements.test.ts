@@ -34,12 +34,10 @@ interface Row {
 /** Rows of the section of an RFC. */
 function rowsOf(rfc: string): Row[] {
   const section = page.split(/^## /m).find((part) => part.startsWith(`RFC ${rfc} `)) ?? '';
-  return [...section.matchAll(/^\| ([A-Z]+-\d+|§[\d.]+)[^|]* \|[^|]+\| ([^|]+) \|$/gm)].map(
-    ([, clause, where]) => ({
-      clause,
-      where,
-    }),
-  );
+  return [...section.matchAll(/^\| ([A-Z]+-\d+|§[\d.]+)[^|]* \|[^|]+\| ([^|]+) \|$/gm)].map(([, clause, where]) => ({
+    clause,
+    where,
+  }));
 }
 
 /** Names in backticks that mean tests; others are keys of the configuration. */
