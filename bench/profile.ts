@@ -7,7 +7,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { requirements } from '../controlplane/lab/namespace.ts';
-import { prime, sluiceBed } from './bed.ts';
+import { type Bed, prime, sluiceBed } from './bed.ts';
 import { forwardRate, SMALL } from './on-devices.ts';
 import { median, type Profile } from './results.ts';
 import { type Context, child } from './workload.ts';
@@ -94,7 +94,7 @@ export async function measureProfiles(context: Context, print: boolean): Promise
     const name = 'tap.nat44.64b';
     context.progress(`profile of ${name}`);
     const { answer, files } = await profiled(async (options) => {
-      const bed = await sluiceBed('tap', options);
+      const bed = await profiledBed(options);
       try {
         await prime(bed);
         return (await forwardRate(bed, SMALL, window)).value;
@@ -106,6 +106,16 @@ export async function measureProfiles(context: Context, print: boolean): Promise
   }
   if (print) for (const profile of profiles) process.stdout.write(`${formatProfile(profile)}\n`);
   return profiles;
+}
+
+/** Node's profiler now and then ends a process with threads when it starts: another attempt. */
+async function profiledBed(options: readonly string[]): Promise<Bed> {
+  for (let attempt = 1; ; attempt++)
+    try {
+      return await sluiceBed('tap', options);
+    } catch (error) {
+      if (attempt === 5) throw error;
+    }
 }
 
 /** The first of the files that has seen the function. */
