@@ -17,6 +17,7 @@ import {
   type Result,
   type ResultFile,
   type Skipped,
+  updateResults,
   writeResults,
 } from './results.ts';
 import { figure } from './table.ts';
@@ -34,6 +35,7 @@ const USAGE = `usage: npm run bench [-- OPTION ...]
   --vpp FILE        executable that measures VPP: called with a workload's name, it prints one number in its unit
   --ovs FILE        the same for Open vSwitch
   --out LABEL       write bench/results/DATE-LABEL.json although this is no full run
+  --update          put the results into the newest full result file, marked as measured again, and write the documents anew
   --documents       only write README table, chart and docs/performance.md anew from the newest full result
 `;
 
@@ -44,6 +46,7 @@ interface Options {
   quick: boolean;
   profile: boolean;
   documents: boolean;
+  update: boolean;
   runs: number;
   window: number;
   peers: Map<string, string>;
@@ -62,6 +65,7 @@ export function readOptions(argv: readonly string[]): Options {
       quick: { type: 'boolean' },
       profile: { type: 'boolean' },
       documents: { type: 'boolean' },
+      update: { type: 'boolean' },
       runs: { type: 'string' },
       window: { type: 'string' },
       vpp: { type: 'string' },
@@ -87,6 +91,7 @@ export function readOptions(argv: readonly string[]): Options {
     quick,
     profile: values.profile ?? false,
     documents: values.documents ?? false,
+    update: values.update ?? false,
     runs: number('runs', quick ? 3 : 5, 1),
     window: number('window', quick ? 0.4 : 2, 0.05) * 1000,
     peers,
@@ -179,6 +184,11 @@ async function main(argv: readonly string[]): Promise<void> {
   }
   say('');
   if (options.quick && !checkBounds(outcomes)) process.exitCode = 1;
+  if (options.update) {
+    process.stderr.write(`${updateResults(outcomes)}\n`);
+    writeDocuments();
+    return;
+  }
   if ((!full || options.profile) && options.out === '') return;
   const file: ResultFile = {
     machine: machine(),

@@ -163,6 +163,31 @@ export function machine(): Machine {
   };
 }
 
+/**
+ * Puts outcomes in the place of those of the same name in the newest full result, each with when and on what commit it was
+ * measured. Returns the file's path. Throws when there is no full result, or one was skipped.
+ */
+export function updateResults(outcomes: readonly (Result | Skipped)[]): string {
+  const latest = latestResults();
+  if (latest === null) throw new Error('bench/results: expected the result of a full run, got none; run npm run bench');
+  const { path, file } = latest;
+  const { date, commit } = machine();
+  for (const name of new Set(outcomes.map((outcome) => outcome.name))) {
+    const fresh = outcomes.filter((outcome) => outcome.name === name);
+    const results = fresh.filter((outcome): outcome is Result => !isSkipped(outcome));
+    if (results.length < fresh.length) throw new Error(`${name}: expected a figure, got ${JSON.stringify(fresh)}`);
+    for (const result of results) result.note += `; measured again ${date}, commit ${commit}`;
+    const same = file.results.findIndex((result) => result.name === name);
+    const group = name.slice(0, name.lastIndexOf('.') + 1);
+    const at = same >= 0 ? same : file.results.findLastIndex((result) => result.name.startsWith(group)) + 1;
+    file.results = file.results.filter((result) => result.name !== name);
+    file.results.splice(at, 0, ...results);
+    file.skipped = file.skipped.filter((skipped) => skipped.name !== name);
+  }
+  writeFileSync(path, `${JSON.stringify(file, null, 2)}\n`);
+  return path;
+}
+
 /** Writes the file and returns its path; `label` becomes part of its name (full, quick, only). */
 export function writeResults(file: ResultFile, label: string): string {
   mkdirSync(RESULTS, { recursive: true });

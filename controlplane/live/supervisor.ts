@@ -100,7 +100,7 @@ export interface SupervisorOptions {
 const ARENA = { small: 8192, large: 512 };
 /** Records taken from one ring before the other rings, timers and sockets have their turn. */
 const PUNT_BURST = 256;
-const LINK_POLL_MS = 100;
+const LINK_POLL_MS = 200;
 const HOST_POLL_MS = 2;
 const HOUSEKEEPING_MS = 1000;
 const FAREWELL_PAUSE_MS = 40;

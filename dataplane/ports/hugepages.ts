@@ -60,7 +60,7 @@ const PAGE = 4096;
  * connection as much as everything else that is done for it. Returns the bytes.
  */
 export function prefault(buffer: SharedArrayBuffer): number {
-  const words = new Int32Array(buffer, 0, buffer.byteLength >> 2);
+  const words = new Int32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
   for (let at = 0; at < words.length; at += PAGE / 4) Atomics.or(words, at, 0);
   return buffer.byteLength;
 }
