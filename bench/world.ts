@@ -15,7 +15,6 @@ import { REASONS } from '../dataplane/drop.ts';
 import { Path, type Punt } from '../dataplane/path.ts';
 import { liveArena } from '../dataplane/ports/arena.ts';
 import { exactLead } from '../dataplane/ports/hugepages.ts';
-
 import type { Port } from '../dataplane/ports/port.ts';
 import {
   C_DROPS,

@@ -53,7 +53,7 @@ import {
   TCPF_SACK_PERM,
   TCPF_WINDOW_SCALE,
 } from './record.ts';
-import { KIND_ACK } from './tcp-states.ts';
+import { KIND_ACK, KIND_SYN } from './tcp-states.ts';
 import { CFG_TCP_LIBERAL } from './timeouts.ts';
 
 const FIN = 1;
@@ -85,10 +85,10 @@ export function relearnTcp(w: Int32Array, c: number): void {
 }
 
 /**
- * Whether a FIN, RST or SYN with ACK may be of a connection that the engine carries, of which the tracker knows old numbers
+ * Whether a FIN or RST may be of a connection that the engine carries, of which the tracker knows old numbers
  * only: its sequence number is at most the last one seen, what the engine has carried since (`carried` bytes in its
  * direction), and a window away. Coarser than RFC 5961 asks of an end, but it costs who guesses thousands of segments, and
- * what is refused changes nothing. A SYN alone chooses its own number; the state table judges it.
+ * what is refused changes nothing. A SYN, with ACK or without, chooses its own number; the state table judges it.
  */
 export function plausibleTcp(
   w: Int32Array,
@@ -101,6 +101,10 @@ export function plausibleTcp(
   const { dir } = p;
   if ((flagsOf(w, c, dir) & TCPF_BE_LIBERAL) !== 0 || cfg[CFG_TCP_LIBERAL] !== 0 || (p.tcpFlags & SYN) !== 0)
     return true;
+  // It answers a SYN of the other side that passed without effect (RFC 9293 §3.5.2): who guesses does not know its number.
+  const last = w[c + CT_TCP_LAST];
+  const answers = ((last >> 1) & 7) === KIND_SYN && (last & 1) !== dir && be32(u8, p.l4 + 8) === w[c + CT_LAST_END];
+  if ((p.tcpFlags & RST) !== 0 && answers) return true;
   const S = c + CT_TCP + (dir << 2);
   const allowed = (w[S + TCP_MAXEND] - w[S + TCP_END]) | 0;
   const slack = allowed < LEAST_SLACK ? LEAST_SLACK : allowed > MOST_SLACK ? MOST_SLACK : allowed;

@@ -317,12 +317,12 @@ function answersIgnoredSyn(w: Int32Array, c: number, kind: number, dir: number, 
 
 /**
  * True for a SYN that leaves an ESTABLISHED connection as it is, whether it passes (the end answers it with a challenge
- * ACK, RFC 5961 §4) or not: all but a SYN/ACK that may answer one which was let through.
+ * ACK, RFC 5961 §4) or not: all but a SYN/ACK that answers one which was let through.
  */
-export function isIdleSyn(w: Int32Array, c: number, p: Packet): boolean {
+export function isIdleSyn(w: Int32Array, c: number, p: Packet, u8: Uint8Array): boolean {
   const kind = packetKind(p.tcpFlags);
   if (w[c + CT_STATE] !== TCP_ESTABLISHED) return false;
-  return kind === KIND_SYN || (kind === KIND_SYNACK && ((w[c + CT_TCP_LAST] >> 1) & 7) !== KIND_SYN);
+  return kind === KIND_SYN || (kind === KIND_SYNACK && !answersIgnoredSyn(w, c, kind, p.dir, be32(u8, p.l4 + 8)));
 }
 
 /** Remembers what passes without effect, so that its answer can be understood. */

@@ -6,7 +6,7 @@
  *
  *   buffer:  | ports, 80 words each | records, 8 words each, a power of two of them |
  *   port:    0 COUNT of kinds, then for each kind 5 words: KEY and the raw mask of its prefix length
- *   record:  0 KEY       port + 1 | family << 8 | prefix length << 16; 0 empty, −1 was taken out
+ *   record:  0 KEY       port + 1 | family << 8 | prefix length << 16 | generation << 24; 0 empty, −1 was taken out
  *            1–4 NETWORK raw; IPv4 in the first           5 MAC_LO   6 MAC_HI, or EUI64 where the address tells
  *
  * Open addressing: a lookup masks the address by each kind that the port has, and probes from the hash of key and
@@ -14,7 +14,7 @@
  * then stores its key; taken out, a record becomes empty when nobody can be looking past it. Readers take no lock; they
  * look at the key again behind the rest, since a record may be taken out and filled anew under their eyes.
  *
- * Not here: what else a security group allows (path-security.ts), whose bindings there are (controlplane/security-groups.ts).
+ * Not here: what else a security group allows (path-source.ts), whose bindings there are (controlplane/security-groups.ts).
  */
 import { MAX_PORTS } from './interfaces.ts';
 import { type Family, maskWords, type Words } from './wire/address.ts';
@@ -29,6 +29,8 @@ const NETWORK = 1;
 const MAC_LO = 5;
 const MAC_HI = 6;
 const REMOVED = -1;
+/** What of a record's first word is the key; a 7-bit generation stands above. */
+const KEY = 0xffffff;
 
 /** In place of a MAC: the interface identifier must be the sender's EUI-64. */
 export const EUI64 = 0x10000;
@@ -67,10 +69,10 @@ export class BindingTable {
         const r = RECORDS + n * RECORD_WORDS;
         const found = w[r];
         if (found === 0) break;
-        if (found !== key || w[r + 1] !== n0 || w[r + 2] !== n1 || w[r + 3] !== n2 || w[r + 4] !== n3) continue;
+        if ((found & KEY) !== key || w[r + 1] !== n0 || w[r + 2] !== n1 || w[r + 3] !== n2 || w[r + 4] !== n3) continue;
         const high = w[r + MAC_HI];
         const names = high === EUI64 ? isEui64(c, d, lo, hi) : w[r + MAC_LO] === lo && high === (hi & 0xffff);
-        if (names && Atomics.load(w, r) === key) return true;
+        if (names && Atomics.load(w, r) === found) return true;
       }
     }
     return false;
@@ -103,6 +105,7 @@ export class BindingWriter {
   readonly table: BindingTable;
   private readonly slots = new Map<string, number>();
   private readonly kinds = new Map<number, number>();
+  private generation = 0;
 
   /** The one writer of a table that is still empty. */
   constructor(table: BindingTable) {
@@ -133,7 +136,8 @@ export class BindingWriter {
     for (let k = 0; k < 4; k++) w[r + NETWORK + k] = words[k];
     w[r + MAC_LO] = mac?.lo ?? 0;
     w[r + MAC_HI] = mac === null ? EUI64 : mac.hi & 0xffff;
-    Atomics.store(w, r, key);
+    // With a number that changes: who looks twice sees that it is another record.
+    Atomics.store(w, r, key | ((++this.generation & 0x7f) << 24));
     slots.set(name, n);
     return null;
   }

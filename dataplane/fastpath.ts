@@ -715,7 +715,7 @@ export class FastPath {
       this.forget(index);
       return ENGINE_EXPIRED;
     }
-    if (p.proto === TCP && !isIdleSyn(w, c, p)) {
+    if (p.proto === TCP && !isIdleSyn(w, c, p, this.frames.u8)) {
       if ((w[c + CT_FLOWS] & EX.FLOWS_CARRIED) !== 0) {
         // The engine has carried segments that the tracker did not see: windows are learned anew (trap 2).
         Atomics.and(w, c + CT_FLOWS, ~EX.FLOWS_CARRIED);
@@ -727,7 +727,7 @@ export class FastPath {
   }
 
   /**
-   * True when a FIN, a RST or a second SYN cannot be of this connection: its numbers are farther from those that the
+   * True when a FIN or a RST cannot be of this connection: its numbers are farther from those that the
    * tracker saw last than what the engine has carried since (conntrack/tcp-window.ts).
    */
   private isBlind(index: number, p: Packet): boolean {

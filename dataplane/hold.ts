@@ -2,7 +2,8 @@
  * Hold: packets that wait for a neighbour. Each worker has one; the frame keeps its slot, the packet's state is kept
  * beside it, so that the walk goes on behind the neighbour stage as if nothing had happened.
  *
- * Bounded: CAPACITY packets in all, PER_NEIGHBOUR for one next hop; the oldest goes first (as Linux's unres_qlen). And
+ * Bounded: CAPACITY packets in all, PER_NEIGHBOUR for one next hop; the oldest goes first (as Linux's unres_qlen), but while a
+ * scan presses and there is no room the newest (path-egress.ts, isVain). And
  * the questions themselves: QUESTION_BURST unknown next hops of one port at once, then one each QUESTION_INTERVAL, so
  * that a scan of a subnet (RFC 6583 §7.1) costs neither time nor the places of those who would get an answer.
  *
@@ -125,7 +126,8 @@ export class Hold {
 
   /** True when some port's questions have been refused in this moment: unknown next hops are worth an early look. */
   isPressed(now: number): boolean {
-    return ((now - this.refused) | 0) <= QUESTION_INTERVAL && this.started;
+    const ago = (now - this.refused) | 0;
+    return this.started && ago >= 0 && ago <= QUESTION_INTERVAL;
   }
 
   /** Keeps the packet. Returns the slot of an older packet that had to go, −1 when none had to. */

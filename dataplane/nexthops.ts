@@ -163,6 +163,7 @@ export class NextHopWriter {
       ...[0, 1, 2, 3].map((n) => (gateway[n] ?? 0) | 0),
       mtu,
       metric,
+      members.length,
       ...members,
       ...weights,
     ].join();

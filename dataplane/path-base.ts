@@ -43,7 +43,7 @@ export const TX_QUEUE = 512;
 /** Where the path sends what the control plane must see. */
 export interface Punt {
   /**
-   * A frame for a built-in protocol; the frame stays the caller's. `service`: its destination port (raw) when it is UDP, 0
+   * A frame for a built-in protocol; the frame stays the caller's. `service`: its destination port (raw) when it is UDP or TCP, 0
    * when not. Returns false when there was no room.
    */
   frame(frames: Frames, slot: number, port: number, etherType: number, l3: number, service: number): boolean;

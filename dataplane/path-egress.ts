@@ -13,6 +13,7 @@ import * as NEIGH from './neighbours.ts';
 import { NUD_FAILED, NUD_INCOMPLETE, NUD_STALE, NUD_VALID } from './neighbours.ts';
 import * as NH from './nexthops.ts';
 import { TCP } from './parse.ts';
+import { isGroup, isLinkLocal6 } from './path-base.ts';
 import { PathRoute } from './path-route.ts';
 import { completeChecksum, segment } from './ports/segment.ts';
 import { REASSEMBLED } from './reassembly.ts';
@@ -94,7 +95,9 @@ export abstract class PathEgress extends PathRoute {
   private vain(p: Packet): number {
     const { tables, hold, now } = this;
     // A routing rule may send it elsewhere.
-    if (p.own !== 0 || p.ttl <= 1 || tables.policy.count() !== 0) return 0;
+    if (p.own !== 0 || p.ttl <= 1 || tables.policy.count() !== 0 || isGroup(p)) return 0;
+    // Neither has a route (path-route.ts).
+    if (p.family === 4 ? p.d0 === -1 : isLinkLocal6(p.d0)) return 0;
     const hop = p.family === 4 ? tables.routes.lookup4(p.d0) : tables.routes.lookup6(p.d0, p.d1, p.d2, p.d3);
     if (hop === 0 || tables.nexthops.kind(hop) !== NH.NH_CONNECTED) return 0;
     if (p.family === 6 && this.nat.translates6) return 0;

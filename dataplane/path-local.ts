@@ -63,7 +63,7 @@ export abstract class PathLocal extends PathEgress {
   }
 
   protected toControl(p: Packet): number {
-    const service = p.proto === UDP ? p.rports >>> 16 : 0;
+    const service = p.proto === UDP || p.proto === TCP ? p.rports >>> 16 : 0;
     if (!this.punt.frame(this.frames, p.slot, p.port, p.etherType, p.l3 - p.off, service))
       return this.drop(p, D.PUNT_QUEUEFULL);
     return DELIVERED;

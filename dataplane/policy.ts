@@ -11,7 +11,7 @@
  *            16–19 SRC  20–23 SRC_MASK  24–27 DST  28–31 DST_MASK  raw; a mask of zeros matches anything
  *
  * One writer fills the copy that is not read and then stores ROOT. A reader goes through a list in microseconds; lists
- * change when a person applies a configuration. Without rules the path reads one word.
+ * change when a person applies a configuration. Without rules the path reads two words.
  */
 import type { Packet } from './wire/packet.ts';
 

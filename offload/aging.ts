@@ -290,7 +290,7 @@ export class OffloadAging {
 
   /**
    * Bytes that the engine has carried in a direction since its entry was made, −1 when there is no entry or they are
-   * too many to say: a byte count has 32 bits.
+   * too many to say: sequence numbers have 32 bits.
    */
   carried(index: number, dir: number): number {
     const w = this.table.words;
@@ -302,8 +302,12 @@ export class OffloadAging {
     this.harvest(four ? 4 : 6, place);
     const entries = four ? this.flows.words4 : this.flows.words6;
     const e = four ? place << 4 : place << 5;
-    // An IP packet has at most 64 KiB.
-    if (entries[e + (four ? F4_PACKETS : F6_PACKETS)] >>> 0 >= MOST_COUNTED) return -1;
+    // An IP packet has at most 64 KiB: with more packets the entry's own count may have wrapped. The connection's is no
+    // smaller, and does not.
+    if (entries[e + (four ? F4_PACKETS : F6_PACKETS)] >>> 0 >= MOST_COUNTED) {
+      const all = this.table.doubles[index * CT_F64 + CT_F64_PACKETS + 2 + dir];
+      return all > 0x7fffffff ? -1 : all;
+    }
     const bytes = entries[e + (four ? F4_BYTES : F6_BYTES)];
     return bytes < 0 ? -1 : bytes;
   }

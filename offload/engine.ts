@@ -86,7 +86,7 @@ export const NOT_OFFLOADED = [
   'the inspection of its first packets is not finished',
   'several sessions share this key (GRE call ID or ESP SPI)',
   'the route’s MTU is smaller than the link’s',
-  'a port without the engine is involved (VLAN, source filter, the host’s own)',
+  'a port without the engine is involved (VLAN, source filter, security group, the host’s own), or a routing rule asks for the DSCP',
   'sequence numbers are being adjusted',
   'its entry is being programmed',
   'its timeout is shorter than the engine’s own',

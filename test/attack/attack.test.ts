@@ -102,6 +102,57 @@ describe('one by one', () => {
     expect(entries()).toBe(before - 1);
   });
 
+  /** A gateway whose engine carries all its flows, and how many entries there are. */
+  function carried(): { world: World; entries: () => number } {
+    const world = new World({ nat: { masquerade: [{ out: 'wan', from: '192.168.1.0/24' }] }, offload: { mode: 'on' } });
+    world.establish(FLOWS);
+    world.check('in the engine');
+    world.drain();
+    return { world, entries: () => world.router.conntrack.lines().filter((line) => line.includes('[OFFLOAD]')).length };
+  }
+  const toServer = (flags: string, seq: number, ack = 0) =>
+    fromLan(ipv4({ src: H.HOST, dst: H.SERVER }, tcp({ sport: 20000, dport: 443, flags, seq, ack })));
+  const toHost = (flags: string, seq: number, ack = 0) =>
+    fromWan(ipv4({ src: H.SERVER, dst: H.ROUTER_WAN }, tcp({ sport: 443, dport: 20000, flags, seq, ack })));
+
+  it('one blind FIN ended a download of more than 65,535 packets: the connection’s own count says how much there was', () => {
+    const { world, entries } = carried();
+    const before = entries();
+    for (let n = 0; n < 70_000; n++) {
+      world.push('wan', toHost('A', 0x60000000 + 1 + 9, 1));
+      if (n % 128 === 127) {
+        world.work(0);
+        world.drain();
+      }
+    }
+    world.work(1);
+    world.drain();
+    expect(entries()).toBe(before);
+    world.put('wan', toHost('FA', 0x1234567));
+    expect(world.router.take('lan')).toEqual([]);
+    expect(entries()).toBe(before);
+  });
+
+  it('a SYN and a SYN/ACK of one side took a connection out of the engine: a SYN/ACK answers a SYN of the other side', () => {
+    const { world, entries } = carried();
+    const before = entries();
+    world.put('lan', toServer('S', 0x1234567));
+    world.drain();
+    for (const guess of [toServer('SA', 0x2345678, 0x99), toServer('R', 0x3456789)]) {
+      world.put('lan', guess);
+      expect(world.router.take('wan')).toEqual([]);
+      expect(entries()).toBe(before);
+    }
+  });
+
+  it('the RST that answers a SYN with new numbers was disbelieved: a server that has lost its state says so (RFC 9293 §3.5.2)', () => {
+    const { world } = carried();
+    world.put('lan', toServer('S', 0x1234567));
+    expect(world.router.take('wan')).toHaveLength(1);
+    world.put('wan', toHost('RA', 0, 0x1234568));
+    expect(world.router.take('lan')).toHaveLength(1);
+  });
+
   it('FTP bounce: a PORT that names another host opens nothing', () => {
     const world = target();
     const c = { sport: 5000, dport: 21 };
