@@ -124,7 +124,11 @@ export class Control {
     management: newView('management'),
   };
   /** What protocols want to find again, by family and name. */
-  private readonly kept = { ipv4: new Map<string, Kept>(), ipv6: new Map<string, Kept>() };
+  private readonly kept: Record<DomainName, Map<string, Kept>> = {
+    ipv4: new Map(),
+    ipv6: new Map(),
+    management: new Map(),
+  };
   /** Addresses of a domain that is no more, until somebody says them again or `sweepAt` has come. */
   private readonly orphans = new Set<OwnAddress>();
   private readonly sweepAt = new Map<Family, number>();
@@ -195,11 +199,11 @@ export class Control {
     this.views[name].state = 'running';
     this.reviveAt.delete(name);
     const parts = { ...this.parts, config: this.config, kept: new Map() };
+    const now = parts.wall(this.tables.now());
+    for (const [key, { value, at }] of this.kept[name]) parts.kept.set(key, { value, age: now - at });
     let protocols: Protocol[];
     if (name === 'management') protocols = managementServices(parts);
     else {
-      const now = parts.wall(this.tables.now());
-      for (const [key, { value, at }] of this.kept[name]) parts.kept.set(key, { value, age: now - at });
       const family = familyNamed(name);
       const remote = this.remotes.get(family);
       if (remote !== undefined)
@@ -223,7 +227,10 @@ export class Control {
   /** The domain does nothing from here on. What it had told stays in force for a while (`RELEARN`). */
   private end(name: DomainName, flush: boolean): void {
     this.views[name].state = 'down';
-    if (name === 'management') return;
+    if (name === 'management') {
+      for (const protocol of this.owned(name)) protocol.close?.();
+      return;
+    }
     const family = familyNamed(name);
     const domain = this.domains.get(family);
     if (flush) domain?.flush();
@@ -277,13 +284,17 @@ export class Control {
   }
 
   /**
-   * The configuration has become another: the protocols of these domains are made anew from it. Neighbours stay. Hosts hear
-   * of a port that announces itself no more (RFC 4861 §6.2.5).
+   * Another configuration is about to come: hosts hear of ports that announce themselves no more in it (RFC 4861 §6.2.5), as long
+   * as these have an address to say it from.
    */
-  remake(domains: readonly DomainName[], old: Config): void {
-    for (const { number, ra } of old.ports)
-      if (ra !== null && this.config.ports[number]?.ra === null)
+  cease(next: Config): void {
+    for (const { number, ra } of this.config.ports)
+      if (ra !== null && next.ports[number]?.ra === null)
         this.handle({ kind: 'event', name: 'ra.cease', data: { port: number } });
+  }
+
+  /** The configuration has become another: the protocols of these domains are made anew from it. Neighbours stay. */
+  remake(domains: readonly DomainName[]): void {
     openServices(this.tables, this.config, this.options.quiet);
     const failed = (error: unknown): void => this.options.log('warn', `apply: ${(error as Error).message}`);
     for (const name of domains) void Promise.resolve(this.restart(name, 'another configuration', false)).catch(failed);
@@ -833,7 +844,7 @@ export class Control {
           this.learned.perform(action);
           break;
         case 'keep':
-          if (owner !== 'management') this.keep(this.kept[owner], action.key, action.value);
+          this.keep(this.kept[owner], action.key, action.value);
           break;
         case 'event':
           if (action.name === 'nd.duplicate' && action.data.disables === true)

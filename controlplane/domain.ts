@@ -9,8 +9,9 @@
  * done leaves as actions. So it may live in the same thread as Control or in a worker (live/domain-worker.ts); both step
  * the same object. It is the only writer of its family's neighbours.
  *
- * What outlives it is not in it: leases of the DHCPv6 server are in their file, neighbours in their shared table, addresses
- * and routes with Control, which keeps those that the new domain says again (control.ts, `restart`).
+ * What outlives it is not in it: leases are in their servers' files, or kept with Control where there are none (action `keep`),
+ * neighbours in their shared table, addresses and routes with Control, which keeps those that the new domain says again
+ * (control.ts, `restart`).
  */
 import { NUD_PERMANENT } from '../dataplane/neighbours.ts';
 import type { Tables } from '../dataplane/tables.ts';
@@ -24,7 +25,7 @@ import type { Addresses } from './neighbour/addresses.ts';
 import { Arp } from './neighbour/arp.ts';
 import { Nd } from './neighbour/nd.ts';
 import type { NeighbourCache } from './neighbour/nud.ts';
-import type { Event, Protocol, Told } from './protocol.ts';
+import type { Event, KeptValues, Protocol, Told } from './protocol.ts';
 import type { RandomSource } from './random.ts';
 import { familyServices } from './services.ts';
 
@@ -43,8 +44,7 @@ export interface DomainParts {
   /** Milliseconds since 1970 of a time of the router's clock. */
   wall: (clock: number) => number;
   log: (level: 'info' | 'warn', message: string) => void;
-  /** What the domain before wanted to be found again (action `keep`), and how many milliseconds ago. */
-  kept: Map<string, { value: unknown; age: number }>;
+  kept: KeptValues;
 }
 
 /** How a domain is doing, for people. */
@@ -68,7 +68,6 @@ export class Domain {
   private readonly tables: Tables;
   private readonly names: readonly string[];
 
-  /** @throws Error when the lease file cannot be used */
   constructor(family: Family, parts: DomainParts) {
     const { tables, addresses, config, quiet } = parts;
     this.family = family;

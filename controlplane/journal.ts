@@ -28,6 +28,10 @@ import { crc32c } from '../dataplane/wire/crc32c.ts';
 
 export type JournalRecord = Record<string, unknown>;
 
+/** A file is to be written anew when it has this many times the records in force, and so many more. */
+const COMPACT_RATIO = 4;
+const COMPACT_LEAST = 1000;
+
 export interface Recovered {
   records: JournalRecord[];
   /** Bytes behind the last whole record, and the file that has them now; '' when there were none. */
@@ -120,6 +124,11 @@ export class Journal {
     this.dirty = false;
   }
 
+  /** True when so much of the file is no longer in force that it is time for `rewrite`. @param inForce records that are */
+  isLong(inForce: number): boolean {
+    return this.count > COMPACT_RATIO * inForce + COMPACT_LEAST;
+  }
+
   /** Replaces the file by one with these records: in one step, so that a crash leaves either the old or the new one. */
   rewrite(records: readonly JournalRecord[]): void {
     const next = `${this.file}.new`;
@@ -137,10 +146,17 @@ export class Journal {
     this.dirty = false;
   }
 
+  /** Gives the file back; nothing when that has been done. Throws when what was appended cannot be written. */
   close(): void {
-    this.sync();
-    closeSync(this.fd);
-    rmSync(`${this.file}.lock`, { force: true });
+    const { fd } = this;
+    if (fd < 0) return;
+    try {
+      this.sync();
+    } finally {
+      this.fd = -1;
+      closeSync(fd);
+      rmSync(`${this.file}.lock`, { force: true });
+    }
   }
 }
 

@@ -84,6 +84,9 @@ export type Action =
   /** Something a person may want to know. */
   | { kind: 'log'; level: 'info' | 'warn'; message: string };
 
+/** What the domain before wanted to be found again (action `keep`), by key, and how many milliseconds ago. */
+export type KeptValues = ReadonlyMap<string, { value: unknown; age: number }>;
+
 export interface Protocol {
   readonly name: string;
   /** `now`: the router's clock, int32 milliseconds since start (wraps: compare by difference). */

@@ -16,7 +16,8 @@ import { Dhcp4Relay } from './dhcp4/relay.ts';
 import { Dhcp4Server } from './dhcp4/server.ts';
 import { CLIENT_PORT as DHCP6_CLIENT_PORT, SERVER_PORT as DHCP6_SERVER_PORT } from './dhcp6/constants.ts';
 import { Dhcp6 } from './dhcp6/index.ts';
-import { DNS_PORT, DnsForwarder } from './dns/forwarder.ts';
+import { DnsForwarder } from './dns/forwarder.ts';
+import { DNS_PORT } from './dns/wire.ts';
 import type { Domain, DomainParts } from './domain.ts';
 import { Gateway } from './gateway/gateway.ts';
 import type { Protocol } from './protocol.ts';
@@ -36,7 +37,7 @@ export function familyServices(domain: Domain, parts: DomainParts): { protocols:
   return { protocols: [...protocols, dhcp6], dhcp6 };
 }
 
-function ipv4Services({ tables, addresses, config, random, wall, log }: DomainParts): Protocol[] {
+function ipv4Services({ tables, addresses, config, random, wall, log, kept }: DomainParts): Protocol[] {
   const protocols: Protocol[] = [];
   const clients = chosen(config, (port) => port.dhcp4?.client ?? null);
   if (clients.size > 0) protocols.push(new Dhcp4Client(tables.interfaces, clients, { random }));
@@ -48,6 +49,7 @@ function ipv4Services({ tables, addresses, config, random, wall, log }: DomainPa
         now: tables.now(),
         wall,
         log,
+        kept,
       }),
     );
   const relays = chosen(config, (port) => port.dhcp4?.relay ?? null);
@@ -87,7 +89,7 @@ function ipv6Services({ cache }: Domain, { tables, addresses, config, random }: 
 }
 
 /** What has no family of its own. */
-export function managementServices({ tables, addresses, config, quiet, random }: DomainParts): Protocol[] {
+export function managementServices({ tables, addresses, config, quiet, random, kept }: DomainParts): Protocol[] {
   if (config.dns === null || quiet) return [];
   return [
     new DnsForwarder(addresses, config.dns, {
@@ -95,6 +97,8 @@ export function managementServices({ tables, addresses, config, quiet, random }:
       listen: (proto, port, on) => tables.setService(proto, port, on),
       routeTo: ({ family, words }) => egressOf(tables, family, words),
       policy: () => policyInForce(config.addressSelection, addresses),
+      now: tables.now(),
+      kept,
     }),
   ];
 }

@@ -10,7 +10,7 @@
 import type { Config } from '../config/index.ts';
 
 /** Not said by the file, or only how it was said. */
-const SILENT = new Set(['where', 'warnings', 'file', 'number', 'zoneName']);
+const SILENT = new Set(['where', 'warnings', 'number', 'zoneName']);
 
 export interface Line {
   /** `ports.lan.addresses`, `routes`, `conntrack.max`. */
@@ -22,7 +22,8 @@ export interface Line {
 /** All lines of a configuration, in its order. */
 export function configLines(config: Config): Line[] {
   const lines: Line[] = [];
-  for (const [key, value] of Object.entries(config)) if (!SILENT.has(key)) walk(key, value, lines);
+  // Its own file is not in it; lease files are.
+  for (const [key, value] of Object.entries(config)) if (key !== 'file' && !SILENT.has(key)) walk(key, value, lines);
   return lines;
 }
 

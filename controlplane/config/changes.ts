@@ -3,8 +3,8 @@
  *
  *   live      it is put into the tables; nothing is made anew
  *   a domain  the protocols of that family are made anew (domain.ts): they learn again what they knew, while their addresses
- *             and routes stay in force and packets go on
- *   restart   it sizes a table, opens a device, a file or a socket, or belongs to a thread: refused while the router runs
+ *             and routes stay in force and packets go on. A lease file that cannot be used then is logged, not refused
+ *   restart   it sizes a table, opens a device or a socket, or belongs to a thread: refused while the router runs
  *
  * Names are those of the configuration as it is read (types.ts); `*` is the name of a port. The first row that fits counts.
  */

@@ -10,9 +10,6 @@ import { swap32 } from '../../dataplane/wire/bytes.ts';
 import { Journal, type JournalRecord } from '../journal.ts';
 import type { LeaseState, PoolLease } from './pool.ts';
 
-/** The file is written anew when it has this many times the records in force, and at least that many. */
-const COMPACT_RATIO = 4;
-const COMPACT_LEAST = 1000;
 /** How long ago what has ended is said to have ended, at least: the clock cannot count further back than 24 days. */
 const LONG_AGO = 1_000_000_000;
 const STATES: readonly string[] = ['bound', 'declined', 'free'] satisfies LeaseState[];
@@ -43,7 +40,7 @@ export class LeaseFile {
     const leases = new Map<number, PoolLease>();
     let strange = 0;
     for (const record of recovered.records) {
-      const lease = leaseOf(record, now, wall(now));
+      const lease = leaseOf(record, now, wall);
       if (lease === null) strange++;
       else leases.set(lease.address, lease);
     }
@@ -52,17 +49,16 @@ export class LeaseFile {
       notes.push(`${file}: ${recovered.damaged} bytes behind the last whole record are in ${recovered.aside} now`);
     if (strange > 0) notes.push(`${file}: ${strange} records that are no leases were left out`);
     const own = new LeaseFile(journal, wall);
-    journal.rewrite([...leases.values()].map((lease) => own.recordOf(lease)));
+    journal.rewrite([...leases.values()].map((lease) => recordOf(lease, wall)));
     return { file: own, leases: [...leases.values()], notes };
   }
 
   /** A lease has changed; `all`: every lease there is, for when the file has grown too long. Throws when it cannot be written. */
   put(lease: PoolLease, all: () => PoolLease[]): void {
-    this.journal.append(this.recordOf(lease));
-    if (this.journal.count < COMPACT_LEAST) return;
+    this.journal.append(recordOf(lease, this.wall));
+    if (!this.journal.isLong(0)) return;
     const leases = all();
-    if (this.journal.count > COMPACT_RATIO * leases.length)
-      this.journal.rewrite(leases.map((one) => this.recordOf(one)));
+    if (this.journal.isLong(leases.length)) this.journal.rewrite(leases.map((one) => recordOf(one, this.wall)));
   }
 
   /** Returns when all is on the disk. */
@@ -73,20 +69,22 @@ export class LeaseFile {
   close(): void {
     this.journal.close();
   }
-
-  private recordOf({ address, until, ...rest }: PoolLease): JournalRecord {
-    return { address: formatIpv4(swap32(address)), until: Math.round(this.wall(until)), ...rest };
-  }
 }
 
-function leaseOf(record: JournalRecord, now: number, wall: number): PoolLease | null {
+/** A lease as plain data, whose times mean something to another process. @param wall milliseconds since 1970 of a clock's time */
+export function recordOf({ address, until, ...rest }: PoolLease, wall: (clock: number) => number): JournalRecord {
+  return { address: formatIpv4(swap32(address)), until: Math.round(wall(until)), ...rest };
+}
+
+/** The lease that such a record is of; null: it is none. @param now the router's clock */
+export function leaseOf(record: JournalRecord, now: number, wall: (clock: number) => number): PoolLease | null {
   const { address, client, state, until, hostName, mac, remoteId } = record;
   const word = typeof address === 'string' ? parseIpv4(address) : null;
   if (word === null || typeof client !== 'string' || typeof hostName !== 'string' || typeof until !== 'number')
     return null;
   if (typeof mac !== 'string' || typeof remoteId !== 'string') return null;
   if (typeof state !== 'string' || !STATES.includes(state)) return null;
-  const left = Math.max(-LONG_AGO, Math.min(until - wall, 0x7fffffff));
+  const left = Math.max(-LONG_AGO, Math.min(until - wall(now), 0x7fffffff));
   return {
     address: swap32(word) >>> 0,
     client,

@@ -7,7 +7,8 @@
  *
  * An address that nobody has is asked for on the link before it is offered (probes.ts); one that somebody uses without a
  * lease rests for an hour. With a lease file (lease-file.ts) answers that promise something wait until it is on the disk:
- * those of one burst wait together, so that one write serves them all.
+ * those of one burst wait together, so that one write serves them all. Without one, leases outlive their domain (action
+ * `keep`), not the router.
  *
  * Events: dhcp4.lease { port, address, mac, hostName, seconds, remoteId } at every lease given, dhcp4.released
  * { port, address, mac }.
@@ -19,9 +20,10 @@ import { formatIpv4, formatMac, inPrefix, macFromBytes, maskWords, type Words } 
 import { swap32 } from '../../dataplane/wire/bytes.ts';
 import { TYPE_ARP } from '../../dataplane/wire/ethernet.ts';
 import { type Datagram, framed, readUdp, udpPacket } from '../datagram.ts';
+import type { JournalRecord } from '../journal.ts';
 import type { Addresses, OwnAddress } from '../neighbour/addresses.ts';
-import type { Action, Event, Protocol } from '../protocol.ts';
-import { LeaseFile } from './lease-file.ts';
+import type { Action, Event, KeptValues, Protocol } from '../protocol.ts';
+import { LeaseFile, leaseOf, recordOf } from './lease-file.ts';
 import * as M from './message.ts';
 import { type Holder, Pool, type PoolLease } from './pool.ts';
 import { Probes } from './probes.ts';
@@ -62,6 +64,7 @@ export interface Dhcp4ServerOptions {
   /** Milliseconds since 1970 of a time of the router's clock. */
   wall: (clock: number) => number;
   log: (level: 'info' | 'warn', message: string) => void;
+  kept: KeptValues;
 }
 
 /** How long an offer is kept, milliseconds. */
@@ -114,15 +117,17 @@ export class Dhcp4Server implements Protocol {
   };
   private readonly interfaces: InterfaceTable;
   private readonly addresses: Addresses;
-  private readonly answersNames: boolean;
+  private readonly options: Dhcp4ServerOptions;
   private readonly servers = new Map<number, Server>();
 
   private readonly probes: Probes<Offer>;
   private begun = false;
   /** Answers whose leases are written, but perhaps not on the disk yet. */
   private waiting: Action[] = [];
+  /** Keys of what was kept and is in a file now. */
+  private readonly filed: string[] = [];
 
-  /** @throws Error when a lease file cannot be used */
+  /** A port whose lease file cannot be used is not served, which is logged. */
   constructor(
     interfaces: InterfaceTable,
     addresses: Addresses,
@@ -132,7 +137,7 @@ export class Dhcp4Server implements Protocol {
     this.probes = new Probes(interfaces);
     this.interfaces = interfaces;
     this.addresses = addresses;
-    this.answersNames = options.answersNames;
+    this.options = options;
     for (const [port, config] of ports) {
       const reserved = new Map(config.reservations.map(({ key, address }) => [address, key]));
       const own = new Set(
@@ -146,12 +151,39 @@ export class Dhcp4Server implements Protocol {
         config: pool,
       }));
       const server: Server = { port, file: null, config, pools, second: 0, count: 0 };
-      this.servers.set(port, server);
-      if (config.file === '') continue;
-      const { file, leases, notes } = LeaseFile.open(config.file, options.now, options.wall);
+      try {
+        this.recover(server);
+        this.servers.set(port, server);
+      } catch (error) {
+        const what = `ports.${config.name}.dhcp4.server.file: ${(error as Error).message}`;
+        options.log('warn', `${what}; the port is not served until "sluice restart ipv4"`);
+        server.file?.close();
+      }
+    }
+  }
+
+  /** Leases come back from the file and from the domain before. @throws Error when the file cannot be used */
+  private recover(server: Server): void {
+    const { now, wall, log, kept } = this.options;
+    const known = new Set<number>();
+    const restore = (lease: PoolLease): void => {
+      known.add(lease.address);
+      for (const { pool } of server.pools) pool.restore(lease);
+    };
+    if (server.config.file !== '') {
+      const { file, leases, notes } = LeaseFile.open(server.config.file, now, wall);
       server.file = file;
-      for (const lease of leases) for (const { pool } of pools) pool.restore(lease);
-      for (const note of notes) options.log('warn', note);
+      leases.forEach(restore);
+      for (const note of notes) log('warn', note);
+    }
+    for (const [key, { value }] of kept) {
+      if (!key.startsWith(keyPrefix(server))) continue;
+      const lease = leaseOf(value as JournalRecord, now, wall);
+      if (lease !== null && !known.has(lease.address)) {
+        restore(lease);
+        this.write(server, lease);
+      }
+      if (server.file !== null) this.filed.push(key);
     }
   }
 
@@ -218,18 +250,27 @@ export class Dhcp4Server implements Protocol {
     return { kind: 'log', level: 'warn', message: `dhcp4: ${(error as Error).message}; no answer was given` };
   }
 
-  /** Writes down what has become of a lease; false when that failed. */
+  /** Writes down what has become of a lease, or has it kept; false when that failed. */
   private store(server: Server, lease: PoolLease | undefined, out: Action[]): boolean {
-    if (server.file === null || lease === undefined) return true;
+    if (lease === undefined) return true;
+    if (server.file === null) {
+      const value = recordOf(lease, this.options.wall);
+      out.push({ kind: 'keep', key: `${keyPrefix(server)}${value.address}`, value });
+      return true;
+    }
     try {
-      server.file.put(lease, () =>
-        server.pools.flatMap(({ pool }) => [...pool.leases()].filter(({ state }) => state !== 'offered')),
-      );
+      this.write(server, lease);
       return true;
     } catch (error) {
       out.push(this.notStored(error));
       return false;
     }
+  }
+
+  private write(server: Server, lease: PoolLease): void {
+    server.file?.put(lease, () =>
+      server.pools.flatMap(({ pool }) => [...pool.leases()].filter(({ state }) => state !== 'offered')),
+    );
   }
 
   /** Closes the lease files. */
@@ -400,9 +441,10 @@ export class Dhcp4Server implements Protocol {
     out.push({ kind: 'event', name: 'dhcp4.lease', data });
   }
 
-  /** What the lease files had is told as if it were given now: names, security groups and scripts hear of it. */
+  /** What has come back is told as if it were given now: names, security groups and scripts hear of it. */
   private restored(now: number, out: Action[]): void {
     this.begun = true;
+    for (const key of this.filed) out.push({ kind: 'keep', key, value: null });
     for (const server of this.servers.values())
       for (const { pool } of server.pools)
         for (const lease of pool.leases()) {
@@ -483,7 +525,7 @@ export class Dhcp4Server implements Protocol {
     }
     options.set(M.OPT_MASK, M.addressBytes4(maskWords(4, length)[0]));
     options.set(M.OPT_ROUTER, M.addressBytes4(served.config.router ?? own.words[0]));
-    const dns = config.dns.length > 0 ? config.dns : this.answersNames ? [own.words[0]] : [];
+    const dns = config.dns.length > 0 ? config.dns : this.options.answersNames ? [own.words[0]] : [];
     if (dns.length > 0) options.set(M.OPT_DNS, M.addressBytes4(...dns));
     if (config.domain !== '') options.set(M.OPT_DOMAIN, new TextEncoder().encode(config.domain));
     if (config.ntp.length > 0) options.set(M.OPT_NTP, M.addressBytes4(...config.ntp));
@@ -502,6 +544,11 @@ export class Dhcp4Server implements Protocol {
   private ownAddress(port: number): OwnAddress | null {
     return this.addresses.ofPort(port).find(({ family, state }) => family === 4 && state === 'preferred') ?? null;
   }
+}
+
+/** What the keys of a port's leases begin with, when they are in no file. */
+function keyPrefix({ config }: Server): string {
+  return `dhcp4-server ${config.name} `;
 }
 
 /** A reservation's remote-id, else the client identifier, else the MAC (RFC 2131 §4.2). */

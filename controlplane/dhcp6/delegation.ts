@@ -4,15 +4,19 @@
  *
  * A route to a delegated prefix goes by the client's link-local address on the port where it asked; it comes with the
  * lease, and goes when the lease ends, is released or given to somebody else. After a restart the leases of the file
- * bring their routes back.
+ * bring their routes back; without a file leases outlive their domain (action `keep`), not the router.
  */
 import { formatAddress, networkWords, type Words } from '../../dataplane/wire/address.ts';
 import type { DelegationConfig, Dhcp6ServerConfig, KnownClientConfig } from '../config/index.ts';
-import type { Action } from '../protocol.ts';
+import type { JournalRecord } from '../journal.ts';
+import type { Action, KeptValues } from '../protocol.ts';
 import { sameWords, told } from './context.ts';
 import { hexText } from './duid.ts';
-import { DECLINED, type Lease, Leases, prefixText } from './leases.ts';
+import { DECLINED, type Lease, Leases, leaseOf, prefixText, recordOf } from './leases.ts';
 import { type Item, Pool } from './pool.ts';
+
+/** Keys of leases that no file has. */
+const KEPT = 'dhcp6-lease ';
 
 export class Delegation {
   readonly leases = new Leases();
@@ -94,24 +98,51 @@ export class Delegation {
     const before = this.leases.get(lease.words, lease.prefixLength);
     this.leases.put(lease);
     const moved = before !== undefined && (before.port !== lease.port || !sameVia(before.via, lease.via));
-    return [...(moved ? this.withdraw(before) : []), ...this.announce(lease)];
+    return [...this.keep(lease), ...(moved ? this.withdraw(before) : []), ...this.announce(lease)];
   }
 
   end(lease: Lease): Action[] {
     this.leases.end(lease);
-    return this.withdraw(lease);
+    return [...this.keep(lease), ...this.withdraw(lease)];
   }
 
   decline(lease: Lease, now: number): Action[] {
     this.leases.decline(lease, now);
-    return this.withdraw(lease);
+    return [...this.keep(lease), ...this.withdraw(lease)];
   }
 
   /** Ends what has run out. */
   expire(now: number): Action[] {
     const actions: Action[] = [];
     for (let lease = this.leases.expired(now); lease !== undefined; lease = this.leases.expired(now))
-      actions.push(...this.withdraw(lease));
+      actions.push(...this.keep(lease), ...this.withdraw(lease));
+    return actions;
+  }
+
+  /** What is now known of the lease's prefix is kept for the next domain, unless the file has it. */
+  private keep({ words, prefixLength }: Lease): Action[] {
+    if (this.leases.stored) return [];
+    const lease = this.leases.get(words, prefixLength);
+    const value = lease === undefined ? null : recordOf(lease);
+    return [{ kind: 'keep', key: `${KEPT}${prefixText(words, prefixLength)}`, value }];
+  }
+
+  /**
+   * Takes up the leases of the domain before that no file had; one that is there now gets them.
+   *
+   * @param now milliseconds since 1970
+   * @returns what need not be kept any longer
+   * @throws Error when they cannot be written
+   */
+  resume(now: number, kept: KeptValues): Action[] {
+    const actions: Action[] = [];
+    for (const [key, { value }] of kept) {
+      if (!key.startsWith(KEPT)) continue;
+      const lease = leaseOf(value as JournalRecord);
+      const isInForce = lease !== null && lease.valid > now;
+      if (isInForce && this.leases.get(lease.words, lease.prefixLength) === undefined) this.leases.put(lease);
+      if (!isInForce || this.leases.stored) actions.push({ kind: 'keep', key, value: null });
+    }
     return actions;
   }
 

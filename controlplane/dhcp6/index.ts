@@ -9,7 +9,7 @@ import type { InterfaceTable } from '../../dataplane/interfaces.ts';
 import { IFF_LDRA } from '../../dataplane/interfaces.ts';
 import type { Config } from '../config/index.ts';
 import type { Addresses } from '../neighbour/addresses.ts';
-import type { Action, Event, Protocol } from '../protocol.ts';
+import type { Action, Event, KeptValues, Protocol } from '../protocol.ts';
 import type { RandomSource } from '../random.ts';
 import { Client } from './client.ts';
 import { CLIENT_PORT, RELAY_REPL, SERVER_PORT } from './constants.ts';
@@ -32,8 +32,8 @@ export interface Dhcp6Options {
   wall: (clock: number) => number;
   random: RandomSource;
   log: (level: 'info' | 'warn', message: string) => void;
-  /** What the one before wanted to be found again, and how many milliseconds ago; absent: there was none. */
-  kept?: ReadonlyMap<string, { value: unknown; age: number }>;
+  /** What the one before wanted to be found again; absent: there was none. */
+  kept?: KeptValues;
 }
 
 /** Answers that wait for the disk at most: a burst is no longer. */
@@ -53,8 +53,9 @@ export class Dhcp6 implements Protocol {
   private waiting: Action[] = [];
   /** What the first step says: clients begin, routes of recovered leases come back. */
   private begun = false;
+  private resumed: Action[] = [];
 
-  /** @throws Error when the lease file cannot be used */
+  /** When the lease file cannot be used there is no server, which is logged. */
   constructor(interfaces: InterfaceTable, addresses: Addresses, config: Config, options: Dhcp6Options) {
     this.options = options;
     this.clock = new Clock(options.now);
@@ -72,17 +73,32 @@ export class Dhcp6 implements Protocol {
         interfaces.setFlags(ldra.to, IFF_LDRA, true);
       }
     }
-    if (config.delegation.file !== '' && this.servers.length > 0 && !options.quiet)
-      for (const note of this.delegation.leases.open(config.delegation.file, options.wall(options.now))) {
-        this.context.counters.fault('file-damaged');
-        options.log('warn', note);
-      }
+    if (this.servers.length > 0) this.recover(config.delegation.file);
     this.autostart = options.quiet
       ? []
       : this.clients.filter((client) => config.ports[client.port].dhcp6?.client?.start === 'always');
   }
 
   private readonly autostart: readonly Client[];
+
+  /** Leases come back from the file and from the domain before. Promises that cannot be kept are not given. */
+  private recover(file: string): void {
+    const { quiet, log, kept } = this.options;
+    const { leases } = this.delegation;
+    const wall = this.options.wall(this.options.now);
+    try {
+      if (file !== '' && !quiet)
+        for (const note of leases.open(file, wall)) {
+          this.context.counters.fault('file-damaged');
+          log('warn', note);
+        }
+      if (kept !== undefined) this.resumed = this.delegation.resume(wall, kept);
+    } catch (error) {
+      log('warn', `delegation.file: ${(error as Error).message}; no port is served until "sluice restart ipv6"`);
+      this.servers.length = 0;
+      leases.close();
+    }
+  }
 
   /** True when a port's configuration has any role. */
   static isWanted(config: Config): boolean {
@@ -137,7 +153,7 @@ export class Dhcp6 implements Protocol {
 
   private begin(time: number): Action[] {
     this.begun = true;
-    const actions = this.delegation.restore();
+    const actions = [...this.resumed, ...(this.servers.length > 0 ? this.delegation.restore() : [])];
     const { kept } = this.options;
     if (kept !== undefined) for (const relay of this.relays) actions.push(...relay.resume(time, kept));
     for (const client of this.autostart) actions.push(...client.start(time));

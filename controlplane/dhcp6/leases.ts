@@ -26,9 +26,6 @@ export interface Lease {
 export const DECLINED = 'declined';
 /** Quarantine of a declined address: a day. */
 const QUARANTINE = 86_400_000;
-/** The file is written anew when it has this many times the records in force, and at least that many. */
-const COMPACT_RATIO = 4;
-const COMPACT_LEAST = 1000;
 
 /** `2001:db8::/60`: also the key of a lease. */
 export function prefixText(words: Words, prefixLength: number): string {
@@ -156,14 +153,12 @@ export class Leases {
   }
 
   private compact(): void {
-    if (this.journal === null || this.journal.count < COMPACT_LEAST) return;
-    if (this.journal.count > COMPACT_RATIO * (this.byPrefix.size + COMPACT_LEAST / COMPACT_RATIO))
-      this.journal.rewrite([...this.byPrefix.values()].map(recordOf));
+    if (this.journal?.isLong(this.byPrefix.size)) this.journal.rewrite([...this.byPrefix.values()].map(recordOf));
   }
 }
 
-/** JSON has no Infinity: null stands for it. */
-function recordOf(lease: Lease): JournalRecord {
+/** A lease as plain data. JSON has no Infinity: null stands for it. */
+export function recordOf(lease: Lease): JournalRecord {
   const { client, kind, iaid, port, via } = lease;
   const time = (end: number) => (end === Number.POSITIVE_INFINITY ? null : Math.round(end));
   return {
@@ -178,7 +173,8 @@ function recordOf(lease: Lease): JournalRecord {
   };
 }
 
-function leaseOf(record: JournalRecord): Lease | null {
+/** The lease that such a record is of; null: it is none. */
+export function leaseOf(record: JournalRecord): Lease | null {
   const { client, kind, iaid, prefix, preferred, valid, port, via } = record;
   const cidr = typeof prefix === 'string' ? parseCidr(prefix) : null;
   if (typeof client !== 'string' || (kind !== 'na' && kind !== 'pd') || cidr === null || cidr.family !== 6) return null;

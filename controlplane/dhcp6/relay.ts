@@ -15,7 +15,7 @@
 import { formatAddress, type Words } from '../../dataplane/wire/address.ts';
 import { isLinkLocal } from '../../dataplane/wire/ipv6.ts';
 import type { Dhcp6RelayConfig } from '../config/index.ts';
-import type { Action } from '../protocol.ts';
+import type { Action, KeptValues } from '../protocol.ts';
 import * as C from './constants.ts';
 import { type Context, isUnspecified, sameWords, told } from './context.ts';
 import { RateLimit } from './counters.ts';
@@ -203,8 +203,8 @@ export class Relay {
     return `dhcp6-relay ${this.context.names[this.port]} `;
   }
 
-  /** Takes up the routes of this port's relay in the domain before. @param kept by key, with an age in milliseconds */
-  resume(now: number, kept: ReadonlyMap<string, { value: unknown; age: number }>): Action[] {
+  /** Takes up the routes of this port's relay in the domain before. */
+  resume(now: number, kept: KeptValues): Action[] {
     const actions: Action[] = [];
     for (const [key, { value, age }] of kept) {
       if (!key.startsWith(this.keyPrefix)) continue;

@@ -12,6 +12,8 @@
  * Own names: the configuration's hosts, and hosts that told the DHCP server their name. Reverse zones of private addresses
  * never leave the house (RFC 6303).
  *
+ * What was learned of servers and hosts outlives the domain (action `keep`): nobody would tell it again for hours.
+ *
  * By TCP too (streams.ts): hosts may ask so (RFC 7766), and an answer that a server has truncated is asked for again so, once
  * for all who wait for it; what fits the asker's datagram then goes whole.
  *
@@ -22,7 +24,7 @@ import { type Address, formatAddress, parseAddress, type Words } from '../../dat
 import { be16 } from '../../dataplane/wire/bytes.ts';
 import { readUdp, udpPacket } from '../datagram.ts';
 import type { Addresses, OwnAddress } from '../neighbour/addresses.ts';
-import type { Action, Event, Protocol, Told } from '../protocol.ts';
+import type { Action, Event, KeptValues, Protocol, Told } from '../protocol.ts';
 import { type RandomSource, uniform } from '../random.ts';
 import { orderDestinations, type PolicyRow, selectSource } from '../select-source.ts';
 import { TcpConnection } from '../tcp/connection.ts';
@@ -46,11 +48,7 @@ export interface DnsConfig {
   hosts: ReadonlyMap<string, readonly Address[]>;
 }
 
-export const DNS_PORT = 53;
 const UDP = 17;
-/** Source ports of questions: the dynamic range (RFC 6335 §6). */
-const FIRST_PORT = 49152;
-const LAST_PORT = 65535;
 const MAX_PENDING = 1024;
 /** Askers that wait for one answer. */
 const MAX_WAITING = 64;
@@ -72,6 +70,16 @@ const LEARNED: readonly string[] = [
   'ra.dns',
   'ra.lost',
 ];
+
+/** Keys of what is kept: servers by who told of them, hosts by their names. */
+const KEPT_SERVERS = 'dns-servers ';
+const KEPT_NAME = 'dns-name ';
+
+/** A host that told the DHCP server its name: as it is kept. */
+interface KeptName {
+  address: string;
+  seconds: number;
+}
 
 /** Who asks by a datagram, or by which connection. */
 type From = { port: number; family: 4 | 6; us: Words; them: Words; sport: number } | TcpConnection;
@@ -105,6 +113,9 @@ export interface DnsWays {
   routeTo: (address: Address) => number;
   /** The policy table of address selection. */
   policy: () => readonly PolicyRow[];
+  /** The router's clock now. */
+  now: number;
+  kept: KeptValues;
 }
 
 export class DnsForwarder implements Protocol {
@@ -152,12 +163,30 @@ export class DnsForwarder implements Protocol {
       ways.random,
       (port, on) => ways.listen(TCP, port, on),
     );
+    this.resume();
+  }
+
+  /** Takes up what the forwarder before had learned. */
+  private resume(): void {
+    for (const [key, { value, age }] of this.ways.kept)
+      if (key.startsWith(KEPT_SERVERS)) this.learned.set(key.slice(KEPT_SERVERS.length), addressesOf(value));
+      else if (key.startsWith(KEPT_NAME)) {
+        const { address, seconds } = value as KeptName;
+        const left = seconds - Math.floor(age / 1000);
+        if (left > 0) this.names.lease(this.ways.now, key.slice(KEPT_NAME.length), address, left);
+      }
+  }
+
+  /** Gives back the ports that questions were asked from; who waited for an answer asks again. */
+  close(): void {
+    for (const pending of this.pending.values()) this.closeSport(pending);
+    this.streams.close();
   }
 
   step(now: number, event: Event): Action[] {
     const out: Action[] = [];
     if (event.kind === 'frame') this.receive(now, event, out);
-    else if (event.kind === 'event') this.hear(now, event);
+    else if (event.kind === 'event') this.hear(now, event, out);
     this.expire(now, out);
     this.streams.tick(now, out);
     return out;
@@ -190,20 +219,22 @@ export class DnsForwarder implements Protocol {
     return port < 0 ? undefined : selectSource(this.addresses, port, server.family, server.words, table);
   }
 
-  private hear(now: number, told: Told): void {
+  private hear(now: number, told: Told, out: Action[]): void {
     const { name, data } = told;
-    if (name === 'dhcp4.lease')
-      this.names.lease(now, String(data.hostName), String(data.address), Number(data.seconds));
-    else if (LEARNED.includes(name)) this.learn(name, data);
+    if (LEARNED.includes(name)) this.learn(name, data, out);
+    if (name !== 'dhcp4.lease') return;
+    const hostName = String(data.hostName);
+    const value: KeptName = { address: String(data.address), seconds: Number(data.seconds) };
+    if (this.names.lease(now, hostName, value.address, value.seconds))
+      out.push({ kind: 'keep', key: `${KEPT_NAME}${hostName.toLowerCase()}`, value });
   }
 
   /** `dhcp4.bound` and `dhcp4.lost` of one port speak of the same servers. */
-  private learn(name: string, data: Record<string, unknown>): void {
+  private learn(name: string, data: Record<string, unknown>, out: Action[]): void {
     const source = `${name.split('.')[0]} ${String(data.port)}`;
     const list = data.servers ?? data.dns;
-    const servers = (Array.isArray(list) ? list : [])
-      .map((text) => parseAddress(String(text)))
-      .filter((address) => address !== null);
+    const servers = addressesOf(list);
+    out.push({ kind: 'keep', key: `${KEPT_SERVERS}${source}`, value: servers.length === 0 ? null : list });
     const before = this.servers().map(({ words }) => words.join());
     if (servers.length === 0) this.learned.delete(source);
     else this.learned.set(source, servers);
@@ -215,11 +246,11 @@ export class DnsForwarder implements Protocol {
     if (this.streams.receive(now, event, isAsker, out)) return;
     const datagram = readUdp(event.frame, event.etherType, event.l3);
     if (datagram === null) return;
-    if (datagram.sport === DNS_PORT && this.bySport.has(datagram.dport)) {
+    if (datagram.sport === W.DNS_PORT && this.bySport.has(datagram.dport)) {
       this.answered(now, { family: datagram.family, words: datagram.src }, datagram.dport, datagram.payload, out);
       return;
     }
-    if (datagram.dport !== DNS_PORT) return;
+    if (datagram.dport !== W.DNS_PORT) return;
     if (!isAsker) {
       // RFC 5358: no answers to strangers. Silence, so that nobody else is hit by what we would say.
       this.counters.refused++;
@@ -356,12 +387,12 @@ export class DnsForwarder implements Protocol {
       return;
     }
     pending.id = this.ways.random() & 0xffff;
-    do pending.sport = uniform(this.ways.random, FIRST_PORT, LAST_PORT);
+    do pending.sport = uniform(this.ways.random, W.FIRST_PORT, W.LAST_PORT);
     while (this.bySport.has(pending.sport));
     this.bySport.set(pending.sport, pending);
     this.ways.listen(UDP, pending.sport, true);
     const payload = W.writeQuery(pending.id, pending.query, pending.original);
-    const packet = udpPacket(server.family, source.words, server.words, pending.sport, DNS_PORT, payload);
+    const packet = udpPacket(server.family, source.words, server.words, pending.sport, W.DNS_PORT, payload);
     out.push({ kind: 'output', packet, port });
   }
 
@@ -408,7 +439,7 @@ export class DnsForwarder implements Protocol {
   private askByStream(now: number, pending: Pending, out: Action[]): void {
     const { server } = pending;
     const port = this.ways.routeTo(server);
-    const source = port < 0 ? undefined : selectSource(this.addresses, port, server.family, server.words);
+    const source = this.sourceTowards(server, this.ways.policy());
     pending.id = this.ways.random() & 0xffff;
     pending.deadline = (now + STREAM_TIMEOUT) | 0;
     const message = W.writeQuery(pending.id, pending.query, pending.original);
@@ -508,9 +539,16 @@ export class DnsForwarder implements Protocol {
       return;
     }
     // RFC 5625 §6: from the address and port that were asked.
-    const packet = udpPacket(to.family, to.us, to.them, DNS_PORT, to.sport, message);
+    const packet = udpPacket(to.family, to.us, to.them, W.DNS_PORT, to.sport, message);
     out.push({ kind: 'output', packet, port: to.port });
   }
+}
+
+/** The addresses in a list of texts. */
+function addressesOf(list: unknown): Address[] {
+  return (Array.isArray(list) ? list : [])
+    .map((text) => parseAddress(String(text)))
+    .filter((address) => address !== null);
 }
 
 function isAnswer(message: Uint8Array): boolean {

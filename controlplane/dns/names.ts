@@ -38,15 +38,16 @@ export class LocalNames {
     this.reverse.set(reverseName(address), { name, until });
   }
 
-  /** A lease of the DHCP server: its host is found by name as long as the lease lives. A configured name wins. */
-  lease(now: number, hostName: string, address: string, seconds: number): void {
+  /** A lease of the DHCP server: its host is found by name as long as the lease lives. A configured name wins: false. */
+  lease(now: number, hostName: string, address: string, seconds: number): boolean {
     const parsed = parseAddress(address);
     const label = hostName.toLowerCase();
-    if (parsed === null || this.domain === '' || !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(label)) return;
+    if (parsed === null || this.domain === '' || !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(label)) return false;
     const name = `${label}.${this.domain.toLowerCase()}`;
-    if (this.forward.get(name)?.some(({ until }) => until === null)) return;
-    if (this.forward.size >= MAX_LEASES && !this.forward.has(name)) return;
+    if (this.forward.get(name)?.some(({ until }) => until === null)) return false;
+    if (this.forward.size >= MAX_LEASES && !this.forward.has(name)) return false;
     this.add(name, parsed, (now + seconds * 1000) | 0);
+    return true;
   }
 
   /** Records for a question; empty: the name is ours but has none of this type; null: not ours. */

@@ -16,7 +16,7 @@ import { type RandomSource, uniform } from '../random.ts';
 import { MSS, type TcpConnection } from '../tcp/connection.ts';
 import { TcpEndpoint, type TcpUser } from '../tcp/endpoint.ts';
 import { readSegment } from '../tcp/segment.ts';
-import { HEADER } from './wire.ts';
+import { DNS_PORT, FIRST_PORT, HEADER, LAST_PORT } from './wire.ts';
 
 /** What streams tell their forwarder. */
 export interface StreamUser {
@@ -27,7 +27,6 @@ export interface StreamUser {
   lost(now: number, server: Address, id: number, out: Action[]): void;
 }
 
-const DNS_PORT = 53;
 const LENGTH = 2;
 const IDLE = 10_000;
 const SERVER_IDLE = 2_000;
@@ -35,8 +34,6 @@ const SERVER_IDLE = 2_000;
 const MAX_OPEN = 32;
 /** Bytes of answers that a host has not yet taken, above which nothing more is read from it. */
 const MAX_UNSENT = 131_072;
-const FIRST_PORT = 49152;
-const LAST_PORT = 65535;
 
 interface Stream {
   connection: TcpConnection;
@@ -88,6 +85,11 @@ export class DnsStreams implements TcpUser {
       if (next < 0 || wait < next) next = wait;
     }
     return next;
+  }
+
+  /** Segments of its connections to servers do not come here any more. */
+  close(): void {
+    this.endpoint.close();
   }
 
   /** The answer to a question that was `asked`. */

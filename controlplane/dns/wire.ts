@@ -8,6 +8,12 @@
  */
 import { be16, be32, setBe16, setBe32 } from '../../dataplane/wire/bytes.ts';
 
+/** Of UDP and TCP. */
+export const DNS_PORT = 53;
+/** Ports that questions are asked from: the dynamic range (RFC 6335 §6). */
+export const FIRST_PORT = 49152;
+export const LAST_PORT = 65535;
+
 export const HEADER = 12;
 export const QR = 0x8000;
 export const TC = 0x0200;

@@ -167,6 +167,12 @@ export class TcpEndpoint {
     this.user.closed(now, connection, out);
   }
 
+  /** Gives back the ports of connections that it has opened; what peers still send is refused by whoever comes next. */
+  close(): void {
+    for (const { ends } of this.table.values()) if (ends.ourPort !== this.listening) this.listen(ends.ourPort, false);
+    this.table.clear();
+  }
+
   tick(now: number, out: Action[]): void {
     for (const connection of [...this.table.values()])
       if (connection.wait(now) === 0) {

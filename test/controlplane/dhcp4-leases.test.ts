@@ -2,7 +2,7 @@
  * What a DHCP server promises: on the disk before the answer leaves, there after the process died in the middle of a record
  * (RFC 2131 §2.1), and probed before it is offered (§3.1 (2)).
  */
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, truncateSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -19,22 +19,21 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-function make(server: Record<string, unknown> = {}): Router {
-  return createRouter(
-    {
-      ports: {
-        lan: {
-          kind: 'memory',
-          mac: LAN_MAC,
-          addresses: '192.0.2.1/24',
-          dhcp4: { server: { range: '192.0.2.100-192.0.2.119', lease: 600, ...server } },
-        },
-      },
-      offload: { mode: 'off' },
-      conntrack: { max: 256 },
+const config = (server: Record<string, unknown> = {}) => ({
+  ports: {
+    lan: {
+      kind: 'memory',
+      mac: LAN_MAC,
+      addresses: '192.0.2.1/24',
+      dhcp4: { server: { range: '192.0.2.100-192.0.2.119', lease: 600, ...server } },
     },
-    { unasked: true, slots: { small: 256, large: 4 } },
-  );
+  },
+  offload: { mode: 'off' },
+  conntrack: { max: 256 },
+});
+
+function make(server: Record<string, unknown> = {}, log: (level: string, message: string) => void = () => {}): Router {
+  return createRouter(config(server), { unasked: true, slots: { small: 256, large: 4 }, log });
 }
 const serverOf = (r: Router) => r.control.protocols.find((p) => p.name === 'dhcp4-server') as unknown as Dhcp4Server;
 
@@ -135,6 +134,60 @@ describe('the lease file', () => {
     const r = make({ file });
     expect(given(r)).toEqual([]);
     expect(readFileSync(`${file}.damaged-1`, 'utf8')).toBe('no record at all\n');
+  });
+
+  it('one that cannot be used costs the port its server, not the router its IPv4', () => {
+    const file = join(folder, 'missing', 'leases4');
+    const logged: string[] = [];
+    const r = make({ file, probe: false }, (level, message) => logged.push(`${level} ${message}`));
+    expect(logged.join()).toMatch(/^warn ports\.lan\.dhcp4\.server\.file: .*leases4.*; the port is not served/);
+    request(r, 1, '192.0.2.101');
+    r.advance(1);
+    expect(heard(r).filter((line) => !line.startsWith('who'))).toEqual([]);
+    expect(r.control.protocols.map(({ name }) => name)).toContain('arp');
+    mkdirSync(join(folder, 'missing'));
+    r.restart('ipv4');
+    request(r, 1, '192.0.2.101');
+    r.advance(1);
+    expect(heard(r)).toContain('ack 192.0.2.101');
+  });
+});
+
+it('a restart while a failed domain rests does not close the lease file twice', () => {
+  const r = make({ file: join(folder, 'leases4') });
+  serverOf(r).close();
+  expect(() => r.restart('ipv4')).not.toThrow();
+});
+
+describe('without a lease file', () => {
+  it('a restart of the domain, or apply of another option, forgets no lease and lengthens none', () => {
+    const r = make({ probe: false });
+    for (const n of [1, 2, 3]) request(r, n, `192.0.2.${100 + n}`);
+    say(r, 2, M.RELEASE, [], { ciaddr: new Int32Array(B.ip('192.0.2.102').slice().buffer)[0] });
+    say(r, 3, M.DECLINE, [[M.OPT_REQUESTED, B.ip('192.0.2.103')]]);
+    r.advance(100_000);
+    const before = given(r).sort();
+    expect(before).toEqual(['192.0.2.101 bound', '192.0.2.103 declined']);
+    r.restart('ipv4');
+    expect(given(r).sort()).toEqual(before);
+    expect(r.apply(config({ probe: false, domain: 'home.arpa' })).refused).toEqual([]);
+    expect(given(r).sort()).toEqual(before);
+    r.take('lan');
+    // Somebody else does not get it; who gave his back is offered it again.
+    request(r, 9, '192.0.2.101');
+    say(r, 2, M.DISCOVER);
+    expect(heard(r).map((line) => line.replace(/^nak .*/, 'nak'))).toEqual(['nak', 'offer 192.0.2.102']);
+    r.advance(501_000);
+    expect(given(r)).toEqual(['192.0.2.103 declined']);
+  });
+
+  it('what was in memory is in the file that apply names', () => {
+    const file = join(folder, 'leases4');
+    const r = make({ probe: false });
+    request(r, 1, '192.0.2.101');
+    expect(r.apply(config({ probe: false, file })).refused).toEqual([]);
+    const again = make({ probe: false, file });
+    expect(given(again)).toEqual(['192.0.2.101 bound']);
   });
 });
 

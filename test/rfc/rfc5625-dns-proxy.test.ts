@@ -247,6 +247,33 @@ describe('servers that were learned', () => {
   });
 });
 
+describe('a forwarder that is made anew', () => {
+  it('knows the servers and the hosts that the one before had learned, as long as these are true', () => {
+    const r = make({ ports: ['lan'], domain: 'home.arpa' });
+    const tell = (name: string, data: Record<string, unknown>) => r.control.handle({ kind: 'event', name, data });
+    tell('dhcp4.bound', { port: 'wan', servers: [SERVER] });
+    tell('ra.dns', { port: 'wan', servers: ['2001:db8:ffff::fe'] });
+    tell('ra.lost', { port: 'wan' });
+    tell('dhcp4.lease', { hostName: 'Printer', address: '192.168.1.33', seconds: 60 });
+    r.advance(10_000);
+    const before = forwarder(r);
+    r.restart('management');
+    expect(forwarder(r)).not.toBe(before);
+    expect(forwarder(r).servers()).toEqual(before.servers());
+    ask(r, query('www.example'));
+    expect(left(r, 'wan').map(({ dst }) => dst)).toEqual([SERVER]);
+    ask(r, query('printer.home.arpa'));
+    expect(left(r, 'lan').at(-1)?.message.answers).toMatchObject([{ data: '192.168.1.33' }]);
+    r.advance(51_000);
+    left(r, 'wan');
+    ask(r, query('printer.home.arpa'), 4001);
+    expect(left(r, 'wan').length).toBe(1);
+    tell('dhcp4.lost', { port: 'wan' });
+    r.restart('management');
+    expect(forwarder(r).servers()).toEqual([]);
+  });
+});
+
 describe('bad input', () => {
   it('strangers get nothing; noise gets FORMERR or nothing; nothing throws', () => {
     const r = createRouter(H.homeConfig({ zones: {}, dns: { servers: SERVER, ports: ['lan'] } }), { unasked: true });

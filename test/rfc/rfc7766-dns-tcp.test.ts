@@ -15,10 +15,9 @@ const HOSTS = Object.fromEntries(
   Array.from({ length: 400 }, (_, n) => [`h${n}.home.arpa`, [`10.0.${n >> 8}.${n & 255}`]]),
 );
 
-function make(dns: Record<string, unknown> = {}): Router {
-  const config = {
-    ...H.homeConfig({ dns: { servers: H.GATE, ports: ['lan'], domain: 'home.arpa', hosts: HOSTS, ...dns } }),
-  };
+function make(dns: Record<string, unknown> = {}, extra: Record<string, unknown> = {}): Router {
+  const section = { servers: H.GATE, ports: ['lan'], domain: 'home.arpa', hosts: HOSTS, ...dns };
+  const config = H.homeConfig({ dns: section, ...extra });
   return createRouter(config, { unasked: true, slots: { small: 1024, large: 4 } });
 }
 const forwarder = (r: Router) => r.control.protocols.find((p) => p.name === 'dns') as DnsForwarder;
@@ -143,7 +142,8 @@ const MANY = Array.from({ length: 200 }, (_, n) => ({
 function answerTruncated(w: World): void {
   const { src, sport, message } = w.asked.shift() as World['asked'][0];
   const reply = encode({ type: 'response', id: message.id, flags: 0x0380, questions: message.questions });
-  w.emit('wan')(B.ipv4({ src: H.GATE, dst: src }, B.udp({ sport: 53, dport: sport }, reply)));
+  const udp = B.udp({ sport: 53, dport: sport }, reply);
+  w.emit('wan')(src.includes(':') ? B.ipv6({ src: H.GATE6, dst: src }, udp) : B.ipv4({ src: H.GATE, dst: src }, udp));
 }
 
 /** And the whole by TCP, to every question that has come and is not answered. */
@@ -300,6 +300,47 @@ describe('servers that are asked by TCP', () => {
     const servers = w.peers.filter(({ port }) => port === 'wan');
     expect(servers.length).toBe(1);
     expect(messages(servers[0].peer.received).length).toBe(5);
+  });
+
+  it('is asked by TCP from the address that the policy table chooses, as by UDP', () => {
+    const own = '2001:db8:ffff::2';
+    const { ports } = H.homeConfig() as { ports: Record<string, Record<string, unknown>> };
+    const policy = [own, H.GATE6].map((address) => ({ prefix: `${address}/128`, precedence: 40, label: 99 }));
+    const router = make(
+      { servers: H.GATE6 },
+      {
+        ports: {
+          ...ports,
+          wan: { ...ports.wan, addresses: [`${H.ROUTER_WAN}/24`, `${H.ROUTER_WAN6}/64`, `${own}/64`] },
+        },
+        'address-selection': { policy },
+      },
+    );
+    const w = new World(router);
+    w.accept = (seen) => w.server(seen);
+    w.run(3000);
+    w.emit('lan')(B.ipv4({ src: H.HOST, dst: H.ROUTER_LAN }, B.udp({ sport: 9, dport: 53 }, query('big.example'))));
+    w.run(100);
+    expect(w.asked.map(({ src }) => src)).toEqual([own]);
+    answerTruncated(w);
+    w.run(100);
+    expect(w.peers.map(({ peer }) => peer.ends.them)).toEqual([own]);
+  });
+
+  it('a forwarder that is made anew leaves no port of its questions open', () => {
+    const w = new World(make());
+    w.accept = (seen) => w.server(seen);
+    for (const name of ['a.example', 'b.example'])
+      w.emit('lan')(B.ipv4({ src: H.HOST, dst: H.ROUTER_LAN }, B.udp({ sport: 9, dport: 53 }, query(name))));
+    w.run(100);
+    answerTruncated(w);
+    w.run(100);
+    const [udp, tcp] = [w.asked[0].sport, w.peers[0].peer.ends.theirPort];
+    const open = () => [w.router.tables.hasService(17, udp), w.router.tables.hasService(6, tcp)];
+    expect(open()).toEqual([true, true]);
+    w.router.restart('management');
+    expect(open()).toEqual([false, false]);
+    expect([6, 17].map((proto) => w.router.tables.hasService(proto, 53))).toEqual([true, true]);
   });
 
   it('a server without TCP: a host on UDP hears that it is truncated, one on TCP that it failed', () => {

@@ -163,6 +163,73 @@ describe('the lease file', () => {
   });
 });
 
+test('a lease file that somebody else has costs the servers, not the router its IPv6', () => {
+  writeFileSync(`${file}.lock`, '1');
+  const n = new Net();
+  n.add('isp', provider({ delegate: 'customers' }, { file }));
+  expect(n.logs.join()).toMatch(/isp: delegation\.file: .*process 1 has.*; no port is served/);
+  n.add('cpe', customer({ 'ia-pd': [{}], 'ia-na': false }));
+  n.wire('cpe.wan', 'isp.lan');
+  n.advance(6000);
+  expect(n.routers.isp.control.health.find(({ domain }) => domain === 'ipv6')).toMatchObject({ failures: 0 });
+  expect(n.take().filter((line) => line.startsWith('isp'))).toEqual([]);
+  rmSync(`${file}.lock`);
+  n.routers.isp.restart('ipv6');
+  n.advance(200_000);
+  expect(n.routes('isp').length).toBe(1);
+});
+
+describe('without a lease file', () => {
+  /** A provider whose one customer has a prefix, and the configuration of it. */
+  function given() {
+    const config = (delegation = {}) => ({
+      offload: { mode: 'off' },
+      conntrack: { max: 1024 },
+      ...provider({ delegate: 'customers', preferred: 300, valid: 600 }, delegation),
+    });
+    const n = new Net();
+    const isp = n.add('isp', config());
+    n.add('cpe', customer({ 'ia-pd': [{}], 'ia-na': false }));
+    n.wire('cpe.wan', 'isp.lan');
+    n.advance(6000);
+    expect(n.routes('isp').length).toBe(1);
+    return { n, isp, config };
+  }
+
+  test('a restart of the domain forgets no lease, and lengthens none', () => {
+    const { n, isp } = given();
+    const [route] = n.routes('isp');
+    isp.restart('ipv6');
+    expect(n.dhcp6('isp').delegation.leases.size).toBe(1);
+    // Nobody renews: the provider alone goes on.
+    isp.advance(300_000);
+    isp.restart('ipv6');
+    isp.advance(200_000);
+    expect(n.routes('isp')).toEqual([route]);
+    isp.advance(101_000);
+    expect(n.routes('isp')).toEqual([]);
+    isp.restart('ipv6');
+    expect(n.dhcp6('isp').delegation.leases.size).toBe(0);
+  });
+
+  test('what was given back does not come again; what was in memory is in the file that apply names', () => {
+    const { n, isp, config } = given();
+    n.routers.cpe.control.handle({ kind: 'event', name: 'dhcp6.stop', data: { port: 'wan' } });
+    n.advance(1000);
+    isp.restart('ipv6');
+    expect(n.dhcp6('isp').delegation.leases.size).toBe(0);
+    n.routers.cpe.control.handle({ kind: 'event', name: 'dhcp6.start', data: { port: 'wan' } });
+    n.advance(6000);
+    expect(n.routes('isp').length).toBe(1);
+    expect(isp.apply(config({ file })).refused).toEqual([]);
+    isp.advance(1);
+    const leases = new Leases();
+    expect(leases.open(file, isp.now)).toEqual([]);
+    expect(leases.size).toBe(1);
+    leases.close();
+  });
+});
+
 test('a router that finds its file cut in the midst of a record counts it, says so, and goes on with the rest', () => {
   const leases = new Leases();
   leases.open(file, 0);
