@@ -102,8 +102,10 @@ export class SecurityGroups implements Protocol {
       const mac = parseMac(String(data.mac));
       if (address === null || mac === null) return;
       const key = keyOf(port, 4, address.words, 32);
-      this.end(key);
-      if (name === 'dhcp4.released') return;
+      if (name === 'dhcp4.released') {
+        this.end(key);
+        return;
+      }
       const until = (now + Number(data.seconds) * 1000) | 0;
       this.put(key, { port, family: 4, words: address.words, prefixLength: 32, mac, until }, refused);
     } else if (name === 'dhcp6.delegated' || name === 'dhcp6.withdrawn') {
@@ -112,15 +114,18 @@ export class SecurityGroups implements Protocol {
       if (prefix === null || via === null) return;
       const { words, prefixLength } = prefix;
       const key = keyOf(port, 6, words, prefixLength);
-      this.end(key);
-      if (name === 'dhcp6.withdrawn') return;
-      const mac = this.stationOf(port, via.words);
+      const mac = name === 'dhcp6.withdrawn' ? null : this.stationOf(port, via.words);
       if (mac !== null) this.put(key, { port, family: 6, words, prefixLength, mac, until: null }, refused);
-      else refused.push(`no station is known to be ${data.via}: what it was given (${data.prefix}) stays closed`);
+      else this.end(key);
+      if (mac === null && name !== 'dhcp6.withdrawn')
+        refused.push(`no station is known to be ${data.via}: what it was given (${data.prefix}) stays closed`);
     }
   }
 
+  /** A lease has come; one that is renewed stays where it is, so that no packet meanwhile finds it gone. */
   private put(key: string, binding: Leased, refused: string[]): void {
+    const before = this.leased.get(key);
+    if (before !== undefined && nameOf(before) !== nameOf(binding)) this.end(key);
     const why = this.writer.add(binding);
     if (why === null) this.leased.set(key, binding);
     else refused.push(`${formatCidr(binding.family, binding.words, binding.prefixLength)}: ${why}`);

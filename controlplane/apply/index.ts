@@ -94,6 +94,7 @@ export function applyConfig(control: Control, next: Config): Applied {
   const old = control.config;
   const before = control.tables.conntrack.count;
   const routes = control.ownRoutes();
+  control.cease(next);
   control.config = next;
   const neighbours = difference(old.neighbors, next.neighbors, neighbourKey);
   for (const { port, ip } of neighbours.gone)
@@ -116,7 +117,7 @@ export function applyConfig(control: Control, next: Config): Applied {
     control.loadNat(next);
   }
   const domains = domainsToRestart(old, next);
-  if (domains.length > 0) control.remake(domains, old);
+  if (domains.length > 0) control.remake(domains);
   return { ...change, ended: Math.max(0, before - control.tables.conntrack.count) };
 }
 

@@ -84,8 +84,8 @@ export class Client {
   private infMaxRt = C.INFORMATION_TIMING.mrt;
   /** Leases that a Release or Decline gives back. */
   private returned: Held[] = [];
-  /** After the Decline: what comes next. */
-  private linkUp = true;
+  /** Follows the events; nobody tells of a link that is as it was when the client was made. */
+  private linkUp: boolean;
   /** Key and last replay value of the server's Reconfigure (RFC 8415 §20.4). */
   private key: Uint8Array | null = null;
   private replay = 0n;
@@ -96,6 +96,7 @@ export class Client {
     this.port = port;
     this.config = config;
     this.stateless = config.stateless;
+    this.linkUp = context.interfaces.isUp(port);
   }
 
   /** Begins to ask; nothing when it is at it already. `now`: milliseconds that do not wrap. */

@@ -47,6 +47,13 @@ const ask = (home: H.Home) => {
     .map(({ dst }) => dst);
 };
 
+/** Lifetimes of the router in the advertisements that the LAN has heard. */
+const lifetimes = (home: H.Home) =>
+  home
+    .left('lan')
+    .filter(({ packet }) => packet[6] === 58 && packet[40] === 134)
+    .map(({ packet }) => B.get16(packet, 46));
+
 describe('apply of services', () => {
   it('dns: other servers are asked from then on; only the management domain is made anew', () => {
     const { home, again, restarts } = running(config({}, { dns: { servers: H.GATE, ports: ['lan'] } }));
@@ -100,21 +107,25 @@ describe('apply of services', () => {
 
   it('RFC 4861 §6.2.5: a port that announces itself no more says so; one that begins to, begins', () => {
     const { home, again, restarts } = running(config({ ra: { default: 'always' } }));
-    const lifetimes = () =>
-      home
-        .left('lan')
-        .filter(({ packet }) => packet[6] === 58 && packet[40] === 134)
-        .map(({ packet }) => B.get16(packet, 46));
     home.router.take('lan');
     expect(apply(home, config()).refused).toEqual([]);
-    expect(lifetimes()).toEqual([0, 0, 0]);
+    expect(lifetimes(home)).toEqual([0, 0, 0]);
     home.router.advance(1_000_000);
-    expect(lifetimes()).toEqual([]);
+    expect(lifetimes(home)).toEqual([]);
     expect(apply(home, config({ ra: { default: 'always', lifetime: 1234, 'max-interval': 100 } })).refused).toEqual([]);
     home.router.advance(20_000);
-    expect(new Set(lifetimes())).toEqual(new Set([1234]));
+    expect(new Set(lifetimes(home))).toEqual(new Set([1234]));
     expect(restarts()).toEqual(['ipv4 0', 'ipv6 2', 'management 0']);
     expect(again()).toEqual([1, 1]);
+  });
+
+  it('a port that leaves IPv6 with its advertisements says farewell before it has no address to say it from', () => {
+    const lan = { addresses: '192.168.1.1/24' };
+    const { home } = running(config({ ...lan, ra: { default: 'always' } }));
+    home.router.take('lan');
+    expect(apply(home, config(lan)).refused).toEqual([]);
+    expect(lifetimes(home)).toEqual([0, 0, 0]);
+    expect(home.router.control.addresses.ofPort(0).filter(({ family }) => family === 6)).toEqual([]);
   });
 
   it('what is refused is refused as a whole', () => {

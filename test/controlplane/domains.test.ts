@@ -11,7 +11,7 @@ import { showDomains } from '../../controlplane/show/domains.ts';
 import { createTables, DEFAULT_SIZES, Tables } from '../../dataplane/tables.ts';
 import { parseIpv4 } from '../../dataplane/wire/address.ts';
 import * as B from '../lib/build.ts';
-import { customer, Net } from './dhcp6/net.ts';
+import { customer, Net, provider } from './dhcp6/net.ts';
 import { addresses, states, world } from './gateway-world.ts';
 
 const HOST = '192.168.1.50';
@@ -197,6 +197,19 @@ it('routes of a DHCPv6 relay are found again, with the end that they had', () =>
   expect(n.routes('relay')).toEqual(before);
   relay.advance(105_000);
   expect(n.routes('relay')).toEqual([]);
+});
+
+it('a DHCPv6 client that is made while its link is down asks as soon as that is up', () => {
+  const n = new Net();
+  n.add('isp', provider({ delegate: 'customers' }));
+  const cpe = n.add('cpe', customer({ 'ia-na': false, 'ia-pd': [{}] }));
+  n.wire('cpe.wan', 'isp.lan');
+  cpe.setLink('wan', false);
+  cpe.restart('ipv6');
+  cpe.advance(1_800_000);
+  cpe.setLink('wan', true);
+  n.advance(8000);
+  expect(n.dhcp6('cpe').clients[0].held.length).toBe(1);
 });
 
 describe('a domain that throws', () => {

@@ -2,8 +2,9 @@
  * Security groups (row F4): source address validation by what DHCP, DHCPv6, router advertisements and the configuration
  * have given to whom (RFC 7039, RFC 7513), and the list of what may be said on link-local addresses.
  */
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { createRouter, type Router } from '../../controlplane/router.ts';
+import { BindingWriter } from '../../dataplane/bindings.ts';
 import { formatAddress } from '../../dataplane/wire/address.ts';
 import { customer, Net } from '../controlplane/dhcp6/net.ts';
 import * as B from '../lib/build.ts';
@@ -267,6 +268,32 @@ describe('leases', () => {
     expect(passes(address)).toBe(true);
     router.advance(601_000);
     expect(passes(address)).toBe(false);
+  });
+
+  test('a renewal takes nothing out of the table, so that no packet meanwhile finds it gone; another holder does', () => {
+    const router = gate({});
+    const event = (name: string, data: object) =>
+      router.control.handle({ kind: 'event', name, data: { port: 'vms', ...data } });
+    const lease = (mac: string) => event('dhcp4.lease', { address: '192.0.2.10', mac, seconds: 600 });
+    const prefix = (via: string) => event('dhcp6.delegated', { prefix: '2001:db8:100::/60', via, valid: 600 });
+    lease(VM);
+    prefix(LL);
+    const removed = vi.spyOn(BindingWriter.prototype, 'remove');
+    router.advance(300_000);
+    lease(VM);
+    prefix(LL);
+    expect(removed).not.toHaveBeenCalled();
+    removed.mockRestore();
+    router.advance(400_000);
+    expect([fate(router, udp4('192.0.2.10')), fate(router, udp6('2001:db8:100::1'))]).toEqual(['passes', 'passes']);
+    lease(EVIL);
+    prefix(EVIL_LL);
+    const after = [fate(router, udp4('192.0.2.10')), fate(router, udp6('2001:db8:100::1'))];
+    expect(after).toEqual(['SECURITY_GROUP', 'SECURITY_GROUP']);
+    expect([fate(router, udp4('192.0.2.10'), EVIL), fate(router, udp6('2001:db8:100::1'), EVIL)]).toEqual([
+      'passes',
+      'passes',
+    ]);
   });
 
   test('the CloudStack case: addresses and /60s of DHCPv6 are their clients’, as long as they have them', () => {
