@@ -102,7 +102,7 @@ workers: many
       'home.yaml:3:48 ports.wan.mac: expected a unicast MAC address such as 02:00:00:00:01:01, got "01:00:00:00:00:01"',
       'home.yaml:4:26 zones.wan.forwrd: unknown key "forwrd": did you mean "forward"?',
       'home.yaml:6:22 routes[0].via: expected the address of another router, got "203.0.113.1"; it is this router\'s own',
-      'home.yaml:7:5 routes[1]: expected a map with to, via, port, metric, mtu, type, got "nonsense"',
+      'home.yaml:7:5 routes[1]: expected a map with to, via, port, metric, mtu, type, weight, table, got "nonsense"',
       'home.yaml:9:7 rules[0].from: expected the name of a zone or port, got "wann"; did you mean "wan"?',
       'home.yaml:9:19 rules[0].port: expected "port" with protocols that have ports only, got no "proto"; add "proto: tcp"',
       'home.yaml:9:29 rules[0].verdict: expected one of accept, drop, reject, got "acept"; did you mean "accept"?',
