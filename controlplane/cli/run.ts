@@ -88,8 +88,8 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
   return runRouter(text, config, io, quiet || config.logLevel === 'warn' || config.logLevel === 'error');
 }
 
-/** Capabilities that this configuration needs. */
-function needed(config: Config): number[] {
+/** Capabilities that this configuration needs (numbers of linux/capability.h). */
+export function needed(config: Config): number[] {
   const low = [config.api, config.snmp].some((server) => server !== null && server.listen.port < 1024);
   return [
     ...NEEDED,

@@ -1,7 +1,7 @@
 /** The other protocols through the whole router: what they announce opens in the right place, in both families. */
 import { describe, expect, it } from 'vitest';
 import * as h323 from '../conntrack/helpers/h323-encoder.ts';
-import { concat, toBytes, u16 } from '../lib/build.ts';
+import { checksum, concat, ip, ipv4, pseudoHeader, put16, toBytes, u16, udp } from '../lib/build.ts';
 import { HOST, HOST2, HOST6, Home, ROUTER_WAN, SERVER, SERVER6 } from '../lib/home.ts';
 import { at, sdp, sipReply, sipRequest, tftpAck, tftpData, tftpRequest } from './messages.ts';
 import { datagram, line, reaches, Talk, textOf } from './talk.ts';
@@ -163,6 +163,24 @@ describe('SIP', () => {
     talk.ack('b');
     expect(reaches(home, 'wan', [SERVER, 8000], [ROUTER_WAN, 4000], [HOST, 4000])).toBe(true);
     expect(reaches(home, 'wan', [SERVER, 8001], [ROUTER_WAN, 4001], [HOST, 4001])).toBe(true);
+  });
+
+  it('a super-frame that began a connection gave its record back while it was in the hash, one time for each segment', () => {
+    const home = new Home({ alg: { sip: {} } });
+    const message = toBytes(sipRequest('OPTIONS', { via: at(HOST, 5060), contact: at(HOST, 5060) }));
+    // Two datagrams in one, as a sender with UDP segmentation offload leaves them: the checksum covers no payload yet.
+    const bytes = ipv4({ src: HOST, dst: SERVER }, udp({ sport: 5060, dport: 5060 }, concat(message, message)));
+    const length = bytes.length - 20;
+    put16(bytes, 26, ~checksum(pseudoHeader(ip(HOST), ip(SERVER), 17, length)) & 0xffff);
+    home.offloaded('lan', bytes, { flags: 1, gso: 5 | (message.length << 16), csum: 34 | (6 << 16), hdrlen: 42 });
+    const sent = home.left('wan').map(textOf);
+    expect(sent).toHaveLength(2);
+    for (const text of sent) expect(text).toContain(`Via: SIP/2.0/UDP ${ROUTER_WAN}:5060`);
+    expect(home.router.conntrack.lines()).toHaveLength(1);
+    expect(answer(home, sipReply(200, 'OPTIONS', { via: at(ROUTER_WAN, 5060) }))).toContain(HOST);
+    home.router.advance(4_000_000);
+    expect(home.router.conntrack.lines()).toEqual([]);
+    expect(home.router.conntrack.count).toBe(0);
   });
 
   it('IPv6: opened, not rewritten', () => {

@@ -1,6 +1,6 @@
 /** PPTP through the whole router (trap 10): Call IDs both ways, two clients with the same one, the ends of a call. */
 import { beforeEach, describe, expect, it } from 'vitest';
-import { get16, gre, grePptp } from '../lib/build.ts';
+import { get16, gre, grePptp, ipv4 } from '../lib/build.ts';
 import { HOST, HOST_MAC, HOST2, HOST2_MAC, Home, ROUTER_WAN, SERVER } from '../lib/home.ts';
 import { FIRST_ID, pptp, SECOND_ID } from './messages.ts';
 import { packet, Talk, through } from './talk.ts';
@@ -131,6 +131,14 @@ describe('PPTP', () => {
     expect(down(home, 300)).toEqual([]);
     expect(home.dropped).toMatchObject({ CT_INVALID: 2 });
     expect(through(home, 'lan', packet(HOST, SERVER, gre({ protocol: 0x0800, key: 5 }, 'x')))).toHaveLength(1);
+  });
+
+  it('GRE of version 1 that carries no PPP passed on a connection of version 0 between the same hosts', () => {
+    const raw = (version: number) => ipv4({ src: HOST, dst: SERVER, proto: 47 }, Uint8Array.of(0, version, 8, 0, 1, 2, 3, 4));
+    expect(through(home, 'lan', raw(0))).toHaveLength(1);
+    expect(through(home, 'lan', raw(1))).toEqual([]);
+    expect(home.dropped).toEqual({ CT_INVALID: 1 });
+    expect(through(home, 'lan', raw(0))).toHaveLength(1);
   });
 
   it('a call outlives the days after which deadlines would wrap, as long as its control connection talks', () => {

@@ -214,6 +214,29 @@ describe('two workers', () => {
     expect(second.count).toBe(0);
   });
 
+  it('a death while taking back what others had deleted lost all that waited, not one record', () => {
+    const buffers = ConntrackTable.create(64, 7);
+    const wheels = new SharedArrayBuffer(Aging.bytes(2));
+    const [mine, theirs] = [0, 1].map((n) => {
+      const table = new ConntrackTable(buffers, n);
+      table.quiet();
+      return { table, aging: new Aging(table, wheels, n, 0) };
+    });
+    const records = Array.from({ length: 9 }, () => create(mine, 0, 1_000_000));
+    for (const index of records) expect(theirs.table.delete(index)).toBe(true);
+    mine.table.release = () => {
+      throw new Error('dead');
+    };
+    expect(() => mine.aging.turn(0, 16)).toThrow('dead');
+    const heir = new ConntrackTable(buffers, 0);
+    heir.repair(0);
+    new Aging(heir, wheels, 0, 0).turn(0, 16);
+    for (let n = 0; n < 4; n++) for (const table of [heir, theirs.table]) table.quiet();
+    const seen = new Set<number>();
+    for (let index = heir.alloc(0, 0); index >= 0; index = heir.alloc(0, 0)) seen.add(index);
+    expect(seen.size).toBeGreaterThanOrEqual(heir.capacity - 1);
+  });
+
   /** Lets the `n`-th store to these words be the last that this thread makes. */
   function mortal(words: Int32Array, life: { left: number }): Int32Array {
     return new Proxy(words, {

@@ -78,6 +78,18 @@ describe('mapping × filtering', () => {
         expect(world.mappings).toBe(model.byOutside.size);
       });
 
+  it('a packet to a host’s second mapping was lost when the host knew its sender by the first', () => {
+    const masquerade = [{ out: 'wan', mapping: 'address-dependent', filtering: 'endpoint-independent' }];
+    const world = new World({ masquerade });
+    const first = world.out('192.168.1.10:4000', '198.51.100.1:1')!;
+    const second = world.out('192.168.1.10:4000', '198.51.100.2:1')!;
+    expect(second).not.toBe(first);
+    expect(world.in('198.51.100.1:1', second)).toBe('192.168.1.10:4000');
+    // It belongs to no connection of its own: what the host answers goes by the connection that there is.
+    expect(world.router.conntrack.count).toBe(2);
+    expect(world.out('192.168.1.10:4000', '198.51.100.1:1')).toBe(first);
+  });
+
   it('sees what nobody has mapped as nobody’s', () => {
     const world = new World({ profile: 'full-cone' });
     const seen = world.out('192.168.1.10:4000', '198.51.100.1:53')!;

@@ -218,6 +218,13 @@ describe('window', () => {
     expect(k.tcp('s', 'A', { seq: 5001, ack: 61_002 })).toBe(TRACK_INVALID);
   });
 
+  it('a SYN exactly half the circle away was dropped as beyond the window; Linux lets it pass', () => {
+    const k = new Conversation();
+    k.tcp('c', 'S', { seq: 0xfffffd6e });
+    k.tcp('c', 'S', { seq: 0x7ffffd6e });
+    expect(k.passed, k.why).toBe(true);
+  });
+
   it('tcp_be_liberal lets everything outside the window pass, but not a wrong RST', () => {
     const k = established({ tcp_be_liberal: 1 });
     expect(k.tcp('c', 'A', { seq: 900_000_000, ack: 5001, data: 10 })).toBe(TRACK_ACCEPT);
@@ -279,6 +286,18 @@ describe('RST (RFC 5961)', () => {
       if (k.state === TCP_CLOSE) closed++;
     }
     expect(closed).toBe(0);
+  });
+
+  it('a RST that acknowledges its own side’s SYN closed a connection from outside of every window', () => {
+    const k = established();
+    // Somebody who can forge one side sends both: a SYN, which passes for the end to judge, and a RST "in answer" to it.
+    expect(k.tcp('c', 'S', { seq: 900_000_000 })).toBe(TRACK_IGNORE);
+    expect(k.tcp('c', 'R', { seq: 123_456_789, ack: 900_000_001 })).toBe(TRACK_INVALID);
+    expect(k.state).toBe(TCP_ESTABLISHED);
+    // The other side's answer to that SYN closes, wherever it stands.
+    expect(k.tcp('c', 'S', { seq: 900_000_000 })).toBe(TRACK_IGNORE);
+    expect(k.tcp('s', 'RA', { seq: 0, ack: 900_000_001 })).toBe(TRACK_ACCEPT);
+    expect(k.state).toBe(TCP_CLOSE);
   });
 
   it('half-open: an ACK from the old connection, the RST it draws, a new SYN', () => {

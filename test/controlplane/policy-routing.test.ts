@@ -146,6 +146,14 @@ describe('the order', () => {
     expect(way(router)).toBe('two');
   });
 
+  test('while a scan went on, the main table’s next hop decided over packets that a rule sends elsewhere', () => {
+    const router = createRouter(configuration([{ proto: 'udp', port: 5060, table: 'isp2' }]));
+    for (let n = 2; n < 200; n++) way(router, { dst: `10.0.1.${n}` });
+    expect(router.counters.dropped.NEIGH_RATE).toBeGreaterThan(0);
+    expect(way(router, { dst: '10.0.1.200' })).toBe('nowhere');
+    expect(way(router, { dst: '10.0.1.201', dport: 5060 })).toBe('two');
+  });
+
   test('a table may share the load', () => {
     const router = createRouter(
       configuration(

@@ -146,6 +146,27 @@ describe('RFC 1624 at its corners', () => {
   });
 });
 
+describe('ports whose change is nothing in one’s complement', () => {
+  it.each(makers.filter(([name]) => /SCTP|TCP over IPv4|echo/.test(name)))(
+    '%s: a port or identifier that went from all ones to zero, or back, was left as it was',
+    (name, echo, make) => {
+      const [src, dst] = name.includes('v6') ? ['2001:db8::1', '2001:db8::2'] : ['10.0.0.1', '203.0.113.9'];
+      const maker = make(payloads[2]);
+      const ones = { src, dst, sport: 0xffff, dport: 0xffff };
+      const zero = { src, dst, sport: 0, dport: 0 };
+      for (const [from, to] of [
+        [ones, zero],
+        [zero, ones],
+      ]) {
+        const { frames, p } = load(maker(from, 9));
+        translate(p, to, echo);
+        rewriteIp(p, frames, 0);
+        expect(B.toHex(bytes(frames, p))).toBe(B.toHex(maker(to, 9)));
+      }
+    },
+  );
+});
+
 describe('partial checksums (NEEDS_CSUM): the field is the folded pseudo-header, uncomplemented', () => {
   const partial = (packet: Uint8Array, proto: number, at: number) => {
     const four = packet[0] >> 4 === 4;

@@ -33,6 +33,19 @@ describe('§3.1 Destination Unreachable', () => {
     home.lan(B.ipv6({ ...up, src: 'fe80::10' }, data));
     expect(home.one('lan').l4.slice(0, 2)).toEqual(Uint8Array.of(1, 2));
   });
+  it('an error to a link-local sender came from whatever port its prefix had a route by', () => {
+    const home = new H.Home({
+      neighbors: [
+        { port: 'lan', ip: 'fe80::10', mac: H.HOST_MAC },
+        { port: 'wan', ip: 'fe80::10', mac: H.GATE_MAC },
+      ],
+    });
+    home.lan(B.ipv6({ ...up, src: 'fe80::10' }, data));
+    expect(home.one('lan').src).toBe('fe80::ff:fe00:101');
+    home.wan(B.ipv6({ src: 'fe80::10', dst: H.HOST6 }, data));
+    expect(home.one('wan').src).toBe('fe80::ff:fe00:102');
+    expect(home.left('lan')).toEqual([]);
+  });
   it('4: port unreachable, from the address that was asked', () => {
     expect(error(B.ipv6({ ...up, dst: H.ROUTER_WAN6 }, data))).toEqual([1, 4, 0, H.ROUTER_WAN6]);
   });

@@ -238,6 +238,18 @@ describe('hostile relays', () => {
     expect(faults(n, 'relay')).toEqual({ 'hop-limit': 1 });
   });
 
+  test('what another relay had sent went on without the subscriber-id that is configured', () => {
+    const n = net({ relay: { relays: true, 'subscriber-id': 'smith' } });
+    n.advance(4000);
+    n.said.splice(0);
+    n.routers.relay.inject('lan', fromClient(relayed(0)));
+    n.settle();
+    const [outer] = n.said[0].relays;
+    expect(new TextDecoder().decode(outer.subscriberId!)).toBe('smith');
+    // A relay's MAC is not the client's.
+    expect(outer.remoteId).toBeNull();
+  });
+
   test('a chain deeper than any honest one, and malformed ones, are malformed', () => {
     const n = net();
     n.advance(4000);

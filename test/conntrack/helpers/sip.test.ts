@@ -9,6 +9,8 @@ import {
   FROM_PEER,
   MAX_FINDINGS,
   NOT_UNDERSTOOD,
+  newHelperContext,
+  STATE_WORDS,
   UNDERSTOOD,
 } from '../../../conntrack/helpers/helper.ts';
 import { CLASS_AUDIO, CLASS_IMAGE, CLASS_VIDEO } from '../../../conntrack/helpers/sdp.ts';
@@ -76,6 +78,20 @@ const outside = (f: Found): [string, number] =>
   f.reverse
     ? ['192.168.1.2', 5060]
     : ['198.51.100.1', f.kind === FIND_EXPECT && f.proto === 17 && f.class ? 6000 : 1024];
+
+test('a first line shorter than "SIP/2.0" was completed by what stood in front of the payload', () => {
+  const memory = latin1('INVITE sip:bob@example.org SIP/2.0\r\nContent-Length: 0\r\n\r\n');
+  const context = newHelperContext(memory);
+  context.proto = UDP;
+  context.state = new Int32Array(STATE_WORDS);
+  for (const from of [28, 29]) {
+    // The payload is "IP/2.0 …", "P/2.0 …": no start of a message, whatever memory says before it.
+    context.from = from;
+    context.to = memory.length;
+    context.count = 0;
+    expect([from, sip.inspect(context), context.count]).toEqual([from, NOT_UNDERSTOOD, 0]);
+  }
+});
 
 describe('media', () => {
   test('INVITE: RTP and RTCP of the description, from the other end of the signalling', () => {

@@ -180,6 +180,20 @@ describe('domains in threads', () => {
     await arp();
   });
 
+  it('a process that had been suspended took its domains for hung', () => {
+    const failures = () => [health('ipv4').failures, health('ipv6').failures];
+    const before = failures();
+    const now = performance.now();
+    const clock = vi.spyOn(performance, 'now');
+    // Each look is a minute behind the last one, in which nobody has had a turn.
+    for (let n = 1; n <= 20; n++) {
+      clock.mockReturnValue(now + n * 60_000);
+      for (const host of hosts.values()) host.watch();
+    }
+    clock.mockRestore();
+    expect(failures()).toEqual(before);
+  });
+
   it('restart: neighbours of its own are forgotten, those of the other family and the configured ones stay', async () => {
     const { neighbours } = tables;
     const host = () => neighbours.find(0, 4, parseIpv4('192.168.1.10')!, 0, 0, 0);

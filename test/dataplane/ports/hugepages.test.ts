@@ -16,6 +16,12 @@ describe.skipIf(process.platform !== 'linux')('huge pages and addresses', () => 
       }
   });
 
+  it('the address of a table above 4 GiB could not be had', () => {
+    // Address space alone: no page of it is touched.
+    const buffer = new SharedArrayBuffer(2 ** 32 + 4096);
+    expect(bufferAddress(buffer)).toBeGreaterThan(0);
+  });
+
   it('leaves small buffers alone, and never asks for more than there is', () => {
     expect(adviseHuge(new SharedArrayBuffer(4096))).toBe(0);
     const buffer = new SharedArrayBuffer(64 * 1024 * 1024 + 64);
