@@ -134,7 +134,8 @@ describe('PPTP', () => {
   });
 
   it('GRE of version 1 that carries no PPP passed on a connection of version 0 between the same hosts', () => {
-    const raw = (version: number) => ipv4({ src: HOST, dst: SERVER, proto: 47 }, Uint8Array.of(0, version, 8, 0, 1, 2, 3, 4));
+    const raw = (version: number) =>
+      ipv4({ src: HOST, dst: SERVER, proto: 47 }, Uint8Array.of(0, version, 8, 0, 1, 2, 3, 4));
     expect(through(home, 'lan', raw(0))).toHaveLength(1);
     expect(through(home, 'lan', raw(1))).toEqual([]);
     expect(home.dropped).toEqual({ CT_INVALID: 1 });

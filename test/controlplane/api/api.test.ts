@@ -142,19 +142,22 @@ describe('requests', () => {
     ).toEqual([501, expect.stringContaining('got one that a program embeds')]);
   });
 
-  it.each(['//[', 'http://[', '//a:b:c', '*'])('a request for %s, which is no URL, ended the router', async (target) => {
-    const heard = await new Promise<string>((resolve) => {
-      let text = '';
-      const asked = `GET ${target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`;
-      const socket = connect(path, () => socket.write(asked));
-      socket.on('data', (data) => {
-        text += data;
+  it.each(['//[', 'http://[', '//a:b:c', '*'])(
+    'a request for %s, which is no URL, ended the router',
+    async (target) => {
+      const heard = await new Promise<string>((resolve) => {
+        let text = '';
+        const asked = `GET ${target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`;
+        const socket = connect(path, () => socket.write(asked));
+        socket.on('data', (data) => {
+          text += data;
+        });
+        socket.on('close', () => resolve(text));
       });
-      socket.on('close', () => resolve(text));
-    });
-    expect(heard).toMatch(/^HTTP\/1\.1 400/);
-    expect((await get('/v1/summary')).status).toBe(200);
-  });
+      expect(heard).toMatch(/^HTTP\/1\.1 400/);
+      expect((await get('/v1/summary')).status).toBe(200);
+    },
+  );
 
   it('with a body of a form that any page may send, or of another type, are refused', async () => {
     for (const type of ['application/x-www-form-urlencoded', 'multipart/form-data', ''])
