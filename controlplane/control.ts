@@ -38,6 +38,7 @@ import { bestRoutes, type OwnRoute, ownRoutes } from './own-routes.ts';
 import { PolicyRouting } from './policy-routing.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
 import { type RandomSource, strongRandom } from './random.ts';
+import { reasonOf } from './reason.ts';
 import type { FromDomain, Remote, RemoteFactory } from './remote-domain.ts';
 import { SecurityGroups } from './security-groups.ts';
 import { managementServices, openServices, speaksIpv6 } from './services.ts';
@@ -793,7 +794,7 @@ export class Control {
         actions = protocol.step(now, event);
       } catch (error) {
         if (this.options.contain !== true || owner === undefined) throw error;
-        this.fail(owner, `${protocol.name}, ${event.kind} event: ${describe(error)}`);
+        this.fail(owner, `${protocol.name}, ${event.kind} event: ${reasonOf(error)}`);
         continue;
       }
       this.perform(actions, event, owner);
@@ -929,8 +930,4 @@ function familyNamed(name: 'ipv4' | 'ipv6'): Family {
 
 function newView(domain: DomainName): DomainView {
   return { domain, state: 'running', thread: 'main', restarts: 0, failures: 0, reason: '' };
-}
-
-function describe(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message).split('\n').slice(0, 2).join(' ') : String(error);
 }

@@ -7,6 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { domainBeat, domainBell } from '../../dataplane/live.ts';
 import { NeighbourTable } from '../../dataplane/neighbours.ts';
 import type { Family } from '../../dataplane/wire/address.ts';
+import { reasonOf } from '../reason.ts';
 import type { DomainStart, FromDomain, Remote, RemoteEvents, ToDomain } from '../remote-domain.ts';
 import type { DomainTask } from './domain-worker.ts';
 
@@ -78,7 +79,7 @@ export class DomainHost implements Remote {
         } else this.hear(message);
       });
       worker.on('error', (error) => {
-        reason = (error.stack ?? error.message).split('\n').slice(0, 2).join(' ');
+        reason = reasonOf(error);
       });
       worker.on('exit', () => {
         this.unlock();

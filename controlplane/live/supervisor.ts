@@ -69,6 +69,7 @@ import { Control, type Mark } from '../control.ts';
 import type { DomainName } from '../domain.ts';
 import { engineOptions } from '../offload.ts';
 import { type Event, FAREWELLS, STOPPING } from '../protocol.ts';
+import { reasonOf } from '../reason.ts';
 import type { RemoteFactory } from '../remote-domain.ts';
 import { neededSizes } from '../table-sizes.ts';
 import { checkKinds, closeDevice, type Device, kernelPorts, openDevices } from './devices.ts';
@@ -398,7 +399,7 @@ export class Supervisor {
         const kept = this.tables.conntrack.count;
         this.log(
           'warn',
-          `worker ${worker} died: ${describe(error)}; it starts again, ${kept} connections kept${locks}`,
+          `worker ${worker} died: ${reasonOf(error)}; it starts again, ${kept} connections kept${locks}`,
         );
       }
       end.restarts++;
@@ -511,7 +512,7 @@ export class Supervisor {
       this.control.handle(event);
     } catch (error) {
       if (this.failures++ < 10)
-        this.log('warn', `the control plane failed on a ${event.kind} event: ${describe(error)}; the event is skipped`);
+        this.log('warn', `the control plane failed on a ${event.kind} event: ${reasonOf(error)}; the event is skipped`);
     }
   }
 
@@ -523,7 +524,7 @@ export class Supervisor {
       work();
     } catch (error) {
       if (this.failures++ < 10)
-        this.log('warn', `the control plane failed on what a domain said: ${describe(error)}; the rest is skipped`);
+        this.log('warn', `the control plane failed on what a domain said: ${reasonOf(error)}; the rest is skipped`);
     }
     this.afterEvents();
   }
@@ -790,10 +791,6 @@ function openKernel(config: Config, log: Log): KernelEngine | null {
 function whyNoProgram(kind: string): string {
   if (kind === 'tap') return 'fault, mirror, or VLANs on a TAP';
   return kind === 'packet' ? 'fault, mirror, or no such device' : `kind ${kind}`;
-}
-
-function describe(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message).split('\n').slice(0, 3).join(' ') : String(error);
 }
 
 function pause(milliseconds: number): Promise<void> {
