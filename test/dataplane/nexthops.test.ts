@@ -53,6 +53,14 @@ describe('records', () => {
     expect(writer.acquire(via(9, 9))).toBe(a);
   });
 
+  it('two groups had one key when the weights of one were the last members of the other', () => {
+    const { writer } = fresh();
+    const [a, b] = [writer.acquire(via(1, 7)), writer.acquire(via(2, 8))];
+    const weighted = writer.acquire({ kind: NH_GROUP, members: [a, b], weights: [b, a] });
+    expect(weighted).toBeGreaterThan(0);
+    expect(writer.acquire({ kind: NH_GROUP, members: [a, b, b, a] })).not.toBe(weighted);
+  });
+
   it('answers 0 when full, and room returns with reclaim up to the mark', () => {
     const { writer } = fresh(2);
     const a = writer.acquire(via(1, 1));
