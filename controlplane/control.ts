@@ -357,9 +357,9 @@ export class Control {
     return this.remotes.get(family)?.ask(what) ?? this.domains.get(family)?.describe(what) ?? null;
   }
 
-  /** Resolves when domains that live elsewhere have done what was said to them, or do not answer. */
-  async caughtUp(): Promise<void> {
-    await Promise.allSettled([...this.remotes.values()].map((remote) => remote.ask('')));
+  /** Resolves when domains that live elsewhere have done what was said to them, or have not answered for `patience` ms. */
+  async caughtUp(patience: number): Promise<void> {
+    await Promise.allSettled([...this.remotes.values()].map((remote) => remote.ask('', patience)));
   }
 
   /** Resolves when the restarts that were begun are over. */

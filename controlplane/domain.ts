@@ -18,6 +18,7 @@ import type { Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
 import { TYPE_ARP, TYPE_IPV4, TYPE_IPV6 } from '../dataplane/wire/ethernet.ts';
 import type { Config } from './config/index.ts';
+import { describeGateway, describeLeases4, describeRa } from './describe.ts';
 import { describeDhcp6 } from './dhcp6/describe.ts';
 import type { Dhcp6 } from './dhcp6/index.ts';
 import { Echo } from './echo.ts';
@@ -116,8 +117,20 @@ export class Domain {
 
   /** What the domain has to tell about itself, as plain data; null: it knows nothing of this. */
   describe(what: string): unknown {
-    if (what === 'dhcp6' && this.dhcp6 !== null) return describeDhcp6(this.dhcp6, this.tables.now(), this.names);
-    return null;
+    const { protocols, names, dhcp6, family } = this;
+    const now = this.tables.now();
+    switch (what) {
+      case 'leases':
+        return describeLeases4(protocols, now, names);
+      case 'ra':
+        return describeRa(protocols, now, names);
+      case 'gateway':
+        return describeGateway(protocols, family);
+      case 'dhcp6':
+        return dhcp6 === null ? null : describeDhcp6(dhcp6, now, names);
+      default:
+        return null;
+    }
   }
 
   /** Gives back what is not memory: lease files. */

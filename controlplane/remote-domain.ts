@@ -49,8 +49,11 @@ export interface Remote {
   /** Resolves when it runs no more. */
   end(flush: boolean): Promise<void>;
   say(message: ToDomain): void;
-  /** @throws Error when it does not answer in time */
-  ask(what: string): Promise<unknown>;
+  /**
+   * @param patience milliseconds for the answer
+   * @throws Error when it does not run, or does not answer in time
+   */
+  ask(what: string, patience?: number): Promise<unknown>;
 }
 
 /** What happens to it. */

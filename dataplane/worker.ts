@@ -410,6 +410,12 @@ export default async function run(task: WorkerTask): Promise<void> {
       tables.conntrack.quiet();
       Atomics.store(live, mine + LW_STATE, WORKER_RUNNING);
     }
+    // What the control plane gave before it said STOP: final router advertisements, leases given back.
+    const last = paths === null ? path : paths.current();
+    for (const domain of domains) drain(domain.inject, last, tables, one);
+    drain(inject, last, tables, one);
+    last.flush();
+    group?.flush();
     Atomics.store(live, mine + LW_STATE, WORKER_STOPPED);
   } catch (error) {
     Atomics.store(live, mine + LW_STATE, WORKER_DEAD);

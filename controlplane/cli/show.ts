@@ -1,7 +1,8 @@
 /**
  * `sluice show WHAT`: what a running router knows, asked over its control socket.
  *
- *   sluice show conntrack|nat|offload|route|neigh|link|zones|drops|stages|workers|dhcp6|domains|trace [-j] [--socket PATH] [FILTER=VALUE ...]
+ *   sluice show WHAT [-j] [--socket PATH] [FILTER=VALUE ...]      conntrack, nat, offload, route, neigh, link, zones, drops, stages,
+ *                                     workers, dhcp6, leases, ra, dns, gateway, domains, trace, who
  *   sluice show conntrack -E          events as they happen
  *   sluice show stages --sample 1     after timing the stages for a second
  *
@@ -25,7 +26,7 @@ WHAT is one of: ${VIEW_NAMES.join(' ')}
   --sample SECONDS  stages: times them for so long first
   FILTER=VALUE      conntrack, nat: family=ipv4|ipv6 proto=tcp|udp|… src=PREFIX dst=PREFIX sport=N dport=N state=STATE zone=N,
                     or as the conntrack tool has them: -f FAMILY -p PROTO -s PREFIX -d PREFIX --sport N --dport N --state STATE
-                    route, neigh, offload: family=ipv4|ipv6 dev=PORT; link: dev=PORT
+                    route, neigh, offload: family=ipv4|ipv6 dev=PORT; link: dev=PORT; leases: line=BYTES
 `;
 
 /** The conntrack tool's own options for its filters. */

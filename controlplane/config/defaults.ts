@@ -27,6 +27,7 @@ export const DEFAULTS = {
   'ports.NAME.dhcp4.server.lease': 43200,
   'ports.NAME.dhcp4.server.rate': 500,
   'ports.NAME.dhcp4.server.probe': true,
+  'ports.NAME.dhcp4.server.clients': 'any',
   'ports.NAME.dhcp4.relay.remote-id': 'mac',
   'ports.NAME.dhcp4.relay.rate': 500,
   'ports.NAME.accept-ra.routes': true,

@@ -3,7 +3,15 @@
  * and the checks of what keys mean together.
  */
 import { z } from 'zod';
-import { type Address, inPrefix, macBytes, maskWords, networkWords, parseIpv4 } from '../../dataplane/wire/address.ts';
+import {
+  type Address,
+  inPrefix,
+  macBytes,
+  maskWords,
+  networkWords,
+  parseIpv4,
+  parseMac,
+} from '../../dataplane/wire/address.ts';
 import type { Dhcp4ClientConfig } from '../dhcp4/client.ts';
 import type { Dhcp4RelayConfig } from '../dhcp4/relay.ts';
 import { type Dhcp4PoolConfig, type Dhcp4ServerConfig, hostOrder, reservationKey } from '../dhcp4/server.ts';
@@ -13,7 +21,7 @@ import type { Path } from './errors.ts';
 import type { Reader } from './reader.ts';
 import type { Scopes } from './scopes.ts';
 import type { PortConfig, PrefixValue } from './types.ts';
-import { boolean, domainNames, fileName, integer, leaf, mac, map, oneOrMore, prefix, toAddress } from './values.ts';
+import { boolean, domainNames, fileName, integer, leaf, mac, map, oneOf, oneOrMore, prefix, toAddress } from './values.ts';
 
 /** One port's DHCP, by role; at most one is there. */
 export interface Dhcp4Config {
@@ -48,6 +56,11 @@ const octets = (input: unknown): Uint8Array | undefined => {
   return bytes !== undefined && bytes.length > 0 && bytes.length <= 64 ? bytes : undefined;
 };
 const id = leaf('a text of 1 to 64 bytes', octets);
+/** A MAC is its six bytes, as a relay with `remote-id: mac` writes them. */
+const line = leaf('a MAC, or a text of 1 to 64 bytes', (input) => {
+  const known = typeof input === 'string' ? parseMac(input) : null;
+  return known === null ? octets(input) : macBytes(known.lo, known.hi);
+});
 const remoteId = leaf('mac, none, or a text of 1 to 64 bytes', (input): 'mac' | 'none' | Uint8Array | undefined =>
   input === 'mac' || input === 'none' ? input : octets(input),
 );
@@ -79,8 +92,9 @@ export const dhcp4Schema = map({
     rate: rate.optional(),
     probe: boolean.optional(),
     file: fileName.optional(),
+    clients: oneOf(['any', 'known']).optional(),
     reservations: z
-      .array(map({ mac: mac.optional(), 'remote-id': id.optional(), address: address4 }), {
+      .array(map({ mac: mac.optional(), 'remote-id': line.optional(), address: address4 }), {
         error: () => 'a list of reservations',
       })
       .optional(),
@@ -172,6 +186,8 @@ function serverOf(
         : reservationKey('remote', one['remote-id'] ?? new Uint8Array(0));
     return { key, address: hostOrder(one.address) };
   });
+  if (given.clients === 'known' && reservations.length === 0)
+    reader.warn([...path, 'clients'], 'nobody has a reservation, so nobody is served');
   return {
     name,
     pools,
@@ -183,6 +199,7 @@ function serverOf(
     rate: given.rate ?? DEFAULTS['ports.NAME.dhcp4.server.rate'],
     probe: given.probe ?? DEFAULTS['ports.NAME.dhcp4.server.probe'],
     file: given.file ?? '',
+    clients: given.clients ?? DEFAULTS['ports.NAME.dhcp4.server.clients'],
   };
 }
 

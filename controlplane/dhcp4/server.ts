@@ -54,6 +54,8 @@ export interface Dhcp4ServerConfig {
   probe: boolean;
   /** Leases are kept there; '': in memory only. */
   file: string;
+  /** `known`: who has a reservation; all others get no answer. */
+  clients: 'any' | 'known';
 }
 
 export interface Dhcp4ServerOptions {
@@ -105,6 +107,7 @@ export class Dhcp4Server implements Protocol {
     malformed: 0,
     limited: 0,
     ignored: 0,
+    unknown: 0,
     offers: 0,
     acks: 0,
     naks: 0,
@@ -304,6 +307,11 @@ export class Dhcp4Server implements Protocol {
       return false;
     }
     const client = keyOf(message, server.config);
+    // Silence, not a refusal: another server may know the client.
+    if (server.config.clients === 'known' && !server.config.reservations.some(({ key }) => key === client)) {
+      this.counters.unknown++;
+      return false;
+    }
     switch (message.type) {
       case M.DISCOVER: {
         const wanted = hostOrder(M.addressOption(message, M.OPT_REQUESTED));

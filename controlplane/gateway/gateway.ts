@@ -97,6 +97,15 @@ export class Gateway implements Protocol {
     return this.begun ? -1 : 0;
   }
 
+  /** Addresses that ports have of what was delegated. */
+  subnets(): { dev: string; address: string; deprecated: boolean }[] {
+    return [...this.numbered.values()].map(({ name, words, prefixLength, deprecated }) => ({
+      dev: name,
+      address: `${formatIpv6(...words)}/${prefixLength}`,
+      deprecated,
+    }));
+  }
+
   private both(input: Input, why: string, out: Action[]): void {
     if (this.config.mode !== 'v6') this.turn('v4', input, why, out);
     if (this.config.mode === 'v4') return;

@@ -119,7 +119,7 @@ export class DomainHost implements Remote {
   }
 
   /** @throws Error when it is down, ends before it answers, or does not answer in time */
-  ask(what: string): Promise<unknown> {
+  ask(what: string, patience = ASK_MS): Promise<unknown> {
     const id = ++this.asked;
     return new Promise((resolve, reject) => {
       const settle = (): void => {
@@ -128,14 +128,14 @@ export class DomainHost implements Remote {
       };
       const refuse = (got: string): void => {
         settle();
-        const expected = `expected an answer within ${ASK_MS / 1000} s`;
+        const expected = `expected an answer within ${patience / 1000} s`;
         reject(new Error(`ipv${this.family} domain: ${expected}, got ${got}; see "sluice show domains"`));
       };
       const answer = (json: unknown): void => {
         settle();
         resolve(json);
       };
-      const timer = setTimeout(() => refuse('none'), ASK_MS);
+      const timer = setTimeout(() => refuse('none'), patience);
       this.asking.set(id, { answer, refuse });
       if (this.worker === null) refuse('a domain that is down');
       else this.say({ kind: 'ask', id, what });

@@ -105,6 +105,8 @@ const LINK_POLL_MS = 200;
 const HOST_POLL_MS = 2;
 const HOUSEKEEPING_MS = 1000;
 const FAREWELL_PAUSE_MS = 40;
+/** A domain that does not answer is not waited for any longer. */
+const FAREWELL_WAIT_MS = 1000;
 /** Wait before a worker that keeps dying is started again: doubles from the first to the last. */
 const FIRST_PAUSE_MS = 10;
 const LAST_PAUSE_MS = 5000;
@@ -707,7 +709,8 @@ export class Supervisor {
     if (this.control.hasFarewell)
       for (let n = 0; n < FAREWELLS && !this.stopping; n++) {
         this.step(STOPPING);
-        await this.control.caughtUp();
+        // Then the domains have put their frames into the rings, which the first worker empties before it ends.
+        await this.control.caughtUp(FAREWELL_WAIT_MS);
         await pause(FAREWELL_PAUSE_MS);
       }
     this.release();

@@ -17,7 +17,7 @@
  * Not here: the link's MTU, hop limit and timers that routers suggest (told in the event only), redirects, SEND.
  */
 import { IF_MAC_HI, IF_MAC_LO, IF_MTU, type InterfaceTable } from '../../dataplane/interfaces.ts';
-import { formatIpv6, type Words } from '../../dataplane/wire/address.ts';
+import { formatCidr, formatIpv6, type Words } from '../../dataplane/wire/address.ts';
 import * as icmpv6 from '../../dataplane/wire/icmpv6.ts';
 import { isLinkLocal } from '../../dataplane/wire/ipv6.ts';
 import { type Addresses, isUsable } from '../neighbour/addresses.ts';
@@ -48,6 +48,7 @@ const MAX_SERVERS = 16;
 const REACHABILITY_INTERVAL = 1_000;
 
 const RANK: Readonly<Record<Preference, number>> = { low: 0, medium: 1, high: 2 };
+const PREFERENCES: readonly Preference[] = ['low', 'medium', 'high'];
 const DEFAULT: Words = [0, 0, 0, 0];
 
 /** One router's word about one prefix (::/0: it is a default router). */
@@ -123,6 +124,19 @@ export class RaReceiver implements Protocol {
         checkedAt: 0,
         slaac: new Slaac(port, config, interfaces, addresses, options.random, this.counters),
       });
+  }
+
+  /** What routers have told: default routes (::/0) and others, seconds that are left; null: for ever. */
+  view(now: number): { port: number; router: string; prefix: string; preference: Preference; valid: number | null }[] {
+    return [...this.wans.values()].flatMap(({ port, candidates }) =>
+      candidates.map(({ router, words, prefixLength, rank, until }) => ({
+        port,
+        router: formatIpv6(...router),
+        prefix: formatCidr(6, words, prefixLength),
+        preference: PREFERENCES[rank],
+        valid: until === null ? null : Math.max(0, Math.round(((until - now) | 0) / 1000)),
+      })),
+    );
   }
 
   step(now: number, event: Event): Action[] {

@@ -174,6 +174,17 @@ export class RaSender implements Protocol {
     return next;
   }
 
+  /** What each port announces: prefixes, and those that it takes back. */
+  view(): { port: number; prefixes: string[]; withdrawn: string[] }[] {
+    const texts = (list: Iterable<Announced>) =>
+      Array.from(list, ({ words, prefixLength }) => formatCidr(6, words, prefixLength));
+    return [...this.lans.values()].map(({ port, prefixes, stale }) => ({
+      port,
+      prefixes: texts(prefixes.values()),
+      withdrawn: texts(stale.values()),
+    }));
+  }
+
   /** What was delegated to the router now: { ports, prefixes: [{ prefix, valid }] }, all of it. */
   private learn(now: number, { ports, prefixes }: Record<string, unknown>): void {
     const routes: Lan['routes'] = new Map();

@@ -14,6 +14,7 @@ import { showNat } from './nat.ts';
 import { showNeigh } from './neigh.ts';
 import { showOffload } from './offload.ts';
 import { showRoute } from './route.ts';
+import { showDns, showGateway, showLeases, showRa } from './services.ts';
 import type { LateView, View } from './source.ts';
 import { showTrace } from './trace.ts';
 import { showZones } from './zones.ts';
@@ -34,12 +35,16 @@ export const VIEWS: Readonly<Record<string, View>> = {
   zones: showZones,
   trace: showTrace,
   who: showWho,
+  dns: showDns,
   domains: showDomains,
 };
 
 /** Views of what is in a domain of the control plane. */
 export const DOMAIN_VIEWS: Readonly<Record<string, LateView>> = {
   dhcp6: showDhcp6,
+  leases: showLeases,
+  ra: showRa,
+  gateway: showGateway,
 };
 
 /** Names of all views. */

@@ -12,6 +12,7 @@ import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import {
   createRing,
   INJECT_RECEIVE,
+  INJECT_SEND,
   PUNT_FRAME,
   PUNT_RESOLVE,
   PUNT_TRANSMIT,
@@ -205,6 +206,19 @@ describe('worker', () => {
     const punted = await bench.next();
     expect([punted.kind, punted.port, punted.words.slice(0, 2)]).toEqual([PUNT_FRAME, 0, [0x0806, 14]]);
     expect(punted.frame).toEqual(arp);
+  });
+
+  it('sends what a domain had given when the stop came: final router advertisements', async () => {
+    bench = new Bench();
+    const ring = createRing();
+    bench.task.domains = [{ family: 6, punt: createRing(), inject: ring }];
+    const domain = new RingWriter(ring);
+    const frames = [1, 2, 3].map((n) => Uint8Array.from({ length: 60 }, (_, at) => at * n));
+    for (const frame of frames) expect(domain.bytes(INJECT_SEND, 0, frame)).toBe(true);
+    Atomics.store(bench.tables.control, STOP, 1);
+    bench.start();
+    await expect(bench.ended).resolves.toBeUndefined();
+    for (const frame of frames) expect(await bench.next()).toMatchObject({ kind: PUNT_TRANSMIT, port: 0, frame });
   });
 
   it('stops out of its sleep', async () => {

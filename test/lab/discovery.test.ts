@@ -1,5 +1,10 @@
-/** Router and neighbour discovery as another's tools see it: rdisc6 and ndisc6 ask the router, and print all that it says. */
+/**
+ * Router and neighbour discovery as another's tools see it: rdisc6 and ndisc6 ask the router, and print all that it says; tcpdump
+ * hears its last words.
+ */
 import { afterEach, describe, expect, it } from 'vitest';
+import type { RaJson } from '../../controlplane/describe.ts';
+import { waitFor } from '../../controlplane/lab/namespace.ts';
 import { type LiveLab, startLive } from './live-lab.ts';
 import { labReady } from './need.ts';
 
@@ -29,7 +34,7 @@ zones: { lan: { forward: accept, input: accept } }
 workers: 1
 `;
 
-describe.skipIf(!labReady(['rdisc6', 'ndisc6'], { tun: true }))('rdisc6 and ndisc6', () => {
+describe.skipIf(!labReady(['rdisc6', 'ndisc6', 'tcpdump'], { tun: true }))('rdisc6, ndisc6 and tcpdump', () => {
   let live: LiveLab | undefined;
   afterEach(() => live?.close());
 
@@ -72,5 +77,36 @@ describe.skipIf(!labReady(['rdisc6', 'ndisc6'], { tun: true }))('rdisc6 and ndis
       check: false,
     });
     expect(nobody.status).not.toBe(0);
+  });
+
+  it('at SIGTERM hear three times that it is a router no more (RFC 4861 §6.2.5)', { timeout: 60_000 }, async () => {
+    live = await startLive(CONFIG, [{ label: 'host', device: 'nd-lan', addresses: [], via: [] }]);
+    const { lab, router } = live;
+    const host = live.ns('host');
+    // The router's device goes with it, and with a device what a capture on it has not read yet: a bridge stays.
+    for (const step of ['link add br0 type bridge mcast_snooping 0', 'link set br0 up', 'link set nd-lan master br0'])
+      lab.ip(host, step);
+    lab.apply();
+    const filter = 'icmp6 and ip6[40] == 134';
+    const args = ['-i', 'br0', '-n', '-v', '-l', '--immediate-mode', '-Z', 'root', filter];
+    const tcpdump = lab.spawn(host, 'tcpdump', args);
+    await waitFor('tcpdump to listen', () => /listening/.test(tcpdump.stderr()));
+    await waitFor('the first advertisement', () => /router lifetime 1200s/.test(tcpdump.stdout()), {
+      timeout: 30_000,
+      detail: () => tcpdump.stdout() + router.stderr(),
+    });
+    expect(((await live.show('ra')) as RaJson).senders).toEqual([
+      { dev: 'lan', prefixes: ['2001:db8:d5:1::/64', '2001:db8:d5:2::/64'], withdrawn: [] },
+    ]);
+    process.kill(router.pid, 'SIGTERM');
+    expect(await router.exited).toEqual({ code: 0, signal: null });
+    const count = (pattern: RegExp): number => tcpdump.stdout().match(pattern)?.length ?? 0;
+    await waitFor('the last words', () => count(/router lifetime 0s/g) >= 3 && count(/rdnss.*lifetime 0s/g) >= 3, {
+      timeout: 10_000,
+      detail: tcpdump.stdout,
+    });
+    // Nothing that it says later takes them back.
+    expect(tcpdump.stdout().match(/router lifetime \d+s/g)?.slice(-3)).toEqual(Array(3).fill('router lifetime 0s'));
+    expect(count(/router lifetime 0s/g)).toBe(3);
   });
 });

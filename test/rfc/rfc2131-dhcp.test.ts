@@ -289,6 +289,32 @@ describe('the server', () => {
     const got = answers(isp).map((a) => B.ipText(a.frame.subarray(58, 62)));
     expect(got).toEqual(['192.0.2.102', '192.0.2.100', '192.0.2.101']);
   });
+
+  it('clients: known: who has no reservation, by MAC or by line, hears nothing, whatever it asks', () => {
+    const isp = server({
+      clients: 'known',
+      reservations: [
+        { mac: HOST, address: '192.0.2.100' },
+        { 'remote-id': '02:00:00:00:00:0c', address: '192.0.2.101' },
+      ],
+    });
+    const other = '02:00:00:00:00:0b';
+    const ask = (type: number, mac: string, ...opts: [number, Uint8Array][]) =>
+      isp.inject('lan', fromClient(message({ type, mac, opts }), mac));
+    const wanted: [number, Uint8Array] = [M.OPT_REQUESTED, B.ip('192.0.2.102')];
+    ask(M.DISCOVER, other);
+    ask(M.REQUEST, other, wanted);
+    // An address of elsewhere, which a client of ours would be refused.
+    ask(M.REQUEST, other, [M.OPT_REQUESTED, B.ip('10.9.9.9')]);
+    ask(M.INFORM, other);
+    ask(M.DISCOVER, other, [M.OPT_CLIENT, B.hex('01 02000000000a')]);
+    ask(M.DISCOVER, other, [M.OPT_RELAY, B.concat(Uint8Array.of(2, 6), B.toBytes('line 7'))]);
+    expect(answers(isp)).toEqual([]);
+    expect(serverOf(isp).counters).toMatchObject({ unknown: 6, naks: 0, offers: 0 });
+    ask(M.DISCOVER, HOST);
+    ask(M.DISCOVER, other, [M.OPT_RELAY, B.hex('02 06 02000000000c')]);
+    expect(answers(isp).map(({ frame }) => B.ipText(frame.subarray(58, 62)))).toEqual(['192.0.2.100', '192.0.2.101']);
+  });
 });
 
 describe('RFC 3046: the relay agent', () => {

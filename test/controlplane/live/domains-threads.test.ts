@@ -6,8 +6,10 @@ import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { normalizeConfig } from '../../../controlplane/config/index.ts';
 import { Control } from '../../../controlplane/control.ts';
+import * as M from '../../../controlplane/dhcp4/message.ts';
 import { DomainHost } from '../../../controlplane/live/domain-host.ts';
 import type { Told } from '../../../controlplane/protocol.ts';
+import { DOMAIN_VIEWS } from '../../../controlplane/show/index.ts';
 import { Frames, META_LEN, META_OFF, META_WORDS } from '../../../dataplane/frames.ts';
 import { createLive, domainBeat, domainBell } from '../../../dataplane/live.ts';
 import { closeWaker, openWaker } from '../../../dataplane/ports/poller.ts';
@@ -21,7 +23,13 @@ import { until } from '../../lib/until.ts';
 const HOST_MAC = '02:00:00:00:aa:10';
 const CONFIG = normalizeConfig({
   ports: {
-    lan: { kind: 'memory', mac: '02:00:00:00:01:01', addresses: ['192.168.1.1/24', '2001:db8:1::1/64'] },
+    lan: {
+      kind: 'memory',
+      mac: '02:00:00:00:01:01',
+      addresses: ['192.168.1.1/24', '2001:db8:1::1/64'],
+      dhcp4: { server: { range: '192.168.1.100-192.168.1.110' } },
+      ra: { default: 'always' },
+    },
     wan: { kind: 'memory', mac: '02:00:00:00:01:02', addresses: ['203.0.113.1/24'], dhcp6: { client: {} } },
   },
   neighbors: [{ port: 'lan', ip: '192.168.1.77', mac: '02:00:00:00:aa:77' }],
@@ -127,7 +135,7 @@ describe('domains in threads', () => {
     const slot = frames.alloc(frame.length);
     frames.u8.set(frame, frames.meta[slot * META_WORDS + META_OFF]);
     frames.meta[slot * META_WORDS + META_LEN] = frame.length;
-    expect(rooms.get(4)!.writer.frame(PUNT_FRAME, 0, frames, slot, 0x0806, 14)).toBe(true);
+    expect(rooms.get(4)!.writer.frame(PUNT_FRAME, 0, frames, slot, B.get16(frame, 12), 14)).toBe(true);
     frames.free(slot);
   }
 
@@ -147,6 +155,40 @@ describe('domains in threads', () => {
     expect(neighbours.familyOf(neighbours.find(0, 4, parseIpv4('192.168.1.77')!, 0, 0, 0))).toBe(4);
     // What Control changes in the book, the domain answers for; what the domain is asked is plain data.
     expect(await answer(6)).toMatchObject({ clients: [{ port: 'wan' }] });
+  });
+
+  it('are asked for what views show: leases, router advertisements', async () => {
+    const view = async (what: string) => await DOMAIN_VIEWS[what]({ tables, control, config: CONFIG }, {});
+    const request = M.writeMessage({
+      op: M.REQUEST_OP,
+      hops: 0,
+      xid: 7,
+      secs: 0,
+      flags: M.BROADCAST_FLAG,
+      ciaddr: 0,
+      yiaddr: 0,
+      siaddr: 0,
+      giaddr: 0,
+      htype: 1,
+      chaddr: B.mac(HOST_MAC),
+      type: M.REQUEST,
+      options: new Map([[M.OPT_REQUESTED, B.ip('192.168.1.105')]]),
+    });
+    const packet = B.ipv4({ src: '0.0.0.0', dst: '255.255.255.255' }, B.udp({ sport: 68, dport: 67 }, request));
+    punt(B.ethernet({ src: HOST_MAC, dst: 'ff:ff:ff:ff:ff:ff' }, packet));
+    ring(4);
+    await next(4, (frame) => B.get16(frame, 12) === 0x0800 && B.get16(frame, 36) === 68);
+    const lease = { address: '192.168.1.105', dev: 'lan', mac: HOST_MAC, host: '', state: 'bound' };
+    expect((await view('leases')).json).toEqual([
+      { line: HOST_MAC, ipv4: [{ ...lease, valid: expect.any(Number) }], ipv6: [] },
+    ]);
+    await next(6, (frame) => B.get16(frame, 12) === 0x86dd && frame[20] === 58 && frame[54] === 134);
+    expect((await view('ra')).json).toMatchObject({
+      senders: [{ dev: 'lan', prefixes: ['2001:db8:1::/64'], withdrawn: [] }],
+      routers: [],
+      received: {},
+    });
+    expect((await view('gateway')).text).toBe('the router is no gateway');
   });
 
   it('a new address is tested by the IPv6 domain and is usable then', async () => {
