@@ -21,7 +21,19 @@ import type { Path } from './errors.ts';
 import type { Reader } from './reader.ts';
 import type { Scopes } from './scopes.ts';
 import type { PortConfig, PrefixValue } from './types.ts';
-import { boolean, domainNames, fileName, integer, leaf, mac, map, oneOf, oneOrMore, prefix, toAddress } from './values.ts';
+import {
+  boolean,
+  domainNames,
+  fileName,
+  integer,
+  leaf,
+  mac,
+  map,
+  oneOf,
+  oneOrMore,
+  prefix,
+  toAddress,
+} from './values.ts';
 
 /** One port's DHCP, by role; at most one is there. */
 export interface Dhcp4Config {

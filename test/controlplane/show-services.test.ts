@@ -155,7 +155,9 @@ describe('show ra, dns and gateway', () => {
     });
     expect(text(isp, 'dns')).toBe('the router answers no questions');
     expect(text(isp, 'gateway')).toBe('the router is no gateway');
-    expect(text(make({ lan: { kind: 'memory', mac: MAC } }), 'ra')).toBe('no port sends or hears router advertisements');
+    expect(text(make({ lan: { kind: 'memory', mac: MAC } }), 'ra')).toBe(
+      'no port sends or hears router advertisements',
+    );
     expect(() => show(home, 'ra', { family: '4' })).toThrow(RangeError);
   });
 });

@@ -106,7 +106,12 @@ describe.skipIf(!labReady(['rdisc6', 'ndisc6', 'tcpdump'], { tun: true }))('rdis
       detail: tcpdump.stdout,
     });
     // Nothing that it says later takes them back.
-    expect(tcpdump.stdout().match(/router lifetime \d+s/g)?.slice(-3)).toEqual(Array(3).fill('router lifetime 0s'));
+    expect(
+      tcpdump
+        .stdout()
+        .match(/router lifetime \d+s/g)
+        ?.slice(-3),
+    ).toEqual(Array(3).fill('router lifetime 0s'));
     expect(count(/router lifetime 0s/g)).toBe(3);
   });
 });
