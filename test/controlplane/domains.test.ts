@@ -204,6 +204,7 @@ it('a DHCPv6 client that is made while its link is down asks as soon as that is 
   n.add('isp', provider({ delegate: 'customers' }));
   const cpe = n.add('cpe', customer({ 'ia-na': false, 'ia-pd': [{}] }));
   n.wire('cpe.wan', 'isp.lan');
+  cpe.advance(5000);
   cpe.setLink('wan', false);
   cpe.restart('ipv6');
   cpe.advance(1_800_000);
