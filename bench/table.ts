@@ -45,7 +45,8 @@ export function readmeTable(file: ResultFile): string {
 /** Writes the table into README.md; makes a file with nothing but the markers when there is none. */
 export function writeReadme(file: ResultFile, path = join(ROOT, 'README.md')): void {
   const text = existsSync(path) ? readFileSync(path, 'utf8') : `# Sluice\n\n${BEGIN}\n${END}\n`;
-  writeFileSync(path, replaceBlock(text, readmeTable(file)));
+  const targets = `What was aimed at, and what was reached:\n\n${targetTable(file)}`;
+  writeFileSync(path, replaceBlock(text, `${readmeTable(file)}\n\n${targets}`));
 }
 
 /** A target: what must be reached and what is wanted, as ratio or as a figure. */
@@ -191,6 +192,22 @@ export const TARGETS: readonly Target[] = [
     0.5,
     0.7,
     (r) => r.value('memory.nat44.engine.10m') / r.value('memory.nat44.engine.1m'),
+  ),
+  target('SP14', 'kernel engine, NAT44, 64 bytes, against Linux nftables', 'kernel-engine.nat44.64b', 1.5, 1.8, (r) =>
+    r.ratio('kernel-engine.nat44.64b', NFT),
+  ),
+  target('SP14', 'kernel engine, NAT44, TCP, against Linux nftables', 'kernel-engine.nat44.tcp', 1, 1.15, (r) =>
+    r.ratio('kernel-engine.nat44.tcp', NFT),
+  ),
+  target(
+    'SP15',
+    'kernel engine, share of a core that the process uses at full rate',
+    'kernel-engine.cpu',
+    0.05,
+    0.01,
+    (r) => r.value('kernel-engine.cpu'),
+    percent,
+    true,
   ),
 ];
 
