@@ -87,7 +87,7 @@ export function relearnTcp(w: Int32Array, c: number): void {
 /**
  * Whether a FIN or RST may be of a connection that the engine carries, of which the tracker knows old numbers
  * only: its sequence number is at most the last one seen, what the engine has carried since (`carried` bytes in its
- * direction), and a window away. Coarser than RFC 5961 asks of an end, but it costs who guesses thousands of segments, and
+ * direction), and a window away; or a FIN's acknowledgement is so, by `acknowledged` bytes in the other (−1: not known). Coarser than RFC 5961 asks of an end, but it costs who guesses thousands of segments, and
  * what is refused changes nothing. A SYN, with ACK or without, chooses its own number; the state table judges it.
  */
 export function plausibleTcp(
@@ -97,6 +97,7 @@ export function plausibleTcp(
   u8: Uint8Array,
   cfg: Int32Array,
   carried: number,
+  acknowledged: number,
 ): boolean {
   const { dir } = p;
   if ((flagsOf(w, c, dir) & TCPF_BE_LIBERAL) !== 0 || cfg[CFG_TCP_LIBERAL] !== 0 || (p.tcpFlags & SYN) !== 0)
@@ -110,6 +111,11 @@ export function plausibleTcp(
   const slack = allowed < LEAST_SLACK ? LEAST_SLACK : allowed > MOST_SLACK ? MOST_SLACK : allowed;
   const ahead = (be32(u8, p.l4 + 4) - w[S + TCP_END]) | 0;
   if (ahead <= carried + slack && ahead >= -slack) return true;
+  // Or what it acknowledges is: data of its own may have come another way (a capture with gaps, two paths).
+  if ((p.tcpFlags & (RST | ACK)) === ACK && acknowledged >= 0) {
+    const behind = (be32(u8, p.l4 + 8) - w[c + CT_TCP + ((dir ^ 1) << 2) + TCP_END]) | 0;
+    if (behind <= acknowledged + LEAST_SLACK && behind >= -LEAST_SLACK) return true;
+  }
   p.detail = ahead > 0 ? WHY_TCP_SEQ_ABOVE : WHY_TCP_SEQ_BELOW;
   return false;
 }

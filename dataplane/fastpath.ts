@@ -731,14 +731,20 @@ export class FastPath {
    * tracker saw last than what the engine has carried since (conntrack/tcp-window.ts).
    */
   private isBlind(index: number, p: Packet): boolean {
-    let carried = -1;
-    for (const aging of this.agings) {
-      carried = aging.carried(index, p.dir);
-      if (carried >= 0) break;
-    }
+    const carried = this.carried(index, p.dir);
     if (carried < 0) return false;
-    const c = index * CT_WORDS;
-    return !plausibleTcp(this.tables.conntrack.words, c, p, this.frames.u8, this.tables.timeouts, carried);
+    const { tables, frames } = this;
+    const back = this.carried(index, p.dir ^ 1);
+    return !plausibleTcp(tables.conntrack.words, index * CT_WORDS, p, frames.u8, tables.timeouts, carried, back);
+  }
+
+  /** Bytes that the level which has the direction's entry has carried; −1: none has one, or they are too many. */
+  private carried(index: number, dir: number): number {
+    for (const aging of this.agings) {
+      const carried = aging.carried(index, dir);
+      if (carried >= 0) return carried;
+    }
+    return -1;
   }
 
   /** Takes a connection's entries out of all levels. */

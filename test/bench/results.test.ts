@@ -181,7 +181,7 @@ describe('the profile', () => {
     ];
     const profile = { nodes, samples: [1, 2, 4, 5, 6], timeDeltas: [100, 50, 30, 40, 30] };
     const file = 'dataplane/fastpath.ts';
-    expect(selfTimes(profile, 'run')).toEqual([
+    expect(selfTimes(profile, 'run bench/world.ts')).toEqual([
       { share: 0.6, function: 'hit4', file },
       { share: 0.4, function: '(anonymous)', file: '' },
     ]);
