@@ -23,6 +23,7 @@ import {
 import { isLinkLocal } from '../dataplane/wire/ipv6.ts';
 import type { HostConfig } from './config/hosts.ts';
 import type { AddressValue, Config, PrefixValue } from './config/index.ts';
+import { untilFirst } from './deadlines.ts';
 import { hostOrder, reservationKey } from './dhcp4/server.ts';
 import type { Addresses } from './neighbour/addresses.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
@@ -71,13 +72,7 @@ export class Hosts implements Protocol {
   }
 
   next(now: number): number {
-    let next = -1;
-    for (const { until } of this.leased.values()) {
-      if (until === null) continue;
-      const wait = Math.max(0, (until - now) | 0);
-      if (next < 0 || wait < next) next = wait;
-    }
-    return next;
+    return untilFirst(this.leased.values(), now);
   }
 
   /** The configuration with addresses for names; rules and forwards for a host that has none now are left out. */

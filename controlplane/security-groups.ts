@@ -21,6 +21,7 @@ import {
 } from '../dataplane/wire/address.ts';
 import { isLinkLocal } from '../dataplane/wire/ipv6.ts';
 import type { Config } from './config/index.ts';
+import { untilFirst } from './deadlines.ts';
 import type { Addresses } from './neighbour/addresses.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
 import { macOfEui64 } from './ra/identifiers.ts';
@@ -76,13 +77,7 @@ export class SecurityGroups implements Protocol {
   }
 
   next(now: number): number {
-    let next = -1;
-    for (const { until } of this.leased.values()) {
-      if (until === null) continue;
-      const wait = Math.max(0, (until - now) | 0);
-      if (next < 0 || wait < next) next = wait;
-    }
-    return next;
+    return untilFirst(this.leased.values(), now);
   }
 
   /** All bindings of a port as people read them: `2001:db8::/60 52:54:00:…`. */
