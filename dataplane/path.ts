@@ -185,14 +185,15 @@ export class Path extends PathLocal {
   }
 
   /**
-   * Verify mode of the engine behind the table: is the entry by which it has forwarded this frame still what it was? Then
-   * `shadow` takes what it made of it, and `review` walks the frame. The slot stays the caller's.
+   * Verify mode of the engine behind the table: is the entry of this `epoch`, by which it has forwarded this frame, still
+   * what it was? Then `shadow` takes what it made of it, and `review` walks the frame. The slot stays the caller's.
    */
-  recognize(slot: number): boolean {
+  recognize(slot: number, epoch: number): boolean {
     const { fast } = this;
     this.now = this.tables.now();
     this.epoch = this.tables.control[T.EPOCH];
-    if (fast === null || !fast.usable(this.frames.meta[slot * META_WORDS + META_PORT])) return false;
+    if (fast === null || epoch !== this.epoch) return false;
+    if (!fast.usable(this.frames.meta[slot * META_WORDS + META_PORT])) return false;
     fast.begin();
     return fast.recognize(slot, this.now, this.epoch);
   }

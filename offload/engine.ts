@@ -54,6 +54,8 @@ export const EX_MULTICAST = 13;
 export const EX_KERNEL = 14;
 /** Of those, the ones that verify mode was shown and has compared. */
 export const EX_COMPARED = 15;
+/** Shown as well, but nothing was there to compare them with: the entry has ended or is another one since. */
+export const EX_INCOMPARABLE = 16;
 export const EX_TEXT = [
   'hits',
   'miss',
@@ -71,6 +73,7 @@ export const EX_TEXT = [
   'multicast-hits',
   'kernel-hits',
   'kernel-compared',
+  'kernel-incomparable',
 ] as const;
 
 /** Why a connection is not in the engine (bits 24–31 of its CT_PORTS_IO word). */

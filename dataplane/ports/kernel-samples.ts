@@ -5,14 +5,14 @@
  *
  * The frame has left: nothing that the walk sends is sent. It counts here, once, as a hit of the kernel's, which its
  * program has left to this. A sample whose entry is not what it was (a flush, a neighbour, an end of its connection in
- * between) has nothing to be compared with and is only counted.
+ * between, also when the flow has a new entry since) has nothing to be compared with and is only counted.
  *
  *   ring: a page with the place of reading; a page with that of writing; then records, in memory that is mapped twice in
  *   a row:  length u32 | BUSY 2^31 | DISCARD 2^30, u32 spare, then the sample (offload/kernel/layout.ts), 8-aligned
  *
  * Source: linux/bpf.h, kernel/bpf/ringbuf.c (Documentation/bpf/ringbuf.rst).
  */
-import { EX_COMPARED, EX_HITS, EX_KERNEL } from '../../offload/engine.ts';
+import { EX_COMPARED, EX_HITS, EX_INCOMPARABLE, EX_KERNEL } from '../../offload/engine.ts';
 import * as L from '../../offload/kernel/layout.ts';
 import {
   FRAME_DATA_VALID,
@@ -30,6 +30,7 @@ import {
   META_PORT,
   META_WORDS,
 } from '../frames.ts';
+import { NEIGH_GEN } from '../neighbours.ts';
 import { TCP, UDP } from '../parse.ts';
 import type { Path } from '../path.ts';
 import * as T from '../tables.ts';
@@ -116,7 +117,12 @@ export class KernelSamples {
       frames.meta[m + META_LEN] = length;
       frames.meta[m + META_PORT] = words[w + L.S_IN];
       const { shadow } = path.fast ?? { shadow: null };
-      if (describe(frames, slot, words[w + L.S_GSO], known === length) && shadow !== null && path.recognize(slot)) {
+      if (
+        shadow !== null &&
+        describe(frames, slot, words[w + L.S_GSO], known === length) &&
+        this.isCurrent(path.tables, w) &&
+        path.recognize(slot, words[w + L.S_EPOCH])
+      ) {
         const tci = (tag & L.S_TAGGED) === 0 ? -1 : tag & 0xffff;
         shadow.sample(out, bytes, at + L.S_AFTER, after, Math.min(after, L.SAMPLE_ROOM), tci);
         path.review(slot);
@@ -126,7 +132,15 @@ export class KernelSamples {
       }
       frames.free(slot);
     }
+    this.counters[T.C_ENGINE + EX_INCOMPARABLE]++;
     countForwarded(this.counters, words[w + L.S_IN], out, 1, words[w + L.S_PACKET] + 14);
+  }
+
+  /** Is the neighbour what it was for the entry of the sample at word `w`, and an epoch of the same number the same one? */
+  private isCurrent({ flows, neighbours }: T.Tables, w: number): boolean {
+    const { words } = this;
+    const generation = neighbours.words[neighbours.at(words[w + L.S_NEIGH_AT]) + NEIGH_GEN];
+    return ((generation ^ words[w + L.S_NEIGH]) & 0xffff) === 0 && flows?.sweeps === words[w + L.S_EPOCH + 1];
   }
 }
 

@@ -29,6 +29,7 @@
  *   sample (verify mode), a record of the ring
  *    0 LENGTH of the frame as it came  1 IN port  2 OUT port  3 GSO segment size, 0 none  4 PACKET: bytes of IP
  *    5 LENGTH_AFTER  6 TAG it left with (TCI | TAGGED), 0 none, as the kernel keeps it beside the frame  7 spare
+ *    8–9 EPOCH  10 NEIGH  11 NEIGH_AT of the action that it was forwarded by
  *    then SAMPLE_ROOM bytes of the frame before, and SAMPLE_ROOM after
  *
  * Pure: words in, words out. The maps themselves are dataplane/ports/kernel-engine.ts.
@@ -97,9 +98,12 @@ export const S_PACKET = 4;
 export const S_LENGTH_AFTER = 5;
 export const S_TAG = 6;
 export const S_TAGGED = 0x10000;
+export const S_EPOCH = 8;
+export const S_NEIGH = 10;
+export const S_NEIGH_AT = 11;
 /** Byte offsets; a frame of the usual MTU is there as a whole, so that its checksum can be judged. */
 export const SAMPLE_ROOM = 1536;
-export const S_BEFORE = 32;
+export const S_BEFORE = 48;
 export const S_AFTER = S_BEFORE + SAMPLE_ROOM;
 export const SAMPLE_BYTES = S_AFTER + SAMPLE_ROOM;
 

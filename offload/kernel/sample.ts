@@ -9,6 +9,7 @@
 import type { Assembler } from './assembler.ts';
 import {
   ACTION_AT,
+  action,
   LENGTH_AT,
   LOAD_BYTES,
   PORT_AT,
@@ -49,6 +50,9 @@ export function beginSample(a: Assembler, sample: number): void {
   a.load(4, 'r2', 'r6', SKB_GSO_SIZE).store(4, 'r8', L.S_GSO * 4, 'r2');
   a.load(8, 'r2', 'r10', LENGTH_AT).store(4, 'r8', L.S_PACKET * 4, 'r2');
   a.store(4, 'r8', L.S_TAG * 4, 0);
+  // Which entry has forwarded it: by the time the router looks, the flow may have another.
+  a.load(8, 'r2', 'r10', action(L.A_EPOCH)).store(8, 'r8', L.S_EPOCH * 4, 'r2');
+  a.load(8, 'r2', 'r10', action(L.A_NEIGH)).store(8, 'r8', L.S_NEIGH * 4, 'r2');
   copy(a, L.S_LENGTH, L.S_BEFORE, 'before');
   a.jump('counted');
   a.label('count');

@@ -8,17 +8,23 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { createRouter, type Router } from '../../controlplane/router.ts';
 import { IF_MTU, IF_WORDS } from '../../dataplane/interfaces.ts';
 import { NUD_REACHABLE } from '../../dataplane/neighbours.ts';
+import { NH_VIA } from '../../dataplane/nexthops.ts';
 import { testProgram } from '../../dataplane/ports/bpf.ts';
 import { KernelEngine, KernelFlows, kernelEngineRefusal } from '../../dataplane/ports/kernel-engine.ts';
+import type { KernelSamples } from '../../dataplane/ports/kernel-samples.ts';
 import * as T from '../../dataplane/tables.ts';
+import { parseAddress } from '../../dataplane/wire/address.ts';
 import { delta, fold } from '../../dataplane/wire/sum.ts';
 import { Assembler } from '../../offload/kernel/assembler.ts';
 import { engineProgram, VERDICT_HIT } from '../../offload/kernel/program.ts';
 import { ENGINE_IDLE } from '../../offload/policy.ts';
 import { F4_BYTES, F4_PACKETS, type FlowSpec, newFlowSpec } from '../../offload/table.ts';
 import { ethernet, get16, ip, ipv4, ipv6, mac, tcp, toHex, udp, verify } from '../lib/build.ts';
+import { KernelBench } from './kernel-port.ts';
+import { engineCounter, HOST, macOf, SERVER, to, WAN, worldConfig } from './world.ts';
 
 /** One of each, in this file's words and in clang's. */
 const SAMPLES: readonly [string, (a: Assembler) => Assembler][] = [
@@ -253,5 +259,97 @@ describe.skipIf(refusal !== '')('the program', () => {
       const { verdict, frame: left } = run(one);
       expect([verdict, toHex(left)]).toEqual([0, toHex(one)]);
     }
+  });
+});
+
+describe.skipIf(refusal !== '')('verify: samples that are looked at late', () => {
+  let bench: KernelBench;
+  let router: Router;
+  let samples: KernelSamples;
+  const query = to('lan', ipv4({ src: HOST, dst: SERVER }, udp({ sport: 5000, dport: 4000 }, 'q')), macOf(HOST));
+  const answer = to('wan', ipv4({ src: SERVER, dst: WAN }, udp({ sport: 4000, dport: 5000 }, 'a')));
+  const count = () => ({
+    compared: engineCounter(router, 'kernel-compared'),
+    not: engineCounter(router, 'kernel-incomparable'),
+    mismatches: engineCounter(router, 'mismatches'),
+  });
+
+  beforeEach(() => {
+    bench = new KernelBench(true);
+    router = createRouter(worldConfig({ offload: { mode: 'verify', entries: 64 } }), bench.options());
+    bench.attach(router);
+    for (let n = 0; n < 2; n++) {
+      router.inject('lan', query);
+      router.inject('wan', answer);
+    }
+    // From here on the kernel forwards, and nobody looks at what it shows until the test does.
+    samples = bench.samples as KernelSamples;
+    bench.samples = null;
+    samples.drain(router.path, 100);
+    expect(bench.forwarded).toBeGreaterThan(0);
+  });
+  afterEach(() => bench.close());
+
+  /** Three frames of the kernel's, then a change that stamps the entry anew, then one of the kernel's by the new entry. */
+  function around(change: () => void): void {
+    const before = bench.forwarded;
+    for (let n = 0; n < 3; n++) router.inject('lan', query);
+    expect(bench.forwarded).toBe(before + 3);
+    change();
+    router.inject('lan', query);
+    expect(bench.forwarded).toBe(before + 3);
+    router.inject('lan', query);
+    expect(bench.forwarded).toBe(before + 4);
+    expect(router.take('wan').length).toBeGreaterThan(0);
+  }
+
+  test('nothing has changed: each is compared', () => {
+    const before = count();
+    for (let n = 0; n < 4; n++) router.inject('lan', query);
+    expect(samples.drain(router.path, 100)).toBe(4);
+    expect(count()).toEqual({ ...before, compared: before.compared + 4 });
+  });
+
+  test('the next hop has another MAC now: those from before are no mismatch, the one behind it is compared', () => {
+    const before = count();
+    around(() => router.control.setNeighbour(1, 4, parseAddress('203.0.113.254')!.words, 0x11111102, 0x1111));
+    expect(samples.drain(router.path, 100)).toBe(4);
+    expect(count()).toEqual({ compared: before.compared + 1, not: before.not + 3, mismatches: 0 });
+  });
+
+  test('the flow has another route now', () => {
+    const before = count();
+    around(() =>
+      router.control.addRoute(4, parseAddress('198.51.100.0')!.words, 24, {
+        kind: NH_VIA,
+        port: 2,
+        family: 4,
+        gateway: parseAddress('198.18.0.254')!.words,
+      }),
+    );
+    expect(samples.drain(router.path, 100)).toBe(4);
+    expect(count()).toEqual({ compared: before.compared + 1, not: before.not + 3, mismatches: 0 });
+  });
+
+  test('the epochs have come round meanwhile, to the very same word', () => {
+    const before = count();
+    const word = router.tables.control[T.EPOCH];
+    around(() => {
+      // Only the sweep tells the entry of now from that of then: 255 flushes, as 0 is nobody's epoch.
+      for (let n = 0; n < 255; n++) router.offload.flush();
+      expect(router.tables.control[T.EPOCH]).toBe(word);
+    });
+    expect(samples.drain(router.path, 100)).toBe(4);
+    expect(count()).toEqual({ compared: before.compared + 1, not: before.not + 3, mismatches: 0 });
+  });
+
+  test('the connection has ended: nothing to compare with', () => {
+    const before = count();
+    for (let n = 0; n < 3; n++) router.inject('lan', query);
+    const { conntrack } = router.tables;
+    for (let n = 0; n < conntrack.highWater; n++) if (conntrack.inUse(n, router.now)) router.path.tracker.end(n);
+    expect(router.conntrack.count).toBe(0);
+    expect(samples.drain(router.path, 100)).toBe(3);
+    expect(count()).toEqual({ ...before, not: before.not + 3 });
   });
 });
