@@ -21,6 +21,8 @@ export interface LinkJson {
   /** Device of the host, and the MAC of its end. */
   device?: string;
   peer?: string;
+  /** Present for a TAP whose kernel end is in another namespace than the router. */
+  elsewhere?: true;
   vlan?: number;
   addr_info: { family: 'inet' | 'inet6'; local: string; prefixlen: number; scope: string; flags?: string[] }[];
   stats64: {
@@ -63,6 +65,7 @@ export function showLink(source: ShowSource, filters: Readonly<Record<string, st
     };
     if (port.ifname !== '') link.device = port.ifname;
     if (device !== null && device.mac !== '') link.peer = device.mac;
+    if (device?.elsewhere) link.elsewhere = true;
     if (port.vlan !== 0) link.vlan = port.vlan;
     links.push(link);
   }
@@ -83,7 +86,7 @@ function addressJson(own: OwnAddress): LinkJson['addr_info'][number] {
 
 function lines(link: LinkJson): string {
   const { rx, tx } = link.stats64;
-  const device = link.device === undefined ? '' : ` device ${link.device}`;
+  const device = link.device === undefined ? '' : ` device ${link.device}${link.elsewhere ? ' elsewhere' : ''}`;
   const vlan = link.vlan === undefined ? '' : ` vlan ${link.vlan}`;
   const peer = link.peer === undefined ? '' : ` peer ${link.peer}`;
   const pad = (...cells: (string | number)[]): string => cells.map((cell) => String(cell).padStart(12)).join('');

@@ -39,6 +39,8 @@ export interface DeviceView {
   exists: boolean;
   up: boolean;
   mac: string;
+  /** A TAP whose kernel end was moved into another namespace. */
+  elsewhere: boolean;
   rx_errors: number;
   tx_errors: number;
   syscalls: number;
@@ -119,7 +121,8 @@ export function liveSource(supervisor: Supervisor): ShowSource {
           tx_errors += live[at + LP_TX_ERRORS] >>> 0;
           syscalls += live[at + LP_SYSCALLS] >>> 0;
         }
-        return { exists: state.exists, up: state.up, mac: state.mac, rx_errors, tx_errors, syscalls };
+        const { exists, up, mac, elsewhere } = state;
+        return { exists, up, mac, elsewhere, rx_errors, tx_errors, syscalls };
       },
     },
   };

@@ -16,6 +16,7 @@ import { buildWorld, SERVER4, SERVER6, type World } from '../../controlplane/dem
 import { download, startHttpServer } from '../../controlplane/lab/http.ts';
 import { Lab, type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
 import { packageRoot } from '../../controlplane/package-root.ts';
+import type { LinkJson } from '../../controlplane/show/link.ts';
 import { addressOf, bind, close, ioctlPointer, send, socket, syscall6 } from '../../dataplane/ports/ffi.ts';
 import { kernelEngineRefusal } from '../../dataplane/ports/kernel-engine.ts';
 import { inNetns } from '../../dataplane/ports/netns.ts';
@@ -546,6 +547,11 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
         expect(await fetch()).toBeGreaterThan(200);
         lab.ip(client, 'link del leg');
         lab.runSync(router, 'ip', ['link', 'set', 'sl-tap', 'netns', client]);
+        // It looks at its devices several times a second; until then its programs take the TAP to be here.
+        await waitFor(
+          'the router to see that it was moved',
+          async () => ((await askShow(control, 'link', { dev: 'lan' })).json as LinkJson[])[0].elsewhere,
+        );
         lab.ip(client, 'addr add 192.168.1.10/24 dev sl-tap');
         lab.ip(client, 'link set sl-tap up');
         lab.apply();
