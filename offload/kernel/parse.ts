@@ -115,18 +115,8 @@ export function ipv4(a: Assembler): void {
   a.when('r9', '==', ESP, 'find4').when('r9', '!=', IPV6_IN_IP, 'up');
   a.store(4, 'r10', KEY4_AT + 8, 0).jump('find4');
 
-  a.label('udp4');
-  a.store(8, 'r10', SIZE_AT, 'r5');
-  a.when('r4', '!=', 0, 'udp4-super');
-  a.load(2, 'r2', 'r7', L4 + 4)
-    .be16('r2')
-    .sub('r5', 20)
-    .when('r2', '!=', 'r5', 'up');
-  a.jump('find4');
-  a.label('udp4-super').add('r4', 28).store(8, 'r10', SIZE_AT, 'r4').jump('find4');
-
-  a.label('tcp4');
-  tcp(a, L4, 20, 'tcp4-whole');
+  udp(a, L4, 20, 'udp4', 'find4');
+  tcp(a, L4, 20, 'tcp4');
 
   a.label('find4');
   a.map('r1', 'flows4').mov('r2', 'r10').add('r2', KEY4_AT).call(MAP_LOOKUP);
@@ -134,10 +124,30 @@ export function ipv4(a: Assembler): void {
 }
 
 /**
- * TCP: ACK, and none of FIN, SYN and RST; a header that fits. r5 is the packet's length, r4 the super-frame's segment
- * size or 0. Clobbers r2, r3, r5.
+ * At label `name`, UDP: its own length, which a super-frame does not have, is the packet's. r5 is that of the packet with
+ * its header of `ip` bytes, r4 the super-frame's segment size or 0. Goes on at `found`. Clobbers r2, r4, r5.
  */
-function tcp(a: Assembler, l4: number, ip: number, whole: string): void {
+function udp(a: Assembler, l4: number, ip: number, name: string, found: string): void {
+  a.label(name);
+  a.store(8, 'r10', SIZE_AT, 'r5');
+  a.when('r4', '!=', 0, `${name}-super`);
+  a.load(2, 'r2', 'r7', l4 + 4)
+    .be16('r2')
+    .sub('r5', ip)
+    .when('r2', '!=', 'r5', 'up');
+  a.jump(found);
+  a.label(`${name}-super`)
+    .add('r4', ip + 8)
+    .store(8, 'r10', SIZE_AT, 'r4')
+    .jump(found);
+}
+
+/**
+ * At label `name`, TCP: ACK, and none of FIN, SYN and RST; a header that fits. Lengths as in `udp`. Goes on behind.
+ * Clobbers r2, r3, r4.
+ */
+function tcp(a: Assembler, l4: number, ip: number, name: string): void {
+  a.label(name);
   a.mov('r2', 'r7')
     .add('r2', l4 + 20)
     .when('r2', '>', 'r8', 'up');
@@ -146,9 +156,9 @@ function tcp(a: Assembler, l4: number, ip: number, whole: string): void {
   a.and('r2', 0xf0).rsh('r2', 2).when('r2', '<', 20, 'up');
   a.add('r2', ip).when('r2', '>', 'r5', 'up');
   a.store(8, 'r10', SIZE_AT, 'r5');
-  a.when('r4', '==', 0, whole);
+  a.when('r4', '==', 0, `${name}-whole`);
   a.add('r4', 'r2').store(8, 'r10', SIZE_AT, 'r4');
-  a.label(whole);
+  a.label(`${name}-whole`);
 }
 
 /** No extension header that the key could not see behind; ends at `check` with the key's action in r0, or 0. */
@@ -174,18 +184,8 @@ export function ipv6(a: Assembler): void {
   a.when('r9', '!=', ESP, 'up').when('r4', '!=', 0, 'up');
   a.store(8, 'r10', SIZE_AT, 'r5').jump('find6');
 
-  a.label('udp6');
-  a.store(8, 'r10', SIZE_AT, 'r5');
-  a.when('r4', '!=', 0, 'udp6-super');
-  a.load(2, 'r2', 'r7', L4_6 + 4)
-    .be16('r2')
-    .sub('r5', 40)
-    .when('r2', '!=', 'r5', 'up');
-  a.jump('find6');
-  a.label('udp6-super').add('r4', 48).store(8, 'r10', SIZE_AT, 'r4').jump('find6');
-
-  a.label('tcp6');
-  tcp(a, L4_6, 40, 'tcp6-whole');
+  udp(a, L4_6, 40, 'udp6', 'find6');
+  tcp(a, L4_6, 40, 'tcp6');
 
   a.label('find6');
   a.map('r1', 'flows6').mov('r2', 'r10').add('r2', KEY6_AT).call(MAP_LOOKUP);
