@@ -10,12 +10,12 @@
  * and REC-3's documentation prefix, without which there would be no lab; one rule of the configuration refuses it.
  */
 import { CT_NEW, CT_UNTRACKED } from '../conntrack/record.ts';
+import type { MaskedAddress } from '../dataplane/endpoints.ts';
 import {
   ACCEPT,
   CHAIN_AH,
   DROP,
   type FilterRule,
-  type MaskedAddress,
   REFUSE_SOURCE,
   SOURCE_ANY,
   SOURCE_NOWHERE,

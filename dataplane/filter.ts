@@ -18,7 +18,7 @@
  *            and input verdict. Only that worker writes its row, so there are no atomics.
  *
  *   rule:
- *    0 FROM       zone, −1 any                    8 SPORT   first << 16 | last, 0xffff: any; and 9 DPORT
+ *    0 FROM       zone, −1 any                    8 SPORT   9 DPORT   these and addresses as in endpoints.ts
  *    1 TO         zone, 0 the router itself,     10 ICMP    types: first | last << 8 | (code + 1, 0 any) << 16; −1 any
  *                 −1 any, −2 any but the router  11 ID      rule identifier: its place in the caller's list
  *    2 FROM_PORT  port, −1 any                   12 HELPER  number of the helper to attach; 0 none
@@ -31,6 +31,7 @@
  * Addresses and ports compared are the packet's effective ones: destination after DNAT, source before SNAT.
  * Not here: from configuration to rules (controlplane/compile-rules.ts), what a verdict leads to (path.ts).
  */
+import { ANY_PORT, type Endpoints, writeEndpoints } from './endpoints.ts';
 import type { Packet } from './wire/packet.ts';
 
 /** Verdicts. */
@@ -86,7 +87,6 @@ const SRC_MASK = 20;
 const DST = 24;
 const DST_MASK = 28;
 
-const ANY_PORT = 0xffff;
 const HAS_SRC = 1;
 const HAS_DST = 2;
 
@@ -236,14 +236,11 @@ export class FilterTable {
   }
 }
 
-/** An address with a mask, raw words; IPv4 uses the first. */
-export interface MaskedAddress {
-  words: readonly number[];
-  mask: readonly number[];
-}
-
-/** One line of the list. Several lines may carry one identifier: a rule with two protocols is two lines. */
-export interface FilterRule {
+/**
+ * One line of the list. Several lines may carry one identifier: a rule with two protocols is two lines. Ports only with a
+ * protocol of PORT_PROTOCOLS.
+ */
+export interface FilterRule extends Endpoints {
   /** 0 … FilterList.names.length − 1. */
   id: number;
   /** Zone, ZONE_ROUTER, ZONE_ANY. */
@@ -257,11 +254,6 @@ export interface FilterRule {
   family: 0 | 4 | 6;
   /** −1 any. */
   proto: number;
-  src: MaskedAddress | null;
-  dst: MaskedAddress | null;
-  /** First and last, host integers; null any. Only with a protocol of PORT_PROTOCOLS. */
-  sport: readonly [number, number] | null;
-  dport: readonly [number, number] | null;
   /** First and last type; null any. Only with protocol 1 or 58. */
   icmpTypes: readonly [number, number] | null;
   /** −1 any; only with `icmpTypes`. */
@@ -430,8 +422,6 @@ function writeRule(w: Int32Array, r: number, rule: FilterRule): void {
   w[r + PROTO] = rule.proto;
   w[r + STATES] = rule.states;
   w[r + VERDICT] = rule.verdict;
-  w[r + SPORT] = rule.sport === null ? ANY_PORT : (rule.sport[0] << 16) | rule.sport[1];
-  w[r + DPORT] = rule.dport === null ? ANY_PORT : (rule.dport[0] << 16) | rule.dport[1];
   w[r + ICMP] =
     rule.icmpTypes === null ? -1 : rule.icmpTypes[0] | (rule.icmpTypes[1] << 8) | ((rule.icmpCode + 1) << 16);
   w[r + ID] = rule.id;
@@ -439,12 +429,7 @@ function writeRule(w: Int32Array, r: number, rule: FilterRule): void {
   w[r + SOURCE] = rule.sourceZone;
   w[r + CHAIN] = rule.chain;
   w[r + FLAGS] = (rule.src === null ? 0 : HAS_SRC) | (rule.dst === null ? 0 : HAS_DST);
-  for (let n = 0; n < 4; n++) {
-    w[r + SRC + n] = rule.src?.words[n] ?? 0;
-    w[r + SRC_MASK + n] = rule.src?.mask[n] ?? 0;
-    w[r + DST + n] = rule.dst?.words[n] ?? 0;
-    w[r + DST_MASK + n] = rule.dst?.mask[n] ?? 0;
-  }
+  writeEndpoints(w, r + SPORT, r + SRC, rule);
 }
 
 /** What `evaluate` relies on without looking. Null, or a sentence about the first thing that is wrong. */

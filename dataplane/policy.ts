@@ -7,12 +7,13 @@
  *   buffer:  | 0 ROOT: which copy is read | copy 0 | copy 1 |
  *   copy:    | 0 COUNT, 1 DSCP: a rule asks for it, 16 words | rules, 32 words each |
  *   rule:     0 TABLE    1 ZONE −1 any   2 PORT −1 any   3 FAMILY 0 any   4 PROTO −1 any   5 DSCP −1 any
- *             6 SPORT    first << 16 | last, 0xffff any; and 7 DPORT      8 RULE  number of the rule that the line is of
- *            16–19 SRC  20–23 SRC_MASK  24–27 DST  28–31 DST_MASK  raw; a mask of zeros matches anything
+ *             6 SPORT    7 DPORT      8 RULE  number of the rule that the line is of
+ *            16–19 SRC  20–23 SRC_MASK  24–27 DST  28–31 DST_MASK   these and the ports: endpoints.ts
  *
  * One writer fills the copy that is not read and then stores ROOT. A reader goes through a list in microseconds; lists
  * change when a person applies a configuration. Without rules the path reads two words.
  */
+import { ANY_PORT, type Endpoints, writeEndpoints } from './endpoints.ts';
 import type { Packet } from './wire/packet.ts';
 
 /** Tables beside the main one, and lines of rules. */
@@ -37,10 +38,9 @@ const SRC = 16;
 const SRC_MASK = 20;
 const DST = 24;
 const DST_MASK = 28;
-const ANY_PORT = 0xffff;
 
-/** One line; absent addresses are four zeros with a mask of zeros. */
-export interface PolicyLine {
+/** One line. */
+export interface PolicyLine extends Endpoints {
   table: number;
   /** Zone and number of the port that the packet enters by, −1 any. */
   zone: number;
@@ -48,11 +48,6 @@ export interface PolicyLine {
   family: 0 | 4 | 6;
   proto: number;
   dscp: number;
-  /** First and last, host integers; null any. Only with a protocol that has ports. */
-  sport: readonly [number, number] | null;
-  dport: readonly [number, number] | null;
-  src: { words: readonly number[]; mask: readonly number[] } | null;
-  dst: { words: readonly number[]; mask: readonly number[] } | null;
   rule: number;
 }
 
@@ -148,15 +143,8 @@ export class PolicyTable {
       w[r + FAMILY] = line.family;
       w[r + PROTO] = line.proto;
       w[r + DSCP] = line.dscp;
-      w[r + SPORT] = line.sport === null ? ANY_PORT : (line.sport[0] << 16) | line.sport[1];
-      w[r + DPORT] = line.dport === null ? ANY_PORT : (line.dport[0] << 16) | line.dport[1];
       w[r + RULE] = line.rule;
-      for (let k = 0; k < 4; k++) {
-        w[r + SRC_MASK + k] = line.src?.mask[k] ?? 0;
-        w[r + SRC + k] = (line.src?.words[k] ?? 0) & w[r + SRC_MASK + k];
-        w[r + DST_MASK + k] = line.dst?.mask[k] ?? 0;
-        w[r + DST + k] = (line.dst?.words[k] ?? 0) & w[r + DST_MASK + k];
-      }
+      writeEndpoints(w, r + SPORT, r + SRC, line);
     });
     w[at + COUNT] = lines.length;
     w[at + ASKS_DSCP] = lines.some(({ dscp }) => dscp !== -1) ? 1 : 0;
