@@ -68,6 +68,8 @@ const MAX_ACK_WINDOW = 66_000;
 /** A window that is supposed, at least and at most, where none is known: what was lost before it came here counts, too. */
 const LEAST_SLACK = 1 << 20;
 const MOST_SLACK = 1 << 24;
+/** So far from what is known a number may be that has to speak for itself. */
+const NEAR = 1 << 15;
 
 /**
  * Makes the record forget the windows of both directions: the offload engine forwarded segments that we did not see.
@@ -85,10 +87,12 @@ export function relearnTcp(w: Int32Array, c: number): void {
 }
 
 /**
- * Whether a FIN or RST may be of a connection that the engine carries, of which the tracker knows old numbers
- * only: its sequence number is at most the last one seen, what the engine has carried since (`carried` bytes in its
- * direction), and a window away; or a FIN's acknowledgement is so, by `acknowledged` bytes in the other (−1: not known). Coarser than RFC 5961 asks of an end, but it costs who guesses thousands of segments, and
- * what is refused changes nothing. A SYN, with ACK or without, chooses its own number; the state table judges it.
+ * Whether a FIN or RST may be of a connection that the engine carries, of which the tracker knows old numbers only. Its
+ * sequence number must be within reach of the last one seen, what the engine has carried since (`carried` bytes in its
+ * direction; −1: not known) and a window; and so must what it acknowledges, by `acknowledged` bytes in the other direction. One of the two
+ * is enough when it is near and little was carried: data of the other may have come another way (a capture with gaps, two
+ * paths). Coarser than RFC 5961 asks of an end, but it costs who guesses thousands of segments, and what is refused changes
+ * nothing. A SYN, with ACK or without, chooses its own number; the state table judges it.
  */
 export function plausibleTcp(
   w: Int32Array,
@@ -99,25 +103,34 @@ export function plausibleTcp(
   carried: number,
   acknowledged: number,
 ): boolean {
-  const { dir } = p;
-  if ((flagsOf(w, c, dir) & TCPF_BE_LIBERAL) !== 0 || cfg[CFG_TCP_LIBERAL] !== 0 || (p.tcpFlags & SYN) !== 0)
-    return true;
+  const { dir, l4, tcpFlags } = p;
+  if ((flagsOf(w, c, dir) & TCPF_BE_LIBERAL) !== 0 || cfg[CFG_TCP_LIBERAL] !== 0 || (tcpFlags & SYN) !== 0) return true;
+  const ack = be32(u8, l4 + 8);
   // It answers a SYN of the other side that passed without effect (RFC 9293 §3.5.2): who guesses does not know its number.
   const last = w[c + CT_TCP_LAST];
-  const answers = ((last >> 1) & 7) === KIND_SYN && (last & 1) !== dir && be32(u8, p.l4 + 8) === w[c + CT_LAST_END];
-  if ((p.tcpFlags & RST) !== 0 && answers) return true;
+  const answers = ((last >> 1) & 7) === KIND_SYN && (last & 1) !== dir && ack === w[c + CT_LAST_END];
+  if ((tcpFlags & RST) !== 0 && answers) return true;
   const S = c + CT_TCP + (dir << 2);
-  const allowed = (w[S + TCP_MAXEND] - w[S + TCP_END]) | 0;
-  const slack = allowed < LEAST_SLACK ? LEAST_SLACK : allowed > MOST_SLACK ? MOST_SLACK : allowed;
-  const ahead = (be32(u8, p.l4 + 4) - w[S + TCP_END]) | 0;
-  if (ahead <= carried + slack && ahead >= -slack) return true;
-  // Or what it acknowledges is: data of its own may have come another way (a capture with gaps, two paths).
-  if ((p.tcpFlags & (RST | ACK)) === ACK && acknowledged >= 0) {
-    const behind = (be32(u8, p.l4 + 8) - w[c + CT_TCP + ((dir ^ 1) << 2) + TCP_END]) | 0;
-    if (behind <= acknowledged + LEAST_SLACK && behind >= -LEAST_SLACK) return true;
+  const ahead = (be32(u8, l4 + 4) - w[S + TCP_END]) | 0;
+  const near = isWithin(ahead, carried, NEAR);
+  // Some stacks set ACK with number 0 in a RST.
+  if ((tcpFlags & ACK) === 0 || ((tcpFlags & RST) !== 0 && ack === 0)) {
+    if (near) return true;
+  } else {
+    const behind = (ack - w[c + CT_TCP + ((dir ^ 1) << 2) + TCP_END]) | 0;
+    const allowed = (w[S + TCP_MAXEND] - w[S + TCP_END]) | 0;
+    const slack = allowed < LEAST_SLACK ? LEAST_SLACK : allowed > MOST_SLACK ? MOST_SLACK : allowed;
+    if (isWithin(ahead, carried, slack) && isWithin(behind, acknowledged, LEAST_SLACK)) return true;
+    if (near && carried >= 0 && carried <= LEAST_SLACK) return true;
+    if (acknowledged >= 0 && acknowledged <= LEAST_SLACK && isWithin(behind, acknowledged, NEAR)) return true;
   }
   p.detail = ahead > 0 ? WHY_TCP_SEQ_ABOVE : WHY_TCP_SEQ_BELOW;
   return false;
+}
+
+/** True when a number so far from the last one seen may follow `carried` bytes (−1: nobody knows how many). */
+function isWithin(distance: number, carried: number, slack: number): boolean {
+  return carried < 0 || (distance <= carried + slack && distance >= -slack);
 }
 
 /**

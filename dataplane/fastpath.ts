@@ -709,7 +709,7 @@ export class FastPath {
   reenter(index: number, p: Packet, now: number): number {
     const w = this.tables.conntrack.words;
     const c = index * CT_WORDS;
-    if (p.proto === TCP && (p.tcpFlags & 7) !== 0 && this.isBlind(index, p)) return ENGINE_DISBELIEVES;
+    if (p.proto === TCP && (p.tcpFlags & 5) !== 0 && this.isBlind(index, p)) return ENGINE_DISBELIEVES;
     for (const aging of this.agings) aging.settle(index);
     if (((w[c + CT_DEADLINE] - now) | 0) < 0) {
       this.forget(index);
@@ -731,9 +731,8 @@ export class FastPath {
    * tracker saw last than what the engine has carried since (conntrack/tcp-window.ts).
    */
   private isBlind(index: number, p: Packet): boolean {
-    const carried = this.carried(index, p.dir);
-    if (carried < 0) return false;
     const { tables, frames } = this;
+    const carried = this.carried(index, p.dir);
     const back = this.carried(index, p.dir ^ 1);
     return !plausibleTcp(tables.conntrack.words, index * CT_WORDS, p, frames.u8, tables.timeouts, carried, back);
   }

@@ -133,6 +133,34 @@ describe('one by one', () => {
     expect(entries()).toBe(before);
   });
 
+  it('one blind FIN in two hundred ended the engine’s stay: one number of the two in a window was enough', () => {
+    const { world, entries } = carried();
+    const before = entries();
+    const [seq, ack] = [0x60000000 + 1 + 9, 0x10000000 + 1 + 8];
+    for (const guess of [
+      toHost('FA', seq + 500_000, ack + 0x3000000),
+      toHost('FA', seq + 0x4000000, ack - 500_000),
+      toHost('RA', seq + 500_000, ack + 0x3000000),
+      toHost('R', seq + 500_000),
+    ]) {
+      world.put('wan', guess);
+      expect(world.router.take('lan')).toEqual([]);
+      expect(entries()).toBe(before);
+    }
+    // The end's own, behind half a megabyte that was lost on the way: both of its numbers are in reach.
+    world.put('wan', toHost('FA', seq + 500_000, ack));
+    expect(world.router.take('lan')).toHaveLength(1);
+    expect(entries()).toBe(before - 1);
+  });
+
+  it('a FIN behind data that came another way is believed by what it acknowledges', () => {
+    const { world, entries } = carried();
+    const before = entries();
+    world.put('wan', toHost('FA', 0x60000000 + 0x4000000, 0x10000000 + 1 + 8));
+    expect(world.router.take('lan')).toHaveLength(1);
+    expect(entries()).toBe(before - 1);
+  });
+
   it('a SYN and a SYN/ACK of one side took a connection out of the engine: a SYN/ACK answers a SYN of the other side', () => {
     const { world, entries } = carried();
     const before = entries();

@@ -118,7 +118,8 @@ function talk(
         for (const side of [0, 1] as const) {
           const [from, to] = [cable[side], cable[1 - side]];
           for (const frame of from.router.take(from.port)) {
-            const faults = B.verify(frame);
+            // What has no checksum over IPv6 came so: it is forwarded and quoted as it is.
+            const faults = B.verify(frame, { zeroUdp6: true });
             if (faults.length > 0) throw new Error(`${from.port} sent ${B.toHex(frame)}: ${faults.join('; ')}`);
             moved++;
             if (++frames > MAX_FRAMES) throw new Error(`the routers do not fall silent: ${frames} frames`);
