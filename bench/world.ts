@@ -14,6 +14,7 @@ import { takeMemory } from '../controlplane/live/memory.ts';
 import { REASONS } from '../dataplane/drop.ts';
 import { Path, type Punt } from '../dataplane/path.ts';
 import { liveArena } from '../dataplane/ports/arena.ts';
+import { inlineStages } from '../dataplane/ports/compiler.ts';
 import { exactLead } from '../dataplane/ports/hugepages.ts';
 import type { Port } from '../dataplane/ports/port.ts';
 import {
@@ -80,6 +81,7 @@ export function worldConfig(options: WorldOptions): Config {
 /** The tables, configured. Call it once per process; threads attach to what it returns. */
 export function openWorld(options: WorldOptions): { buffers: TableBuffers; hugeBytes: number } {
   exactLead();
+  inlineStages();
   const config = worldConfig(options);
   const buffers = createTables(
     {

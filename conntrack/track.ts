@@ -45,6 +45,7 @@ import {
   IPS_EXPECTED,
   IPS_OFFLOAD,
   IPS_SEEN_REPLY,
+  IPS_SEQ_ADJUST,
   ORIGINAL,
   REPLY,
 } from './record.ts';
@@ -174,7 +175,8 @@ export class Tracker {
     const before = w[c + CT_STATUS];
     const state = w[c + CT_STATE] & 0xff;
     if (this.shared) table.lock(c + CT_LOCK, w);
-    const verdict = trackPacket(w, c, p, u8, dir, now, this.cfg, this.ackOffset(index, dir, p));
+    const ackOffset = p.proto === TCP && (before & IPS_SEQ_ADJUST) !== 0 ? this.ackOffset(index, dir, p) : 0;
+    const verdict = trackPacket(w, c, p, u8, dir, now, this.cfg, ackOffset);
     if (this.shared) Atomics.store(w, c + CT_LOCK, 0);
     switch (verdict) {
       case TRACK_ACCEPT:
@@ -215,7 +217,10 @@ export class Tracker {
     return TRACKED;
   }
 
-  /** What the router has added to the sequence numbers that this packet acknowledges; set by the ALG stage's owner. */
+  /**
+   * What the router has added to the sequence numbers that this segment acknowledges, asked of connections with
+   * IPS_SEQ_ADJUST; set by the ALG stage's owner.
+   */
   ackOffset: (index: number, dir: number, p: Packet) => number = () => 0;
 
   /** A packet of a connection that the engine carries came to the slow path: ENGINE_*. Set by the path. */

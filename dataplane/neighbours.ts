@@ -108,7 +108,8 @@ export class NeighbourTable {
     const w = this.words;
     const key = port | (family << 8);
     let n = this.hash(key, a0, a1, a2, a3);
-    for (let reach = Atomics.load(w, HEAD + n * NEIGH_WORDS + NEIGH_REACH); reach > 0; reach--) {
+    // A plain load: it does not tear, and an entry that it comes too early for is found by the next packet.
+    for (let reach = w[HEAD + n * NEIGH_WORDS + NEIGH_REACH]; reach > 0; reach--) {
       const r = HEAD + n * NEIGH_WORDS;
       if (w[r] !== 0 && w[r + 1] === key && w[r + 2] === a0 && w[r + 3] === a1 && w[r + 4] === a2 && w[r + 5] === a3)
         return n;

@@ -32,6 +32,7 @@ import {
   workerAt,
 } from '../../dataplane/live.ts';
 import { mapArena } from '../../dataplane/ports/arena.ts';
+import { inlineStages } from '../../dataplane/ports/compiler.ts';
 import { exactLead } from '../../dataplane/ports/hugepages.ts';
 import { KernelEngine } from '../../dataplane/ports/kernel-engine.ts';
 import { linkDetails } from '../../dataplane/ports/links.ts';
@@ -252,6 +253,7 @@ export class Supervisor {
       workers,
     };
     exactLead();
+    inlineStages();
     const buffers = createTables(sizes, seed);
     takeMemory(buffers);
     this.tables = new Tables(buffers, workers);
