@@ -12,7 +12,7 @@ import { CLIENT4, CLIENT6, ROUTER_LAN4, ROUTER_LAN6, ROUTER_WAN4, SERVER4, SERVE
 /** Bytes of each big download. */
 export const DOWNLOAD = 100_000_000;
 const FORWARDED = 10_000_000;
-const DOWNLOAD_TIMEOUT = 18_000;
+const DOWNLOAD_TIMEOUT = 60_000;
 /** How long an unsolicited connection may try. */
 const REFUSED_AFTER = 1;
 
@@ -23,7 +23,7 @@ function ping(target: string): Check<World> {
   return {
     name: `ping ${family}`,
     run: async ({ lab, client }) => {
-      const done = await lab.run(client, 'ping', ['-n', '-c3', '-i0.2', '-W2', target], { check: false });
+      const done = await lab.run(client, 'ping', ['-n', '-c3', '-i0.2', '-W5', target], { check: false });
       const answers = Number(/(\d+) received/.exec(done.stdout)?.[1] ?? 0);
       if (answers !== 3)
         throw new CheckError(`3 answers from ${target}`, `${answers}: ${(done.stdout + done.stderr).trim()}`, SHOW);
@@ -48,7 +48,7 @@ function traceroute(way: 'UDP' | 'ICMP', target: string, hop: string): Check<Wor
     run: async ({ lab, client }) => {
       if (findProgram('traceroute') === null)
         throw new CheckError('the program traceroute', 'nothing', 'run "apt-get install traceroute"');
-      const args = ['-n', '-q1', '-w2', '-m4', ...(way === 'ICMP' ? ['-I'] : []), target];
+      const args = ['-n', '-q1', '-w5', '-m4', ...(way === 'ICMP' ? ['-I'] : []), target];
       const done = await lab.run(client, 'traceroute', args, { check: false });
       const hops = hopsOf(done.stdout);
       if (hops.join(' ') !== `${hop} ${target}`)
@@ -220,7 +220,7 @@ function stops(): Check<World> {
   return {
     name: 'stop',
     run: async ({ lab, client, router, server, engine, process: child }) => {
-      await child.stop('SIGTERM', 5000);
+      await child.stop('SIGTERM', 20_000);
       const { code, signal } = await child.exited;
       if (code !== 0)
         throw new CheckError(
@@ -257,7 +257,7 @@ export const KERNEL_FORWARDS: Check<World> = {
         seen = `${kernel} of ${all} packets never came to the process`;
         return all > 0 && kernel > all * MOST;
       },
-      { timeout: 8000, detail: () => `${seen}; the router said: ${process.stderr().trim()}` },
+      { timeout: 30_000, detail: () => `${seen}; the router said: ${process.stderr().trim()}` },
     );
     return seen;
   },

@@ -69,7 +69,7 @@ export function writeConfig({ folder }: DemoLab, yaml: string): { file: string; 
 export async function startRouter({ lab }: DemoLab, ns: string, file: string): Promise<LabProcess> {
   const router = lab.spawn(ns, process.execPath, [commandFile(), 'run', file]);
   await waitFor('the router to run', () => router.stderr().includes('sluice: running') || !router.running(), {
-    timeout: 20_000,
+    timeout: 60_000,
     detail: () => router.stderr(),
   });
   if (!router.running()) throw new LabError('router', 'it to run', 'its end', router.stderr().trim());

@@ -104,7 +104,7 @@ async function build(opened: DemoLab, options: WorldOptions): Promise<World> {
         if (options.cancelled?.()) throw new LabError('lab', 'to be built', 'cancelled', '');
         return (await lab.run(ns, 'ping', ['-n', '-c1', '-W1', target], { check: false })).status === 0;
       },
-      { timeout: 10_000, detail: () => `no answer; the router said: ${running.stderr().trim()}` },
+      { timeout: 30_000, detail: () => `no answer; the router said: ${running.stderr().trim()}` },
     );
   say('both hosts reach each other');
   return {

@@ -94,7 +94,7 @@ export async function download(
   length: number,
   options: { seed?: number; timeout?: number } = {},
 ): Promise<Download> {
-  const timeout = options.timeout ?? 30_000;
+  const timeout = options.timeout ?? 60_000;
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}/${length}`;
   // curl's own words go to the standard error, so that the body can go down the pipe.
   const script = `curl -sS -g --max-time ${Math.ceil(timeout / 1000)} -w '%{stderr}%{exitcode} %{size_download} %{time_total}\\n' "$0" | sha256sum`;
@@ -114,7 +114,7 @@ export async function askWho(
   port: number,
 ): Promise<{ address: string; port: number }> {
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}/who`;
-  const done = await lab.run(ns, 'curl', ['-sS', '-g', '--max-time', '5', url]);
+  const done = await lab.run(ns, 'curl', ['-sS', '-g', '--max-time', '20', url]);
   const [address, source] = done.stdout.trim().split(' ');
   return { address, port: Number(source) };
 }

@@ -94,9 +94,9 @@ export function removeStale(): string[] {
     return match !== null && !isAlive(Number(match[1]));
   });
   for (const name of stale) {
-    const pids = spawnSync('ip', ['netns', 'pids', name], { encoding: 'utf8', timeout: 5000 }).stdout ?? '';
+    const pids = spawnSync('ip', ['netns', 'pids', name], { encoding: 'utf8', timeout: 20_000 }).stdout ?? '';
     for (const pid of pids.split('\n').filter((p) => p !== '')) killQuietly(Number(pid), 'SIGKILL');
-    spawnSync('ip', ['netns', 'del', name], { timeout: 5000 });
+    spawnSync('ip', ['netns', 'del', name], { timeout: 20_000 });
   }
   return stale;
 }
@@ -304,7 +304,7 @@ export class Lab {
   }
 
   /** Waits until something listens on a TCP or UDP port of the namespace (any address, either family). */
-  async listening(ns: string, port: number, proto: 'tcp' | 'udp' = 'tcp', timeout = 5000): Promise<void> {
+  async listening(ns: string, port: number, proto: 'tcp' | 'udp' = 'tcp', timeout = 20_000): Promise<void> {
     const inode = statSync(`/run/netns/${this.known(ns)}`).ino;
     const suffix = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
     const state = proto === 'tcp' ? '0A' : '07';
@@ -348,7 +348,7 @@ export class Lab {
     const existing = new Set(namespacesNow());
     const byNamespace = new Map<string, string[]>();
     for (const d of this.devices) if (existing.has(d.ns)) push(byNamespace, d.ns, `link del ${d.name}`);
-    const options = { encoding: 'utf8' as const, timeout: 10_000 };
+    const options = { encoding: 'utf8' as const, timeout: 30_000 };
     for (const [ns, lines] of byNamespace)
       spawnSync('ip', ['-force', '-n', ns, '-batch', '-'], { ...options, input: lines.join('\n') });
     const dying = this.made.filter((ns) => existing.has(ns)).map((ns) => `netns del ${ns}`);

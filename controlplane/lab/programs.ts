@@ -7,7 +7,7 @@ import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 export interface RunOptions {
-  /** Milliseconds until the program is killed; default 10000. */
+  /** Milliseconds until the program is killed; default 30000. */
   timeout?: number;
   input?: string;
   env?: Record<string, string>;
@@ -84,9 +84,9 @@ function probe(): string[] {
   if (findProgram('ip') === null) return ['ip: expected in PATH, got nothing; install iproute2'];
   const uid = process.getuid?.() ?? -1;
   const name = `sluice-${process.pid}-0-probe`;
-  const add = spawnSync('ip', ['netns', 'add', name], { encoding: 'utf8', timeout: 5000 });
+  const add = spawnSync('ip', ['netns', 'add', name], { encoding: 'utf8', timeout: 20_000 });
   if (add.status === 0) {
-    spawnSync('ip', ['netns', 'del', name], { timeout: 5000 });
+    spawnSync('ip', ['netns', 'del', name], { timeout: 20_000 });
     return [];
   }
   const got = (add.stderr || String(add.error ?? 'no answer')).trim().split('\n')[0];
@@ -99,7 +99,7 @@ function probe(): string[] {
 
 /** Runs one of the system's own tools with text on its standard input; throws LabError when it fails. */
 export function tool(where: string, command: string, args: readonly string[], input: string): string {
-  const done = spawnSync(command, args, { input, encoding: 'utf8', timeout: 10_000, maxBuffer: 1 << 24 });
+  const done = spawnSync(command, args, { input, encoding: 'utf8', timeout: 30_000, maxBuffer: 1 << 24 });
   if (done.status === 0) return done.stdout;
   const got = (done.stderr || String(done.error ?? `signal ${done.signal}`)).trim();
   // `ip -batch` names the line of its input that failed.
@@ -143,7 +143,7 @@ export function killQuietly(pid: number, signal: NodeJS.Signals, group = false):
 }
 
 /**
- * Polls `condition` until it returns something truthy and resolves with that; bounded by `timeout` ms (default 5000).
+ * Polls `condition` until it returns something truthy and resolves with that; bounded by `timeout` ms (default 20000).
  * `what` names the thing awaited in the error. Errors thrown by the condition end the wait.
  */
 export async function waitFor<T>(
@@ -151,7 +151,7 @@ export async function waitFor<T>(
   condition: () => T | Promise<T>,
   options: { timeout?: number; every?: number; detail?: () => string } = {},
 ): Promise<NonNullable<T>> {
-  const timeout = options.timeout ?? 5000;
+  const timeout = options.timeout ?? 20_000;
   const end = performance.now() + timeout;
   for (;;) {
     const result = await condition();
@@ -172,7 +172,7 @@ export function runProgram(
   options: RunOptions = {},
   pids: Set<number> = new Set(),
 ): Promise<RunResult> {
-  const timeout = options.timeout ?? 10_000;
+  const timeout = options.timeout ?? 30_000;
   return new Promise((resolve, reject) => {
     // A process group of its own, so that a shell's children end with it.
     const child = spawn(argv[0], argv.slice(1), {
@@ -216,7 +216,7 @@ export function runProgram(
 
 /** The same, synchronously. */
 export function runProgramSync(where: string, argv: readonly string[], options: RunOptions = {}): RunResult {
-  const timeout = options.timeout ?? 10_000;
+  const timeout = options.timeout ?? 30_000;
   const done: SpawnSyncReturns<string> = spawnSync(argv[0], argv.slice(1), {
     timeout,
     killSignal: 'SIGKILL',
@@ -278,7 +278,7 @@ export function background(
     stderr: () => kept.stderr,
     running: () => alive,
     exited,
-    async stop(signal = 'SIGTERM', grace = 2000) {
+    async stop(signal = 'SIGTERM', grace = 5000) {
       if (!alive || pid < 0) return;
       killQuietly(pid, signal, true);
       const hard = setTimeout(() => killQuietly(pid, 'SIGKILL', true), grace);

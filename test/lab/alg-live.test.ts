@@ -39,7 +39,7 @@ alg: { ftp: { ports: [21, 2121] }, tftp: {}, sip: {} }
 
 const MEGABYTES = 50;
 const digest = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex');
-const WATCH = { timeout: 40_000 };
+const WATCH = { timeout: 70_000 };
 
 describe.skipIf(!labReady(['vsftpd', 'lftp', 'curl', 'tftp', 'in.tftpd', 'sipp'], { tun: true }))(
   'helpers, live',
@@ -123,7 +123,7 @@ describe.skipIf(!labReady(['vsftpd', 'lftp', 'curl', 'tftp', 'in.tftpd', 'sipp']
     /** Down and up by curl; `port`: as the client names the server's control port. */
     async function curl(ns: string, host: string, port: number, ...options: string[]): Promise<void> {
       const url = `ftp://${host.includes(':') ? `[${host}]` : host}:${port}`;
-      const base = ['-sS', '--max-time', '30', '--connect-timeout', '5', ...options];
+      const base = ['-sS', '--max-time', '60', '--connect-timeout', '20', ...options];
       const here = join(folder, `down-${++files}`);
       await world.lab.run(ns, 'curl', [...base, '-o', here, `${url}/big`], WATCH);
       expect(digest(here)).toBe(sum);
@@ -139,7 +139,7 @@ describe.skipIf(!labReady(['vsftpd', 'lftp', 'curl', 'tftp', 'in.tftpd', 'sipp']
         `ftp:passive-mode ${passive ? 'on' : 'off'}`,
         'ftp:ssl-allow no',
         'net:max-retries 1',
-        'net:timeout 10',
+        'net:timeout 30',
         'ftp:fix-pasv-address no',
         'xfer:clobber on',
       ].map((s) => `set ${s}`);
@@ -151,7 +151,7 @@ describe.skipIf(!labReady(['vsftpd', 'lftp', 'curl', 'tftp', 'in.tftpd', 'sipp']
     }
 
     it('FTP outside: active and passive, in all four commands, IPv4 through masquerade and IPv6 through the firewall', {
-      timeout: 120_000,
+      timeout: 180_000,
     }, async () => {
       await ftpServer(world.server);
       await curl(world.client, SERVER4, 21, '--disable-epsv'); // PASV
@@ -174,7 +174,7 @@ describe.skipIf(!labReady(['vsftpd', 'lftp', 'curl', 'tftp', 'in.tftpd', 'sipp']
       expect(engine.counters.hits).toBeGreaterThan(5000);
     });
 
-    it('without the helper there is no active FTP: the same lab, another port', { timeout: 60_000 }, async () => {
+    it('without the helper there is no active FTP: the same lab, another port', { timeout: 180_000 }, async () => {
       // A control port that no helper follows: the server's connection back meets the firewall.
       const relay = `require('node:net').createServer((c) => { const s = require('node:net').connect(21, '127.0.0.1'); c.pipe(s).pipe(c); c.on('error', () => s.destroy()); s.on('error', () => c.destroy()); }).listen(4021, '::', () => console.log('ready'))`;
       const bridge = world.lab.spawn(world.server, process.execPath, ['-e', relay]);
@@ -199,7 +199,7 @@ describe.skipIf(!labReady(['vsftpd', 'lftp', 'curl', 'tftp', 'in.tftpd', 'sipp']
       await bridge.stop();
     });
 
-    it('the FTP server inside, behind a port forward', { timeout: 90_000 }, async () => {
+    it('the FTP server inside, behind a port forward', { timeout: 180_000 }, async () => {
       await ftpServer(world.client);
       await curl(world.server, ROUTER_WAN4, 2121, '--disable-epsv', '--ftp-skip-pasv-ip');
       await curl(world.server, ROUTER_WAN4, 2121, '--disable-epsv', '--no-ftp-skip-pasv-ip');
@@ -237,8 +237,8 @@ describe.skipIf(!labReady(['vsftpd', 'lftp', 'curl', 'tftp', 'in.tftpd', 'sipp']
       await server.stop();
     });
 
-    it('sipp: calls through NAT, media announced at the public address', { timeout: 60_000 }, async () => {
-      const common = ['-nostdin', '-skip_rlimit', '-timeout', '20s', '-timeout_error'];
+    it('sipp: calls through NAT, media announced at the public address', { timeout: 180_000 }, async () => {
+      const common = ['-nostdin', '-skip_rlimit', '-timeout', '60s', '-timeout_error'];
       const answers = world.lab.spawn(world.server, 'sipp', [
         '-sn',
         'uas',

@@ -34,7 +34,7 @@ describe.skipIf(!labReady(['ping', 'iperf3', 'chromium'], { tun: true }))('the d
 
   afterAll(() => live?.close());
 
-  it('moves while iperf3 runs, and explains its connection', { timeout: 90_000 }, async () => {
+  it('moves while iperf3 runs, and explains its connection', { timeout: 180_000 }, async () => {
     const { lab } = live;
     lab.spawn(live.ns('server'), 'iperf3', ['-s', '--forceflush']);
     await lab.listening(live.ns('server'), 5201);
@@ -53,11 +53,11 @@ describe.skipIf(!labReady(['ping', 'iperf3', 'chromium'], { tun: true }))('the d
     expect(said('reading').some(fast)).toBe(false);
     const transfer = lab.run(live.ns('client'), 'iperf3', ['-c', SERVER, '-t', '6', '-J'], { timeout: 30_000 });
     await waitFor('the numbers to move', () => new Set(said('reading').filter(fast)).size >= 3, {
-      timeout: 20_000,
+      timeout: 60_000,
       detail,
     });
     process.kill(visitor.pid, 'SIGUSR2');
-    await waitFor('the connection to be explained', () => said('explained').length > 0, { timeout: 20_000, detail });
+    await waitFor('the connection to be explained', () => said('explained').length > 0, { timeout: 60_000, detail });
     await transfer;
     const { text, complaints } = JSON.parse(said('explained')[0].slice('explained '.length));
     expect(complaints).toEqual([]);

@@ -40,10 +40,10 @@ socket.bind(9999, () => console.log('ready'));`;
   await waitFor('the UDP server', () => echo.stdout().includes('ready'));
   for (const host of [SERVER4, SERVER6]) {
     await askWho(lab, client, host, 80);
-    await lab.run(client, 'ping', ['-n', '-c1', '-W2', host]);
+    await lab.run(client, 'ping', ['-n', '-c1', '-W10', host]);
     const type = host.includes(':') ? 'udp6' : 'udp4';
     for (const [port, ends] of [
-      [9999, `socket.on('message', () => process.exit(0)); setTimeout(() => process.exit(1), 3000);`],
+      [9999, `socket.on('message', () => process.exit(0)); setTimeout(() => process.exit(1), 15000);`],
       [9998, `socket.on('error', () => {}); setTimeout(() => process.exit(0), 50);`],
     ] as const)
       await lab.run(client, process.execPath, [

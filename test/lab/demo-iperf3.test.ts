@@ -27,7 +27,7 @@ describe.skipIf(!labReady(['ping', 'iperf3'], { tun: true }))('iperf3 through th
       const bytes: Record<string, number> = {};
       for (const direction of ['up', 'down']) {
         const args = ['-c', host, '-t', '2', '-J', ...(direction === 'down' ? ['-R'] : [])];
-        const done = await lab.run(client, 'iperf3', args, { timeout: 15_000 });
+        const done = await lab.run(client, 'iperf3', args, { timeout: 30_000 });
         bytes[direction] = JSON.parse(done.stdout).end.sum_received.bytes;
       }
       expect(bytes.up).toBeGreaterThan(1_000_000);

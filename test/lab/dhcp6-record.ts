@@ -21,7 +21,7 @@ export async function recordDhcp6(lab: Lab, ns: string, device: string, folder: 
         messages = dissect(file);
         return complete(messages.map(({ name }) => name));
       },
-      { timeout: 15_000, every: 200, detail: () => messages.map(({ name }) => name).join(' ') },
+      { timeout: 30_000, every: 200, detail: () => messages.map(({ name }) => name).join(' ') },
     );
     await capture.stop('SIGTERM');
     return messages;

@@ -27,7 +27,7 @@ describe.skipIf(!labReady(['nft', 'ethtool']))('generated scenarios', () => {
     });
   }
 
-  it(`${COUNT} from seed ${SEED}`, { timeout: 120_000 }, () => {
+  it(`${COUNT} from seed ${SEED}`, { timeout: 180_000 }, () => {
     for (let seed = SEED; seed < SEED + COUNT; seed++) {
       const scenario = generate(seed);
       const { difference, accepted } = judge.judge(scenario, { tables: seed % 20 < 8 });

@@ -38,13 +38,13 @@ describe.skipIf(!labReady(['rdisc6', 'ndisc6', 'tcpdump'], { tun: true }))('rdis
   let live: LiveLab | undefined;
   afterEach(() => live?.close());
 
-  it('print the advertisement and the link-layer address that are configured', { timeout: 60_000 }, async () => {
+  it('print the advertisement and the link-layer address that are configured', { timeout: 180_000 }, async () => {
     const host = { label: 'host', device: 'nd-lan', addresses: ['2001:db8:d5:1::99/64'], via: ['2001:db8:d5:1::1'] };
     live = await startLive(CONFIG, [host]);
     const run = (command: string, ...args: string[]) =>
       live!.lab.run(live!.ns('host'), command, [...args, 'nd-lan'], { check: false });
 
-    const { stdout: said } = await run('rdisc6', '-1', '-n', '-w', '5000');
+    const { stdout: said } = await run('rdisc6', '-1', '-n', '-w', '20000');
     const lines = said.split('\n').map((line) => line.trim().replace(/\s+/g, ' '));
     const shown = (text: string) => expect(lines.find((line) => line.startsWith(text)) ?? said);
     shown('Hop limit').toMatch(/: 64 /);
@@ -69,7 +69,15 @@ describe.skipIf(!labReady(['rdisc6', 'ndisc6', 'tcpdump'], { tun: true }))('rdis
     expect(said).toMatch(/from fe80::ff:fe00:d501/);
 
     for (const address of ['2001:db8:d5:1::1', 'fe80::ff:fe00:d501']) {
-      const asked = await live!.lab.run(live!.ns('host'), 'ndisc6', ['-1', '-n', '-q', address, 'nd-lan']);
+      const asked = await live!.lab.run(live!.ns('host'), 'ndisc6', [
+        '-1',
+        '-n',
+        '-q',
+        '-w',
+        '10000',
+        address,
+        'nd-lan',
+      ]);
       expect(asked.stdout.trim().toLowerCase()).toBe(MAC);
     }
     // Of an address that is not its own it says nothing.
@@ -79,7 +87,7 @@ describe.skipIf(!labReady(['rdisc6', 'ndisc6', 'tcpdump'], { tun: true }))('rdis
     expect(nobody.status).not.toBe(0);
   });
 
-  it('at SIGTERM hear three times that it is a router no more (RFC 4861 §6.2.5)', { timeout: 60_000 }, async () => {
+  it('at SIGTERM hear three times that it is a router no more (RFC 4861 §6.2.5)', { timeout: 180_000 }, async () => {
     live = await startLive(CONFIG, [{ label: 'host', device: 'nd-lan', addresses: [], via: [] }]);
     const { lab, router } = live;
     const host = live.ns('host');
@@ -102,7 +110,7 @@ describe.skipIf(!labReady(['rdisc6', 'ndisc6', 'tcpdump'], { tun: true }))('rdis
     expect(await router.exited).toEqual({ code: 0, signal: null });
     const count = (pattern: RegExp): number => tcpdump.stdout().match(pattern)?.length ?? 0;
     await waitFor('the last words', () => count(/router lifetime 0s/g) >= 3 && count(/rdnss.*lifetime 0s/g) >= 3, {
-      timeout: 10_000,
+      timeout: 30_000,
       detail: tcpdump.stdout,
     });
     // Nothing that it says later takes them back.

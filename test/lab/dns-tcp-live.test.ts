@@ -62,10 +62,10 @@ describe.skipIf(!labReady(['dig', 'dnsmasq', 'tshark', 'tcpdump', 'ping'], { tun
   afterAll(() => live?.close());
 
   const dig = async (...args: string[]) =>
-    (await live.lab.run(live.ns('host'), 'dig', ['+tries=1', '+time=5', ...args], { timeout: 20_000 })).stdout;
+    (await live.lab.run(live.ns('host'), 'dig', ['+tries=1', '+time=20', ...args], { timeout: 60_000 })).stdout;
 
   it('dig +tcp, by both families; a truncated answer is fetched whole; no segment is wrong', {
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     const file = join(live.folder, 'dns.pcap');
     const capture = live.lab.spawn(live.ns('host'), 'tcpdump', [
@@ -93,12 +93,12 @@ describe.skipIf(!labReady(['dig', 'dnsmasq', 'tshark', 'tcpdump', 'ping'], { tun
     const tshark = (filter: string) =>
       spawnSync('tshark', ['-r', file, '-o', 'tcp.check_checksum:TRUE', '-Y', filter], {
         encoding: 'utf8',
-        timeout: 25_000,
+        timeout: 60_000,
       }).stdout.trim();
     await waitFor(
       'the capture to be complete',
       () => tshark('tcp.flags.fin == 1 && tcp.srcport == 53').split('\n').length >= 5,
-      { timeout: 15_000 },
+      { timeout: 30_000 },
     );
     await capture.stop('SIGTERM');
     expect(

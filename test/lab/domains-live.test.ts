@@ -99,7 +99,7 @@ describe.skipIf(!labReady(['ping'], { tun: true }))('domains of a live router', 
 
   async function counted(sender: LabProcess): Promise<{ sent: number; back: number }> {
     process.kill(sender.pid, 'SIGUSR2');
-    await waitFor('the sender to count', () => sender.stdout().includes('back'), { timeout: 10_000 });
+    await waitFor('the sender to count', () => sender.stdout().includes('back'), { timeout: 30_000 });
     const [, sent, back] = /sent (\d+) back (\d+)/.exec(sender.stdout())!;
     return { sent: Number(sent), back: Number(back) };
   }

@@ -57,7 +57,7 @@ describe.skipIf(!labReady(['ping', 'setpriv'], { tun: true }))('the labs of exam
     writeFileSync(file, `${readFileSync(example('container/router.yaml'), 'utf8')}control: { socket: "${socket}" }\n`);
     const router = lab.spawn(spaces.get('router')!, process.execPath, [MAIN, 'run', file]);
     await waitFor('the router to run', () => router.stderr().includes('running') || !router.running(), {
-      timeout: 20_000,
+      timeout: 60_000,
     });
     expect(router.running(), router.stderr()).toBe(true);
     await waitFor('the server to answer', async () => {
@@ -109,7 +109,7 @@ describe.skipIf(!labReady(['ping', 'setpriv'], { tun: true }))('the labs of exam
       file,
     ]);
     await waitFor('the router to run', () => router.stderr().includes('running') || !router.running(), {
-      timeout: 20_000,
+      timeout: 60_000,
     });
     expect(router.running(), router.stderr()).toBe(true);
     expect(readFileSync(`/proc/${router.pid}/status`, 'utf8')).toMatch(

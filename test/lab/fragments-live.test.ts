@@ -53,7 +53,7 @@ function next() {
   socket.send(sent, 7, address);
 }
 socket.on('message', (data) => { if (data.reverse().equals(sent)) intact++; next(); });
-setTimeout(() => { console.log(intact + ' of ' + count + ' intact, waiting for ' + n); process.exit(1); }, 8000);
+setTimeout(() => { console.log(intact + ' of ' + count + ' intact, waiting for ' + n); process.exit(1); }, 25000);
 socket.bind(0, next);`;
 
 const ORDERS = { 'in order': '', shuffled: ', fault: { reorder: 0.5, seed: 7 }' };
@@ -119,14 +119,16 @@ describe.skipIf(!labReady(['ping', 'tcpdump'], { tun: true }))('fragments, live'
         ['routed, IPv6', 'client', '2001:db8:2::10'],
         ['to the router itself, IPv6', 'client', '2001:db8:1::1'],
       ])('ping -s 30000: %s', async (_, from, to) => {
-        const args = ['-n', '-s', '30000', '-c', '3', '-i', '0.05', '-W', '4', to];
+        const args = ['-n', '-s', '30000', '-c', '3', '-i', '0.05', '-W', '10', to];
         const done = await live.lab.run(live.ns(from), 'ping', args, { check: false });
         const drops = ((await live.show('drops')) as { count: number }[]).filter(({ count }) => count > 0);
         expect(done.stdout, JSON.stringify(drops)).toContain('3 packets transmitted, 3 received, 0% packet loss');
         expect(done.stdout.match(/^30008 bytes from/gm)).toHaveLength(3);
       });
 
-      it(`the server's link carried IPv4 fragments ${order}`, () => {
+      it(`the server's link carried IPv4 fragments ${order}`, async () => {
+        // tcpdump reads what it was given in blocks, and some of it a while later.
+        await waitFor('the fragments', () => wire.stdout().split(', offset ').length > 401);
         // Steps back within one datagram: id 7, offset 1480 behind id 7, offset 2960.
         let fragments = 0;
         let steps = 0;
@@ -136,7 +138,7 @@ describe.skipIf(!labReady(['ping', 'tcpdump'], { tun: true }))('fragments, live'
           if (Number(offset) < (last.get(id) ?? 0)) steps++;
           last.set(id, Number(offset));
         }
-        expect(fragments).toBeGreaterThan(400);
+        expect(fragments).toBeGreaterThanOrEqual(400);
         if (fault === '') expect(steps).toBe(0);
         else expect(steps).toBeGreaterThan(fragments / 10);
       });

@@ -12,10 +12,10 @@ import { labReady } from './need.ts';
 const MAIN = fileURLToPath(new URL('../../dist/controlplane/cli/main.js', import.meta.url));
 
 describe.skipIf(!labReady(GATEWAY_PROGRAMS, { tun: true }))('sluice demo --gateway', () => {
-  it('every check passes, in the order of the procedure, and nothing is left', { timeout: 150_000 }, () => {
+  it('every check passes, in the order of the procedure, and nothing is left', { timeout: 180_000 }, () => {
     const done = spawnSync(process.execPath, [join(MAIN), 'demo', '--gateway', '--json'], {
       encoding: 'utf8',
-      timeout: 140_000,
+      timeout: 180_000,
     });
     const summary = JSON.parse(done.stdout) as {
       passed: boolean;

@@ -91,7 +91,7 @@ describe.skipIf(!ready)('IPv6 attack tools', () => {
   /** Waits for programs that end by themselves. */
   const ended = (...all: LabProcess[]): Promise<unknown> =>
     waitFor('the tool to end', () => all.every((one) => !one.running()), {
-      timeout: 20_000,
+      timeout: 60_000,
       detail: () => all.map((one) => `${one.command}: ${one.stdout()}${one.stderr()}`).join('\n'),
     });
 
@@ -104,7 +104,7 @@ describe.skipIf(!ready)('IPv6 attack tools', () => {
   /** Waits until so many more were dropped since `before`. */
   const dropped = (before: number, more: number, ...reasons: string[]): Promise<unknown> =>
     waitFor(`${more} more of ${reasons.join(' and ')}`, async () => (await drops(...reasons)) >= before + more, {
-      timeout: 15_000,
+      timeout: 30_000,
       every: 50,
       detail: () => `too few; ${live.router.stderr()}`,
     });
@@ -113,14 +113,14 @@ describe.skipIf(!ready)('IPv6 attack tools', () => {
   async function goesOn(): Promise<void> {
     const heard = () => Number(talker.stdout().trimEnd().split('\n').at(-1));
     const before = heard() || 0;
-    await waitFor('the connection to go on', () => heard() >= before + 5 || !talker.running(), { timeout: 15_000 });
+    await waitFor('the connection to go on', () => heard() >= before + 5 || !talker.running(), { timeout: 30_000 });
     expect(talker.running(), talker.stdout().slice(-200)).toBe(true);
   }
 
   /** What of the attacker's has arrived at the server since the last time. */
   async function reached(): Promise<string[]> {
     const size = 100 + ++fences;
-    const args = ['-n', '-c', '3', '-i', '0.1', '-W', '2', '-s', String(size), SERVER];
+    const args = ['-n', '-c', '3', '-i', '0.1', '-W', '5', '-s', String(size), SERVER];
     await live.lab.run(live.ns('attacker'), 'ping', args, { check: false });
     const since = () => wire.stdout().split('\n').slice(looked, -1);
     const lengthOf = (line: string) => Number(/length (\d+)$/.exec(line)?.[1]);
@@ -139,7 +139,7 @@ describe.skipIf(!ready)('IPv6 attack tools', () => {
   });
 
   it('a ping in fragments arrives, so that silence means something', async () => {
-    await live.lab.run(live.ns('attacker'), 'ping', ['-n', '-c1', '-W5', '-s', '3000', SERVER]);
+    await live.lab.run(live.ns('attacker'), 'ping', ['-n', '-c1', '-W10', '-s', '3000', SERVER]);
     expect((await reached()).join('\n')).toMatch(/frag/);
   });
 
@@ -187,7 +187,7 @@ describe.skipIf(!ready)('IPv6 attack tools', () => {
     await ended(flood());
     await dropped(before, 1, 'FRAG_MEMORY');
     const again = flood();
-    const args = ['-n', '-s', '3000', '-c', '3', '-i', '0.1', '-W', '5', SERVER];
+    const args = ['-n', '-s', '3000', '-c', '3', '-i', '0.1', '-W', '10', SERVER];
     const ping = await live.lab.run(live.ns('client'), 'ping', args);
     expect(ping.stdout).toContain('3 received');
     await ended(again);
@@ -207,7 +207,7 @@ describe.skipIf(!ready)('IPv6 attack tools', () => {
     const known = async () => ((await live.show('neigh')) as NeighJson[]).filter(({ dev }) => dev === 'guest').length;
     const before = await known();
     const tool = attack('ns6', '-i', 'at-guest', '-t', ROUTER, '-s', '2001:db8:3::/64', '-F', '8000', '-e');
-    await waitFor('the router to hear of them', async () => (await known()) > before + 500, { timeout: 15_000 });
+    await waitFor('the router to hear of them', async () => (await known()) > before + 500, { timeout: 30_000 });
     await goesOn();
     await tool.stop();
     const inUse = ((await live.show('neigh')) as NeighJson[]).map(({ dst }) => dst);
@@ -220,7 +220,7 @@ describe.skipIf(!ready)('IPv6 attack tools', () => {
     const tool = attack('atk6-thcsyn6', '-i', '50', '-r', 'at-guest', SERVER, '7');
     const full = async () => ((await live.show('conntrack')) as unknown[]).length >= CONNECTIONS * 0.9;
     const detail = () => tool.stdout() + tool.stderr();
-    await waitFor('the table to be full', full, { timeout: 15_000, every: 100, detail });
+    await waitFor('the table to be full', full, { timeout: 30_000, every: 100, detail });
     await goesOn();
     await tool.stop();
     await reached();

@@ -117,14 +117,14 @@ async function talk(world: World) {
   await waitFor('the talker', () => chatter.stdout().includes('ready'));
   const flowing = async (): Promise<void> => {
     const before = await seen(chatter);
-    await waitFor('answers', async () => (await seen(chatter)) > before + 20, { timeout: 10_000 });
+    await waitFor('answers', async () => (await seen(chatter)) > before + 20, { timeout: 30_000 });
   };
   const inKernel = async (): Promise<void> => {
     const before = (await offload(world)).counters['kernel-hits'] ?? 0;
     await waitFor(
       'the kernel to forward it',
       async () => ((await offload(world)).counters['kernel-hits'] ?? 0) > before + 100,
-      { timeout: 10_000 },
+      { timeout: 30_000 },
     );
   };
   return { echo, chatter, flowing, inKernel };
@@ -180,7 +180,7 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
         let bytes = 0;
         for (const direction of [[], ['-R']]) {
           const args = ['-c', host, '-t', '1', '-J', ...direction];
-          const done = await lab.run(client, 'iperf3', args, { timeout: 15_000 });
+          const done = await lab.run(client, 'iperf3', args, { timeout: 30_000 });
           bytes += JSON.parse(done.stdout).end.sum_received.bytes;
         }
         expect(bytes).toBeGreaterThan(2_000_000);
@@ -250,8 +250,7 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
       'FTP: the control connection stays with the helper, the data is the kernel’s',
       async () => {
         const { lab, client, server } = world;
-        mkdirSync(join(folder, 'ftp'));
-        mkdirSync(join(folder, 'empty'));
+        for (const name of ['ftp', 'empty']) mkdirSync(join(folder, name), { recursive: true });
         spawnSync('chmod', ['755', folder]);
         writeFileSync(join(folder, 'ftp', 'big'), Buffer.alloc(20_000_000, 'sluice'));
         const settings = [
@@ -274,7 +273,9 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
         for (const [host, ...mode] of [[SERVER4], [SERVER4, '--ftp-port', '-', '--disable-eprt'], [`[${SERVER6}]`]]) {
           const before = (await offload(world)).counters['kernel-hits'] ?? 0;
           const here = join(folder, 'down');
-          await lab.run(client, 'curl', ['-sS', '--max-time', '20', ...mode, '-o', here, `ftp://${host}/big`]);
+          await lab.run(client, 'curl', ['-sS', '--max-time', '60', ...mode, '-o', here, `ftp://${host}/big`], {
+            timeout: 70_000,
+          });
           expect(readFileSync(here).equals(readFileSync(join(folder, 'ftp', 'big')))).toBe(true);
           await waitFor(
             'the counters',
@@ -298,7 +299,9 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
 
       // The route is gone once `apply` has answered: not one packet more arrives.
       await apply(CONFIG.replace('routes:\n', `routes:\n  - { to: ${BEHIND}/32, type: blackhole }\n`));
-      const last = await seen(echo);
+      // What the echo has not read yet was forwarded before.
+      let last = -1;
+      await waitFor('the echo to have read all', async () => last === (last = await seen(echo)), { every: 100 });
       await new Promise((resolve) => setTimeout(resolve, 300));
       expect(await seen(echo)).toBe(last);
       await apply(CONFIG);
@@ -357,7 +360,7 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
         join(dirname(world.socket), 'router.yaml'),
       ]);
       await waitFor('the router to run', () => again.stderr().includes('sluice: running'), {
-        timeout: 20_000,
+        timeout: 60_000,
         detail: () => again.stderr(),
       });
       for (const host of [SERVER4, SERVER6])
@@ -421,7 +424,7 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
         writeFileSync(file, TAGGED(control));
         const running = lab.spawn(router, process.execPath, [commandFile(), 'run', file]);
         await waitFor('the router to run', () => running.stderr().includes('sluice: running') || !running.running(), {
-          timeout: 20_000,
+          timeout: 60_000,
           detail: () => running.stderr(),
         });
         expect(running.stderr()).not.toContain('emulated');
@@ -493,7 +496,7 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
         await lab.listening(server, 5201);
         for (const host of [SERVER4, SERVER6]) {
           for (const more of [[], ['-R'], ['-u', '-b', '50M']])
-            await lab.run(client, 'iperf3', ['-c', host, '-t', '1', ...more], { timeout: 15_000 });
+            await lab.run(client, 'iperf3', ['-c', host, '-t', '1', ...more], { timeout: 30_000 });
           expect(await download(lab, client, host, 80, 1_000_000)).toMatchObject({ intact: true });
         }
         await waitFor(
@@ -522,7 +525,7 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
         writeFileSync(file, WITH_TAP(control));
         const running = lab.spawn(router, process.execPath, [commandFile(), 'run', file]);
         await waitFor('the router to run', () => running.stderr().includes('sluice: running') || !running.running(), {
-          timeout: 20_000,
+          timeout: 60_000,
           detail: () => running.stderr(),
         });
         await startHttpServer(lab, server, 80);

@@ -112,7 +112,7 @@ describe.skipIf(!labReady(['nft', 'conntrack', 'ethtool']))('scenarios on the ke
       const transport = '(tcp.checksum.status == 0 || udp.checksum.status == 0) && !icmp && !icmpv6';
       const filter = `${own} || (${transport})`;
       const args = ['-r', join(dir, 'out.pcap'), ...options, '-Y', filter, '-T', 'fields', '-e', 'frame.number'];
-      const done = spawnSync('tshark', args, { encoding: 'utf8', timeout: 25_000 });
+      const done = spawnSync('tshark', args, { encoding: 'utf8', timeout: 60_000 });
       expect(done.stdout.trim().split('\n')).toEqual([String(all.length + 1)]);
     } finally {
       rmSync(dir, { recursive: true });

@@ -85,7 +85,7 @@ describe.skipIf(!labReady(['curl', 'ethtool', 'ping']))('lab', () => {
     const { client, router, server } = triangle(lab);
     lab.apply();
     expect(namespaces()).toHaveLength(3);
-    for (const target of ['10.9.2.2', '2001:db8:2::2']) await lab.run(client, 'ping', ['-n', '-c1', '-W2', target]);
+    for (const target of ['10.9.2.2', '2001:db8:2::2']) await lab.run(client, 'ping', ['-n', '-c1', '-W10', target]);
     const eth0 = await lab.run(client, 'ip', ['-br', 'link', 'show', 'eth0']);
     expect(eth0.stdout).toContain('02:00:00:00:10:02');
     expect((await lab.run(client, 'ethtool', ['-k', 'eth0'])).stdout).toMatch(/tcp-segmentation-offload: off/);

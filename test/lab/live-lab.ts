@@ -93,7 +93,7 @@ export async function startLive(yaml: string, hosts: readonly Host[], options: L
       const router = lab.spawn(where, process.execPath, args);
       const said = () => router.stdout() + router.stderr();
       await waitFor('the router to run', () => /^(sluice: )?running/m.test(said()) || !router.running(), {
-        timeout: 20_000,
+        timeout: 60_000,
         detail: said,
       });
       if (!router.running()) throw new Error(`router: expected it to run, got its end: ${router.stderr()}`);
@@ -113,7 +113,7 @@ export async function startLive(yaml: string, hosts: readonly Host[], options: L
         const before = answers(live.router).length;
         process.kill(live.router.pid, 'SIGIO');
         await waitFor('the configuration to be applied', () => answers(live.router).length > before, {
-          timeout: 10_000,
+          timeout: 30_000,
           detail: () => live.router.stderr(),
         });
         return answers(live.router)[before];
@@ -135,7 +135,7 @@ export async function startLive(yaml: string, hosts: readonly Host[], options: L
         await waitFor(
           `${target} to answer ${label}`,
           async () => (await lab.run(ns(label), 'ping', ['-n', '-c1', '-W1', target], { check: false })).status === 0,
-          { timeout: 10_000, detail: () => live.router.stderr() },
+          { timeout: 30_000, detail: () => live.router.stderr() },
         );
     return live;
   } catch (error) {

@@ -111,7 +111,7 @@ describe.skipIf(!labReady(PROGRAMS, { tun: true }))('live twin', () => {
         writeFileSync(file, JSON.stringify({ ...CONFIG, ports, control: { socket }, workers: 1 }));
         const process_ = lab.spawn(router, process.execPath, [MAIN, 'run', file]);
         await waitFor('the router to run', () => /running/.test(process_.stderr()) || !process_.running(), {
-          timeout: 20_000,
+          timeout: 60_000,
         });
         expect(process_.running(), process_.stderr()).toBe(true);
       }
@@ -146,32 +146,41 @@ describe.skipIf(!labReady(PROGRAMS, { tun: true }))('live twin', () => {
 
       const said: Record<string, string> = {};
       const run = async (name: string, command: string, ...args: string[]) => {
-        const done = await lab.run(client, command, args, { timeout: 20_000, check: false });
+        const done = await lab.run(client, command, args, { timeout: 60_000, check: false });
         said[name] = `${done.status} ${done.stdout}`;
       };
       for (const [name, host] of [
         ['curl', SERVER4],
         ['curl, IPv6', `[${SERVER6}]`],
       ]) {
-        await run(name, 'sh', '-c', `curl -sS --max-time 15 http://${host}/${DOWNLOAD} | sha256sum`);
+        await run(name, 'sh', '-c', `curl -sS --max-time 40 http://${host}/${DOWNLOAD} | sha256sum`);
         await run(
           `lftp, active, ${name}`,
           'lftp',
           '-e',
-          'set net:timeout 5; set net:max-retries 1; set ftp:passive-mode off; cat hello; bye',
+          'set net:timeout 20; set net:max-retries 1; set ftp:passive-mode off; cat hello; bye',
           `ftp://${host}`,
         );
         await run(
           `lftp, passive, ${name}`,
           'lftp',
           '-e',
-          'set net:timeout 5; set net:max-retries 1; cat hello; bye',
+          'set net:timeout 20; set net:max-retries 1; cat hello; bye',
           `ftp://${host}`,
         );
       }
-      await run('iperf3', 'sh', '-c', `iperf3 -c ${SERVER4} -n 2M -J | grep -c '"bytes"'`);
-      await run('dig', 'dig', '+short', '+tries=1', `@${SERVER4}`, 'www.twin.test');
-      await run('dig over TCP and IPv6', 'dig', '+short', '+tcp', '+tries=1', `@${SERVER6}`, 'www.twin.test');
+      await run('iperf3', 'sh', '-c', `iperf3 -c ${SERVER4} -n 2M -i 0 -J | grep -c '"bytes"'`);
+      await run('dig', 'dig', '+short', '+tries=1', '+time=20', `@${SERVER4}`, 'www.twin.test');
+      await run(
+        'dig over TCP and IPv6',
+        'dig',
+        '+short',
+        '+tcp',
+        '+tries=1',
+        '+time=20',
+        `@${SERVER6}`,
+        'www.twin.test',
+      );
       await run('tracepath', 'sh', '-c', `tracepath -n -m 4 ${SERVER4} | sed 's/ *[0-9.]*ms.*//'`);
       await run('tracepath, IPv6', 'sh', '-c', `tracepath -n -m 4 ${SERVER6} | sed 's/ *[0-9.]*ms.*//'`);
       for (const [name, target] of [
@@ -180,7 +189,7 @@ describe.skipIf(!labReady(PROGRAMS, { tun: true }))('live twin', () => {
         ['ping the router', '10.77.1.1'],
         ['ping beyond', '198.51.100.1'],
       ])
-        await run(name, 'sh', '-c', `ping -n -c2 -i0.2 -W1 ${target} | sed 's/time.*//; s/rtt.*//'`);
+        await run(name, 'sh', '-c', `ping -n -c2 -i0.2 -W4 ${target} | sed 's/time.*//; s/rtt.*//'`);
 
       const text = sluice
         ? spawnSync(process.execPath, [MAIN, 'show', 'conntrack', '--socket', socket], { encoding: 'utf8' }).stdout

@@ -60,7 +60,7 @@ describe.skipIf(!labReady(['ping', 'curl', 'snmpwalk'], { tun: true }))('a live 
     lab.apply();
     router = lab.spawn(host, process.execPath, [MAIN, 'run', configuration('accept')]);
     await waitFor('the router to run', () => router.stderr().includes('running') || !router.running(), {
-      timeout: 20_000,
+      timeout: 60_000,
     });
     expect(router.running(), router.stderr()).toBe(true);
     for (const [device, ns, address, gateway] of [
@@ -119,6 +119,8 @@ describe.skipIf(!labReady(['ping', 'curl', 'snmpwalk'], { tun: true }))('a live 
       '-v2c',
       '-c',
       'lab',
+      '-t',
+      '10',
       '-M',
       '',
       '-m',
@@ -178,7 +180,7 @@ describe.skipIf(!labReady(['ping', 'curl', 'snmpwalk'], { tun: true }))('a live 
     expect(difference.stdout).toMatch(
       /^- zones\.lan\.ipv4\.forward: accept\n[\s\S]*^\+ zones\.lan\.ipv4\.forward: reject$/m,
     );
-    const applied = sluice('apply', configuration('reject'), '--confirm', '5s');
+    const applied = sluice('apply', configuration('reject'), '--confirm', '8s');
     expect([applied.status, applied.stderr]).toEqual([0, '']);
     expect(applied.stdout).toContain('applied; 0 connections ended');
     // What is established goes on, what is new does not.
@@ -187,7 +189,7 @@ describe.skipIf(!labReady(['ping', 'curl', 'snmpwalk'], { tun: true }))('a live 
     await waitFor(
       'the configuration before',
       () => router.stderr().includes('not confirmed in time, the one before is back'),
-      { timeout: 15_000 },
+      { timeout: 30_000 },
     );
     await says(3);
     expect(await download(lab, client, '198.18.0.10', 80, 100_000)).toMatchObject({ intact: true });
@@ -205,7 +207,7 @@ describe.skipIf(!labReady(['ping', 'curl', 'snmpwalk'], { tun: true }))('a live 
       // The first summary says that the listener is there.
       if (kind === 'summary' && seen.length === 0) {
         seen.push('listening');
-        void lab.run(client, 'ping', ['-n', '-c1', '-W1', '198.18.0.10'], { check: false });
+        void lab.run(client, 'ping', ['-n', '-c1', '-W10', '198.18.0.10'], { check: false });
       }
       if (kind === 'conntrack') seen.push((data as { line: string }).line);
       return !seen.some((line) => /^ {4}\[NEW\] ipv4 +2 icmp +1 \d+ src=10\.78\.1\.10 dst=198\.18\.0\.10/.test(line));

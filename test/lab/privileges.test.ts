@@ -46,7 +46,7 @@ describe.skipIf(!labReady(['ping', 'ip', 'setpriv'], { tun: true }))('privileges
     const [command, ...words] = [...program, file];
     const router = lab.spawn(ns, command, words);
     await waitFor('the router to run', () => /running/.test(router.stdout() + router.stderr()) || !router.running(), {
-      timeout: 20_000,
+      timeout: 60_000,
     });
     expect(router.running(), router.stderr()).toBe(true);
     return { router, ns, far };
@@ -57,7 +57,7 @@ describe.skipIf(!labReady(['ping', 'ip', 'setpriv'], { tun: true }))('privileges
       parsePrivileges(readFileSync(`/proc/${pid}/task/${tid}/status`, 'latin1')),
     );
 
-  it('keeps two capabilities in every thread, and needs no more', { timeout: 60_000 }, async () => {
+  it('keeps two capabilities in every thread, and needs no more', { timeout: 180_000 }, async () => {
     const { router, ns, far } = await start([process.execPath, MAIN, 'run']);
     const only = bits([CAP_NET_ADMIN, CAP_NET_RAW]);
     const all = threads(router.pid);
@@ -83,7 +83,7 @@ describe.skipIf(!labReady(['ping', 'ip', 'setpriv'], { tun: true }))('privileges
   });
 
   it('with these two alone, dead workers are replaced and a device that was deleted is noticed', {
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     const two = ['setpriv', '--bounding-set', '-all,+net_admin,+net_raw', '--no-new-privs', process.execPath, CHILD];
     const { router, ns, far } = await start(two);
@@ -105,7 +105,7 @@ describe.skipIf(!labReady(['ping', 'ip', 'setpriv'], { tun: true }))('privileges
     expect(await router.exited).toMatchObject({ code: 0 });
   });
 
-  it('SLUICE_PRIVILEGES=keep leaves them', { timeout: 60_000 }, async () => {
+  it('SLUICE_PRIVILEGES=keep leaves them', { timeout: 180_000 }, async () => {
     const { router } = await start(['env', 'SLUICE_PRIVILEGES=keep', process.execPath, MAIN, 'run']);
     const own = parsePrivileges(readFileSync('/proc/self/status', 'latin1'));
     for (const thread of threads(router.pid)) expect(thread.permitted).toBe(own.permitted);

@@ -47,7 +47,7 @@ describe.skipIf(!labReady(['ping'], { tun: true }))('ten classic failures on a l
     capture = live.lab.spawn(live.ns('client'), process.execPath, args);
     // It has begun once the file holds the section header.
     await waitFor('the capture to begin', () => existsSync(file) && readFileSync(file).length > 0, {
-      timeout: 20_000,
+      timeout: 60_000,
       detail: () => capture.stderr(),
     });
   });
@@ -96,7 +96,7 @@ describe.skipIf(!labReady(['ping'], { tun: true }))('ten classic failures on a l
           const all = (await live.show('neigh')) as NeighJson[];
           return all.some(({ dst, state }) => dst === failed && state.includes('FAILED'));
         },
-        { timeout: 15_000, every: 50 },
+        { timeout: 30_000, every: 50 },
       );
 
     const explained = explain(arrival[0], question(failure));

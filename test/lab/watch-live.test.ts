@@ -48,7 +48,7 @@ describe.skipIf(!labReady(['ping', 'curl', 'tshark'], { tun: true }))('watching 
     lab.apply();
     router = lab.spawn(host, process.execPath, [MAIN, 'run', file]);
     await waitFor('the router to run', () => /running/.test(router.stdout() + router.stderr()) || !router.running(), {
-      timeout: 20_000,
+      timeout: 60_000,
     });
     expect(router.running(), router.stderr()).toBe(true);
     for (const [device, ns, net] of [
@@ -60,7 +60,7 @@ describe.skipIf(!labReady(['ping', 'curl', 'tshark'], { tun: true }))('watching 
       lab.route(ns, 'default', `${net}.1`);
     }
     lab.apply();
-    await waitFor('the server to answer', async () => (await ping('203.0.113.10')) === 0);
+    await waitFor('the server to answer', async () => (await ping('203.0.113.10', 1)) === 0);
     await startHttpServer(lab, server, 80);
   }, 60_000);
 
@@ -69,8 +69,8 @@ describe.skipIf(!labReady(['ping', 'curl', 'tshark'], { tun: true }))('watching 
     rmSync(folder, { recursive: true, force: true });
   });
 
-  async function ping(target: string): Promise<number | null> {
-    return (await lab.run(client, 'ping', ['-n', '-c1', '-W1', target], { check: false })).status;
+  async function ping(target: string, seconds = 10): Promise<number | null> {
+    return (await lab.run(client, 'ping', ['-n', '-c1', `-W${seconds}`, target], { check: false })).status;
   }
 
   function sluice(...args: string[]): string {
@@ -115,10 +115,10 @@ describe.skipIf(!labReady(['ping', 'curl', 'tshark'], { tun: true }))('watching 
       beside('capture', '-w', drops, '--drops', '--port', 'wan'),
     ];
     // Both have begun once their files hold the section header.
-    await waitFor('both captures to begin', () => [all, drops].every((file) => sizeOf(file) > 0), { timeout: 20_000 });
+    await waitFor('both captures to begin', () => [all, drops].every((file) => sizeOf(file) > 0), { timeout: 60_000 });
     expect(await download(lab, client, '203.0.113.10', 80, 2_000_003)).toMatchObject({ intact: true });
     await lab.run(server, 'curl', ['-s', '-m', '1', 'http://203.0.113.1:81/'], { check: false });
-    await waitFor('the drop to be written', () => sizeOf(drops) > 300, { timeout: 10_000 });
+    await waitFor('the drop to be written', () => sizeOf(drops) > 300, { timeout: 30_000 });
     for (const capture of captures) await capture.end();
     const frames = fields(
       all,
@@ -208,7 +208,7 @@ describe.skipIf(!labReady(['ping', 'curl', 'tshark'], { tun: true }))('watching 
         for (const one of running) await one.end();
         return begun();
       },
-      { timeout: 60_000 },
+      { timeout: 180_000 },
     );
   });
 

@@ -46,7 +46,7 @@ const IFX = '.1.3.6.1.2.1.31.1.1.1';
 const IP = '.1.3.6.1.2.1.4';
 const NAT = '.1.3.6.1.2.1.234.2';
 
-describe.runIf(labReady(['snmpwalk', 'snmpget']))('the SNMP agent', () => {
+describe.runIf(labReady(['snmpwalk', 'snmpget']))('the SNMP agent', { retry: 1 }, () => {
   let agent: SnmpAgent;
   let home: Home;
 

@@ -130,7 +130,7 @@ const program = findChromium();
 
 describe.runIf(program !== '')(
   'the dashboard',
-  { timeout: process.env.SLUICE_SCREENSHOT === undefined ? 60_000 : 200_000 },
+  { timeout: process.env.SLUICE_SCREENSHOT === undefined ? 120_000 : 200_000, retry: 1 },
   () => {
     let browser: Browser;
     let folder = '';
@@ -206,7 +206,7 @@ describe.runIf(program !== '')(
     /** Waits until an expression is true in the page. */
     async function until(page: Page, expression: string): Promise<void> {
       // A policy without unsafe-eval forbids waitForFunction's own way.
-      await expect.poll(() => page.evaluate(expression), { timeout: 15_000 }).toBe(true);
+      await expect.poll(() => page.evaluate(expression), { timeout: 30_000 }).toBe(true);
     }
 
     it('shows ports, zones and live numbers that move', async () => {

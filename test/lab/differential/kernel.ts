@@ -32,7 +32,7 @@ view.setInt32(8, 1_000_000, true);
 const POLLFDS = 16;
 
 export interface PlayOptions {
-  /** Milliseconds to wait for a fence; default 2000. */
+  /** Milliseconds to wait for a fence; default 20000. */
   timeout?: number;
 }
 
@@ -90,7 +90,7 @@ export class KernelPlayer {
         const port = this.router.ports.indexOf(f.port);
         if (port < 0) throw new Error(`scenario frame ${n}: expected a port of ${this.router.ports}, got "${f.port}"`);
         this.sockets[port].send(typeof f.frame === 'function' ? f.frame(out) : f.frame, `scenario frame ${n}`);
-        this.fence(out, n, options.timeout ?? 2000);
+        this.fence(out, n, options.timeout ?? 20_000);
       });
       return out;
     });
