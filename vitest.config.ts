@@ -18,8 +18,8 @@ const common = {
   // Processes, not threads: the native addons are not context-aware, and a test that crashes takes only its own file.
   pool: 'forks' as const,
   // Against hanging only, as all of them: tests wait for conditions.
-  testTimeout: 60_000,
-  hookTimeout: 120_000,
+  testTimeout: 180_000,
+  hookTimeout: 180_000,
   expect: { poll: { timeout: 20_000 } },
 };
 
@@ -48,8 +48,6 @@ export default defineConfig({
           // Each has namespaces of its own, and waits for timers of real programs most of the time.
           maxWorkers: 2,
           retry: 1,
-          testTimeout: 180_000,
-          hookTimeout: 180_000,
           sequence: { groupOrder: 1 },
         },
       },

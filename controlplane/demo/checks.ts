@@ -6,6 +6,7 @@
  */
 import { askWho, type Download, download } from '../lab/http.ts';
 import { findProgram, waitFor } from '../lab/namespace.ts';
+import { echoes } from '../lab/ping.ts';
 import { type Check, CheckError } from './check.ts';
 import { CLIENT4, CLIENT6, ROUTER_LAN4, ROUTER_LAN6, ROUTER_WAN4, SERVER4, SERVER6, type World } from './world.ts';
 
@@ -23,12 +24,9 @@ function ping(target: string): Check<World> {
   return {
     name: `ping ${family}`,
     run: async ({ lab, client }) => {
-      const done = await lab.run(client, 'ping', ['-n', '-c3', '-i0.2', '-W5', target], { check: false });
-      const answers = Number(/(\d+) received/.exec(done.stdout)?.[1] ?? 0);
-      if (answers !== 3)
-        throw new CheckError(`3 answers from ${target}`, `${answers}: ${(done.stdout + done.stderr).trim()}`, SHOW);
-      const average = /= [\d.]+\/([\d.]+)\//.exec(done.stdout)?.[1] ?? '?';
-      return `${target} answered 3 of 3, ${average} ms on average`;
+      const { answers, average, said } = await echoes(lab, client, target, 3, { wait: 5 });
+      if (answers !== 3) throw new CheckError(`3 answers from ${target}`, `${answers}: ${said.trim()}`, SHOW);
+      return `${target} answered 3 of 3, ${average.toFixed(3)} ms on average`;
     },
   };
 }

@@ -200,14 +200,14 @@ async function asHost(world: GatewayWorld, host: string, command: string) {
 
 async function reaches(world: GatewayWorld, host: string, family: 4 | 6): Promise<string> {
   const target = family === 4 ? WEB4 : WEB6;
-  const ping = await world.lab.run(host, 'ping', ['-n', '-c2', '-i0.2', '-W2', target], { check: false });
+  const ping = await world.lab.run(host, 'ping', ['-n', '-c2', '-i0.2', '-W5', target], { check: false });
   if (ping.status !== 0)
     throw new CheckError(
       `${target} to answer ${host}`,
       ping.stdout.trim().split('\n').slice(-2).join(' / '),
       'see the log',
     );
-  const curl = await asHost(world, host, `curl -sS -${family} --max-time 8 http://${WEB_NAME}/who`);
+  const curl = await asHost(world, host, `curl -sS -${family} --max-time 20 http://${WEB_NAME}/who`);
   if (curl.status !== 0) throw new CheckError(`http://${WEB_NAME}/who`, curl.stderr.trim(), 'is the resolver right?');
   const time = /= [\d.]+\/([\d.]+)\//.exec(ping.stdout)?.[1] ?? '?';
   return `ping ${time} ms; http://${WEB_NAME}/ by name, from ${curl.stdout.trim().split(' ')[0]}`;
@@ -243,7 +243,7 @@ export const GATEWAY_CHECKS: readonly Check<GatewayWorld>[] = [
       const own = (await addressesOf(world, world.host1)).find(({ local }) => local.startsWith('fd'))?.local ?? '';
       if (own === '') throw new CheckError('a unique local address on host1', 'none', 'see the log');
       const server = `${own.split(':').slice(0, 4).join(':')}::1`;
-      const dig = await world.lab.run(world.host1, 'dig', ['+short', '+time=2', `@${server}`, WEB_NAME, 'AAAA'], {
+      const dig = await world.lab.run(world.host1, 'dig', ['+short', '+time=10', `@${server}`, WEB_NAME, 'AAAA'], {
         check: false,
       });
       if (dig.stdout.trim() !== WEB6) throw new CheckError(WEB6, dig.stdout.trim() || 'nothing', 'see the log');

@@ -11,6 +11,7 @@
  */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
+import { echoes } from '../../controlplane/lab/ping.ts';
 import type { NeighJson } from '../../controlplane/show/neigh.ts';
 import { type LiveLab, startLive } from './live-lab.ts';
 import { labReady } from './need.ts';
@@ -187,9 +188,8 @@ describe.skipIf(!ready)('IPv6 attack tools', () => {
     await ended(flood());
     await dropped(before, 1, 'FRAG_MEMORY');
     const again = flood();
-    const args = ['-n', '-s', '3000', '-c', '3', '-i', '0.1', '-W', '10', SERVER];
-    const ping = await live.lab.run(live.ns('client'), 'ping', args);
-    expect(ping.stdout).toContain('3 received');
+    const { answers, said } = await echoes(live.lab, live.ns('client'), SERVER, 3, { size: 3000 });
+    expect(answers, said).toBe(3);
     await ended(again);
     expect(await reached()).toEqual([]);
   });

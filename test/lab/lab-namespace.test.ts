@@ -11,11 +11,10 @@ import { askWho, download, expectedDigest, startHttpServer } from '../../control
 import { Lab, LabError, removeStale, waitFor } from '../../controlplane/lab/namespace.ts';
 import { labReady } from './need.ts';
 
-/** Everything that a lab could leave: namespaces of any Sluice run, and devices of this machine. */
-function traces(): string {
+/** What a lab could leave beside namespaces: devices of this machine. */
+function devices(): string[] {
   const links = spawnSync('ip', ['-br', 'link'], { encoding: 'utf8' }).stdout;
-  const names = links.split('\n').map((l) => l.split(/\s+/)[0]);
-  return [...names, ...namespaces()].sort().join(' ');
+  return links.split('\n').map((l) => l.split(/\s+/)[0]);
 }
 function namespaces(pid = process.pid): string[] {
   const list = spawnSync('ip', ['netns', 'list'], { encoding: 'utf8' }).stdout;
@@ -71,13 +70,16 @@ function compiledLab(): string {
 }
 
 describe.skipIf(!labReady(['curl', 'ethtool', 'ping']))('lab', () => {
-  const before = traces();
+  const before = devices();
   let lab: Lab | undefined;
   afterEach(async () => {
     lab?.close();
     expect(namespaces()).toEqual([]);
     // Others may be making devices on this machine at the same time: theirs come and go.
-    await waitFor('the devices and namespaces of before', () => traces() === before, { every: 50, detail: traces });
+    await waitFor('no device beyond those of before', () => devices().every((name) => before.includes(name)), {
+      every: 50,
+      detail: () => devices().join(' '),
+    });
   });
 
   it('joins three namespaces, forwards between them in both families, and is drawn', async () => {

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { askWho, download, startHttpServer } from '../../controlplane/lab/http.ts';
 import { waitFor } from '../../controlplane/lab/namespace.ts';
+import { echoes } from '../../controlplane/lab/ping.ts';
 import { type LiveLab, startLive } from './live-lab.ts';
 import { labReady } from './need.ts';
 
@@ -164,8 +165,8 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
       expect(await download(lab, client, '2001:db8:77:2::10', 80, 1_000_000)).toMatchObject({ intact: true });
       // 21 fragments an echo: with two workers, half of the identifications are the other one's.
       for (const target of ['203.0.113.10', '2001:db8:77:2::10']) {
-        const ping = await lab.run(client, 'ping', ['-n', '-c8', '-i0.05', '-W10', '-s30000', target]);
-        expect(ping.stdout).toContain(' 0% packet loss');
+        const { answers, said } = await echoes(lab, client, target, 8, { size: 30_000 });
+        expect(answers, said).toBe(8);
       }
       expect(router.stderr()).toMatch(/it starts again, [1-9]\d* connections kept/);
       process.kill(router.pid, 'SIGINT');

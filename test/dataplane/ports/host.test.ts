@@ -31,9 +31,9 @@ describe.skipIf(skipped !== '')('host port', async () => {
   const { Frames } = await import('../../../dataplane/frames.ts');
   const { PeerSocket } = await import('./peer.ts');
 
-  /** Lets the event loop run until `done`, for five seconds at most. */
+  /** Lets the event loop run until `done`, for twenty seconds at most. */
   async function until(done: () => boolean): Promise<void> {
-    const end = Date.now() + 5000;
+    const end = Date.now() + 20_000;
     while (!done() && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 5));
   }
 

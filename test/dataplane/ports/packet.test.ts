@@ -85,7 +85,7 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
         for (let turn = 0; turn < 40 && seen.length < sent.length; turn++) {
           const got = port.rxBurst(frames, slots, 13);
           if (got === 0) {
-            expect(sleeper.wait(500)).toBe(WOKE_PORT);
+            expect(sleeper.wait(10_000)).toBe(WOKE_PORT);
             continue;
           }
           for (let i = 0; i < got; i++) {
@@ -99,7 +99,7 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
         for (const [n, frame] of sent.entries()) {
           // The peer's plain socket does not put tags back.
           const bare = n % 5 === 3 ? new Uint8Array([...frame.slice(0, 12), ...frame.slice(16)]) : frame;
-          expect(digest(peer.receive() ?? new Uint8Array(0))).toBe(digest(bare));
+          expect(digest(peer.await() ?? new Uint8Array(0))).toBe(digest(bare));
         }
         // The port must not receive what it has sent itself.
         expect(port.rxBurst(frames, slots, 64)).toBe(0);
@@ -132,7 +132,7 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
           const sleeper = new Poller([port], -1);
           let got = port.rxBurst(frames, slots, 1);
           for (let turn = 0; turn < 4 && got === 0; turn++) {
-            sleeper.wait(500);
+            sleeper.wait(10_000);
             got = port.rxBurst(frames, slots, 1);
           }
           expect([n, read, got]).toEqual([n, read, 1]);
@@ -176,7 +176,7 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
           frames.meta[m + META_HDRLEN] = gso === 0 ? 0 : l3 + 40;
           sender.txBurst(frames, slots, 1);
           expect(sender.counters.txErrors).toBe(0);
-          if (mode === 'bulk') new Poller([port], -1).wait(500);
+          new Poller([port], -1).wait(10_000);
           expect(port.rxBurst(frames, slots, 8)).toBe(1);
           const n = slots[0] * META_WORDS;
           expect(digest(bytesOf(frames, slots[0]))).toBe(digest(frame));
@@ -192,11 +192,16 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
 
   it('keeps frames in the ring while the arena is empty, and counts those that a small ring cut off', () => {
     const { near, other } = pair();
+    const witness = new PeerSocket(netns, ifindex(netns, near));
     const port = open(near, 'latency', false);
     const peer = new PeerSocket(far, ifindex(far, other));
     const frames = liveArena(2, 0);
     const slots = new Int32Array(8);
-    for (const size of [100, 200, 300, 5000, 400]) peer.send(new Uint8Array(size).fill(2));
+    for (const size of [100, 200, 300, 5000, 400]) {
+      peer.send(new Uint8Array(size).fill(2));
+      // A device shows a frame to the socket that was there first at last: then it is in the port's ring.
+      expect(witness.await()?.length).toBe(size);
+    }
     expect(port.rxBurst(frames, slots, 8)).toBe(2);
     expect(port.rxBurst(frames, slots.subarray(2), 8)).toBe(0);
     frames.free(slots[0]);
@@ -207,10 +212,12 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
     expect(port.counters.rxErrors).toBe(1);
     port.close();
     peer.close();
+    witness.close();
   });
 
   it('shares flows between the sockets of one port, and says which device is missing', () => {
     const { near, other } = pair();
+    const witness = new PeerSocket(netns, ifindex(netns, near));
     const opened = openPacket({
       device: near,
       queues: 2,
@@ -231,6 +238,7 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
       frame[35] = n >> 1; // two frames of each flow
       peer.send(frame);
     }
+    for (let n = 0; n < 100; n++) expect(witness.await()).not.toBeNull();
     const frames = liveArena(128, 0);
     const slots = new Int32Array(128);
     const flows = ports.map((port) => {
@@ -242,6 +250,7 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
     for (const flow of flows[0]) expect(flows[1]).not.toContain(flow);
     for (const port of ports) port.close();
     peer.close();
+    witness.close();
     expect(() => open('none', 'bulk')).toThrow(/port none \(packet\): expected a device none, got ENODEV/);
   });
 });

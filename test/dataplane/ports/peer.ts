@@ -22,6 +22,7 @@ const MSG_DONTWAIT = 0x40;
 
 const memory = mapMemory(1 << 17);
 const bytes = new Uint8Array(memory.buffer);
+const never = new Int32Array(new SharedArrayBuffer(4));
 
 export class PeerSocket {
   private readonly fd: number;
@@ -46,6 +47,16 @@ export class PeerSocket {
   receive(): Uint8Array | null {
     const got = recv(this.fd, memory.base, 1 << 17, MSG_DONTWAIT);
     return got < 0 ? null : bytes.slice(0, got);
+  }
+
+  /** The next frame: what crosses a veth may come a while after its sender has returned. Null after ten seconds. */
+  await(): Uint8Array | null {
+    const end = performance.now() + 10_000;
+    for (;;) {
+      const frame = this.receive();
+      if (frame !== null || performance.now() > end) return frame;
+      Atomics.wait(never, 0, 0, 1);
+    }
   }
 
   close(): void {

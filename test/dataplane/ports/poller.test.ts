@@ -31,17 +31,17 @@ describe.skipIf(skipped !== '')('Poller', async () => {
     const sleeper = new poller.Poller([a, b], waker);
     expect(sleeper.wait(0)).toBe(poller.WOKE_TIMEOUT);
     peer.send(new Uint8Array(60).fill(2));
-    expect(sleeper.wait(500)).toBe(poller.WOKE_PORT);
+    expect(sleeper.wait(10_000)).toBe(poller.WOKE_PORT);
     poller.wake(waker);
     poller.wake(waker);
-    expect(sleeper.wait(500)).toBe(poller.WOKE_PORT | poller.WOKE_EVENT);
+    expect(sleeper.wait(10_000)).toBe(poller.WOKE_PORT | poller.WOKE_EVENT);
     const frames = liveArena(8, 1);
     const slots = new Int32Array(8);
     expect(a.rxBurst(frames, slots, 8)).toBe(0);
     expect(b.rxBurst(frames, slots, 8)).toBe(1);
     expect(sleeper.wait(1)).toBe(poller.WOKE_TIMEOUT);
     ip(netns, 'link', 'delete', 'p1');
-    expect(sleeper.wait(500) & poller.WOKE_GONE).toBe(poller.WOKE_GONE);
+    expect(sleeper.wait(10_000) & poller.WOKE_GONE).toBe(poller.WOKE_GONE);
     expect(b.linkUp).toBe(false);
     // A device that is gone does not keep the worker awake.
     expect(sleeper.wait(1)).toBe(poller.WOKE_TIMEOUT);
@@ -72,7 +72,7 @@ describe.skipIf(skipped !== '')('Poller', async () => {
     const sleeper = new poller.Poller([], waker);
     let why = 0;
     // The thread needs time to start; each sleep of this one is bounded.
-    for (let i = 0; i < 40 && why === 0; i++) why = sleeper.wait(500);
+    for (let i = 0; i < 40 && why === 0; i++) why = sleeper.wait(10_000);
     expect(why).toBe(poller.WOKE_EVENT);
     await thread.terminate();
     poller.closeWaker(waker);
