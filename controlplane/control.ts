@@ -733,6 +733,11 @@ export class Control {
     };
   }
 
+  /** True while something waits for `reclaim`. */
+  get rests(): boolean {
+    return this.routes.rests || this.policyRouting.rests || this.nexthops.rests || this.filter.rests;
+  }
+
   /** Every reader has passed a quiet point since `mark` (default: now): what had gone is free, waiting rules are live. */
   reclaim(mark: Mark = this.mark()): void {
     this.routes.reclaim(mark.routes);

@@ -73,6 +73,10 @@ export class PolicyRouting {
     return this.writers.map((writer) => writer.mark());
   }
 
+  get rests(): boolean {
+    return this.writers.some((writer) => writer.rests);
+  }
+
   reclaim(marks: readonly number[]): void {
     this.writers.forEach((writer, n) => void writer.reclaim(marks[n]));
   }

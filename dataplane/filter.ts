@@ -324,6 +324,11 @@ export class FilterWriter {
     return this.waiting !== null;
   }
 
+  /** True while the list before the live one waits for `reclaim`. */
+  get rests(): boolean {
+    return this.restingNames !== null;
+  }
+
   /** Which list is live; hand it to `reclaim` when every reader has passed a quiet point since. */
   mark(): number {
     return this.table.generation();

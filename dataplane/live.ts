@@ -5,7 +5,8 @@
  *   1 FAULT   number + 1 of a worker that is to throw once: how tests kill one
  *   2 … 5   of the domains of the control plane, IPv4 then IPv6: BELL, as above, and BEAT, which grows with every turn
  *   16 + 8 w  of worker w: 0 STATE  1 CIRCLES through the loop (wraps)  2 SLEEPS  3 TIMEOUTS (sleeps that nobody ended)
- *   272 + …   of worker w and port p, 4 words: 0 rx errors  1 tx errors  2 system calls  3 1 when the device is gone
+ *             4 GONE: ports whose device is gone, or down
+ *   272 + …   of worker w and port p, 4 words: 0 rx errors  1 tx errors  2 system calls
  *
  * CIRCLES is also the workers' quiet point for what the control plane reclaims (routes, next hops): a worker that has
  * begun a new circle, or sleeps, holds nothing that it found before.
@@ -22,12 +23,12 @@ export const LW_STATE = 0;
 export const LW_CIRCLES = 1;
 export const LW_SLEEPS = 2;
 export const LW_TIMEOUTS = 3;
+export const LW_GONE = 4;
 const PORT = WORKER + WORKER_WORDS * MAX_WORKERS;
 const PORT_WORDS = 4;
 export const LP_RX_ERRORS = 0;
 export const LP_TX_ERRORS = 1;
 export const LP_SYSCALLS = 2;
-export const LP_GONE = 3;
 
 export const WORKER_STOPPED = 0;
 export const WORKER_RUNNING = 1;

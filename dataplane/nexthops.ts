@@ -252,6 +252,11 @@ export class NextHopWriter {
     return this.retired;
   }
 
+  /** True while records wait for `reclaim`. */
+  get rests(): boolean {
+    return this.resting.length > 0;
+  }
+
   /** Frees the records that had been released when `mark` was taken (default: all): every reader has passed since. */
   reclaim(mark: number = this.retired): number {
     const young = Math.min(this.retired - mark, this.resting.length);

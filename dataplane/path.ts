@@ -184,6 +184,12 @@ export class Path extends PathLocal {
     this.tables.conntrack.quiet();
   }
 
+  /** True: `housekeeping` has nothing to do, and will not before a frame comes. */
+  get isEmpty(): boolean {
+    const { conntrack, natMappings } = this.tables;
+    return this.hold.count + this.fragments.count + conntrack.count + natMappings.count === 0;
+  }
+
   /**
    * Verify mode of the engine behind the table: is the entry of this `epoch`, by which it has forwarded this frame, still
    * what it was? Then `shadow` takes what it made of it, and `review` walks the frame. The slot stays the caller's.

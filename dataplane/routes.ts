@@ -375,6 +375,11 @@ export class RouteWriter {
     return this.retired;
   }
 
+  /** True while nodes wait for `reclaim`. */
+  get rests(): boolean {
+    return this.resting.length > 0;
+  }
+
   /** Makes the nodes usable again that had been unlinked when `mark` was taken (default: all). Returns how many. */
   reclaim(mark: number = this.retired): number {
     const young = Math.min(this.retired - mark, this.resting.length);

@@ -31,11 +31,11 @@ import {
   BELL,
   domainBell,
   FAULT,
-  LP_GONE,
   LP_RX_ERRORS,
   LP_SYSCALLS,
   LP_TX_ERRORS,
   LW_CIRCLES,
+  LW_GONE,
   LW_SLEEPS,
   LW_STATE,
   LW_TIMEOUTS,
@@ -56,7 +56,7 @@ import { KernelPort } from './ports/kernel-port.ts';
 import { KernelSamples, SAMPLE_NAP } from './ports/kernel-samples.ts';
 import { MirrorPort } from './ports/mirror.ts';
 import { PacketPort, type PacketRing } from './ports/packet.ts';
-import { MAX_SLEEP_MS, Poller, wake } from './ports/poller.ts';
+import { BUSY_SLEEP_MS, MAX_SLEEP_MS, Poller, wake } from './ports/poller.ts';
 import { newPortCounters, type Port } from './ports/port.ts';
 import { completeChecksum, MAX_SEGMENTS, segment } from './ports/segment.ts';
 import { type IoBackend, openGroup, tapPort } from './ports/uring.ts';
@@ -361,7 +361,7 @@ export default async function run(task: WorkerTask): Promise<void> {
     const handover = peers === null ? null : new Handover(peers.rings, worker);
     path.handover = handover;
     // A fault wrapper counts in circles how long it holds a frame: it must not sleep meanwhile.
-    const nap = task.ports.some((port) => port.fault !== null) ? FAULT_SLEEP_MS : MAX_SLEEP_MS;
+    const nap = task.ports.some((port) => port.fault !== null) ? FAULT_SLEEP_MS : BUSY_SLEEP_MS;
     Atomics.store(live, mine + LW_STATE, WORKER_RUNNING);
 
     for (let circles = 0; Atomics.load(control, STOP) === 0; circles++) {
@@ -405,8 +405,8 @@ export default async function run(task: WorkerTask): Promise<void> {
         continue;
       }
       tables.conntrack.offline();
-      const shorter = samples === null ? nap : Math.min(nap, SAMPLE_NAP);
-      poller.wait(!task.kernel ? nap : Math.min(shorter, agingNap(tables)));
+      if (task.kernel) poller.wait(Math.min(samples === null ? nap : SAMPLE_NAP, nap, agingNap(tables)));
+      else poller.wait(nap === BUSY_SLEEP_MS && isIdle(walked, mineOnly) ? MAX_SLEEP_MS : nap);
       tables.conntrack.quiet();
       Atomics.store(live, mine + LW_STATE, WORKER_RUNNING);
     }
@@ -437,10 +437,20 @@ function rouse(handover: Handover, wakers: readonly number[], live: Int32Array):
     if (handover.hasNews(to) && Atomics.load(live, workerAt(to) + LW_STATE) === WORKER_ASLEEP) wake(wakers[to]);
 }
 
+/** Nothing ages, nothing is held, and no device that was lost may come back. */
+function isIdle(path: Path, ports: readonly Port[]): boolean {
+  return path.isEmpty && liveFlows(path.tables) === 0 && ports.every((port) => port.linkUp);
+}
+
+/** Entries of the engine. */
+function liveFlows({ flows }: Tables): number {
+  return flows === null ? 0 : flows.liveCount(4) + flows.liveCount(6);
+}
+
 /** While the kernel forwards and no frame comes up, every entry is still to be visited in its time: a slice a circle. */
-function agingNap({ flows }: Tables): number {
-  const live = flows === null ? 0 : flows.liveCount(4) + flows.liveCount(6);
-  return live <= AGING_SLICE ? MAX_SLEEP_MS : Math.max(1, (AGING_PERIOD * AGING_SLICE) / live);
+function agingNap(tables: Tables): number {
+  const live = liveFlows(tables);
+  return live <= AGING_SLICE ? BUSY_SLEEP_MS : Math.max(1, (AGING_PERIOD * AGING_SLICE) / live);
 }
 
 /** Lets the control plane watch the path; costs a load a turn. */
@@ -449,14 +459,20 @@ function watchSwitch(path: Path, block: SharedArrayBuffer, ring: RingWriter): Wa
   return new WatchSwitch(path, new Watch(path.frames, path.tables, block, ring, wall), block);
 }
 
-/** What the devices counted, for `show link`; and which of them are gone, for the supervisor. */
+/** What the devices counted, for `show link`; and how many of them are gone: the supervisor hears of another number. */
 function report(ports: readonly Port[], live: Int32Array, worker: number): void {
+  let gone = 0;
   for (let n = 0; n < ports.length; n++) {
     const port = ports[n];
     const at = portAt(worker, port.number);
     live[at + LP_RX_ERRORS] = port.counters.rxErrors | 0;
     live[at + LP_TX_ERRORS] = port.counters.txErrors | 0;
     live[at + LP_SYSCALLS] = port.counters.syscalls | 0;
-    live[at + LP_GONE] = port.linkUp ? 0 : 1;
+    if (!port.linkUp) gone++;
   }
+  const at = workerAt(worker) + LW_GONE;
+  if (live[at] === gone) return;
+  live[at] = gone;
+  Atomics.add(live, BELL, 1);
+  Atomics.notify(live, BELL);
 }

@@ -16,13 +16,15 @@ import type { ApiConfig } from '../config/index.ts';
 export const HEAD_MS = 5_000;
 export const REQUEST_MS = 30_000;
 export const IDLE_MS = 30_000;
+/** Between two looks at who is over time. Node looks whether or not there is anybody: a second would wake an idle router for it. */
+const CHECK_MS = 2_500;
 export const MAX_CONNECTIONS = 128;
 
 export const SERVER_OPTIONS: ServerOptions = {
   maxHeaderSize: 16_384,
   headersTimeout: HEAD_MS,
   requestTimeout: REQUEST_MS,
-  connectionsCheckingInterval: 1_000,
+  connectionsCheckingInterval: CHECK_MS,
   keepAliveTimeout: 5_000,
 };
 

@@ -11,7 +11,7 @@ import { reasonOf } from '../reason.ts';
 import type { DomainStart, FromDomain, Remote, RemoteEvents, ToDomain } from '../remote-domain.ts';
 import type { DomainTask } from './domain-worker.ts';
 
-/** A domain that makes no turn for so long hangs (milliseconds); its sleeps are half a second at most. */
+/** A domain that makes no turn for so long, although it is asked for one, hangs (milliseconds). */
 const HANG_MS = 5000;
 /** A thread loads its modules first, which takes long on a busy machine. */
 const START_MS = 30_000;
@@ -75,6 +75,8 @@ export class DomainHost implements Remote {
       worker.on('message', (message: FromDomain) => {
         if (message.kind === 'ready') {
           this.ready = true;
+          // Its start may have taken longer than a turn may.
+          this.beatAt = performance.now();
           resolve();
         } else this.hear(message);
       });
@@ -142,8 +144,11 @@ export class DomainHost implements Remote {
     });
   }
 
-  /** Looks whether the domain still makes its turns; to be called every second or so. */
-  watch(): void {
+  /**
+   * Looks whether the domain still makes its turns; to be called every two seconds or so, and a second after it has
+   * returned true: then there was none since the last look, and the domain, which may have nothing to do, is asked for one.
+   */
+  watch(): boolean {
     const now = performance.now();
     const limit = this.ready ? this.patience : START_MS;
     const beat = Atomics.load(this.live, domainBeat(this.family));
@@ -158,7 +163,11 @@ export class DomainHost implements Remote {
       this.worker = null;
       // It fails when it is gone: only then may its place be another's.
       this.going = worker.terminate().then(() => this.events.failed(`it has made no turn for ${limit / 1000} s`));
+    } else {
+      this.ring();
+      return true;
     }
+    return false;
   }
 
   /** A lock that the thread has died with is nobody's. */

@@ -48,8 +48,8 @@ export interface DomainTask extends DomainStart {
 
 /** Records taken from one ring before the others and the messages have their turn. */
 const PUNT_BURST = 256;
-/** Longest sleep, milliseconds: the turns are counted at least so often. */
-const LONGEST_SLEEP = 500;
+/** Longest sleep, milliseconds. */
+const LONGEST_SLEEP = 10_000;
 
 class DomainThread {
   private readonly task: DomainTask;

@@ -13,7 +13,7 @@
  */
 import { readFileSync } from 'node:fs';
 import koffi from 'koffi';
-import { errno, IoError, systemError } from '../../dataplane/ports/ffi.ts';
+import { errno, fcntl, IoError, systemError } from '../../dataplane/ports/ffi.ts';
 
 /** linux/capability.h. */
 export const CAP_NET_BIND_SERVICE = 10;
@@ -82,11 +82,6 @@ export function dropPrivileges(keep: readonly number[]): void {
     path: string,
     argv: (string | null)[],
     envp: (string | null)[],
-  ) => number;
-  const fcntl = libc.func('fcntl', 'int', ['int', 'int', 'unsigned long']) as (
-    fd: number,
-    command: number,
-    value: number,
   ) => number;
   const must = (result: number, what: string): void => {
     if (result < 0) throw systemError('privileges', what, errno(), 'SLUICE_PRIVILEGES=keep runs with all of them');

@@ -26,6 +26,7 @@ import {
   createLive,
   FAULT,
   LW_CIRCLES,
+  LW_GONE,
   LW_STATE,
   WORKER_DEAD,
   WORKER_RUNNING,
@@ -85,7 +86,7 @@ import {
   readdressHostPort,
   withdrawHostPort,
 } from './hostport.ts';
-import { type DeviceState, lookByName, TapLink } from './links.ts';
+import { type DeviceState, LinkPace, lookByName, TapLink } from './links.ts';
 import { takeMemory } from './memory.ts';
 import { EventScript } from './script.ts';
 
@@ -102,9 +103,10 @@ export interface SupervisorOptions {
 const ARENA = { small: 8192, large: 512 };
 /** Records taken from one ring before the other rings, timers and sockets have their turn. */
 const PUNT_BURST = 256;
-const LINK_POLL_MS = 200;
 const HOST_POLL_MS = 2;
+/** Housekeeping: while something waits for it, and else. */
 const HOUSEKEEPING_MS = 1000;
+const IDLE_HOUSEKEEPING_MS = 2000;
 const FAREWELL_PAUSE_MS = 40;
 /** A domain that does not answer is not waited for any longer. */
 const FAREWELL_WAIT_MS = 1000;
@@ -169,12 +171,16 @@ export class Supervisor {
   private readonly clock = monotonic();
   private readonly startedAt: number;
   private readonly watches: Watch[] = [];
+  private readonly pace = new LinkPace(() => this.pollLinks());
   private readonly timers: NodeJS.Timeout[] = [];
   private readonly running: Promise<void>[] = [];
   /** Frames of host ports on their way between libpcap and the rings. */
   private readonly hostFrames: Frames | null;
   private tickTimer: NodeJS.Timeout | null = null;
   private tickAt = 0;
+  private keeper: NodeJS.Timeout | null = null;
+  private keeperAt = 0;
+  private devicesGone = 0;
   private stopping = false;
   /** Hosts are being told that the router ends. */
   private leaving = false;
@@ -377,8 +383,8 @@ export class Supervisor {
     if (this.hostPort !== null) this.watchHostPort(this.hostPort);
     for (const end of this.ends) this.running.push(this.keepRunning(end));
     void this.listen();
-    this.timers.push(setInterval(() => this.pollLinks(), LINK_POLL_MS));
-    this.timers.push(setInterval(() => this.reclaim(), HOUSEKEEPING_MS));
+    this.pace.hear();
+    this.keepHouse(HOUSEKEEPING_MS);
     if (this.hostFrames !== null) this.timers.push(setInterval(() => this.pollHosts(), HOST_POLL_MS));
     // Neighbour discovery and its like begin when the links are known.
     this.step({ kind: 'tick' });
@@ -494,7 +500,8 @@ export class Supervisor {
 
   // --- control plane ---------------------------------------------------------------------------------------------------
 
-  private moveClock(): void {
+  /** Sets the router's clock to now. */
+  moveClock(): void {
     const now = (this.clock() - this.startedAt) | 0;
     const control = this.tables.control;
     if (((now - control[CLOCK]) | 0) > 0) control[CLOCK] = now;
@@ -550,6 +557,7 @@ export class Supervisor {
         wake(end.task.waker);
       }
     this.neighbourEpoch = epoch;
+    if (this.control.rests) this.keepHouse(HOUSEKEEPING_MS);
     const wait = this.control.next();
     if (wait < 0 || this.stopping) return;
     const at = this.clock() + wait;
@@ -572,6 +580,7 @@ export class Supervisor {
       this.moveClock();
       for (const end of this.ends) taken += this.drain(end);
       taken += this.watch.drain(PUNT_BURST);
+      this.countGone();
       if (taken > 0) {
         this.afterEvents();
         // Timers and sockets have their turn even when somebody floods us.
@@ -610,7 +619,7 @@ export class Supervisor {
   // --- devices ---------------------------------------------------------------------------------------------------------
 
   private watchDevice(device: Device): void {
-    const tap = device.kind === 'tap' ? new TapLink(device.fds[0]) : null;
+    const tap = device.kind === 'tap' ? new TapLink(device.fds[0], this.pace.news) : null;
     const look = tap === null ? () => lookByName(device.ifname) : () => tap.look();
     const last = look();
     const { name, number, ifname } = device;
@@ -619,9 +628,17 @@ export class Supervisor {
   }
 
   private watchHostPort(port: HostPort): void {
-    const tap = new TapLink(port.tap.fds[0]);
+    const tap = new TapLink(port.tap.fds[0], this.pace.news);
     const watch = { port: port.number, name: HOST_DEVICE, ifname: HOST_DEVICE, look: () => tap.look() };
     this.watches.push({ ...watch, last: tap.look(), close: () => tap.close() });
+  }
+
+  /** A worker's descriptor has broken: the device was deleted, perhaps in a namespace of which we hear nothing. */
+  private countGone(): void {
+    const gone = this.ends.reduce((sum, _, worker) => sum + this.live[workerAt(worker) + LW_GONE], 0);
+    if (gone === this.devicesGone) return;
+    this.devicesGone = gone;
+    this.pace.hear();
   }
 
   private pollLinks(): void {
@@ -691,15 +708,38 @@ export class Supervisor {
 
   // --- now and then ----------------------------------------------------------------------------------------------------
 
+  /** Plans the next housekeeping, unless one comes earlier. */
+  private keepHouse(wait: number): void {
+    const at = this.clock() + wait;
+    if (this.stopping || (this.keeper !== null && this.keeperAt <= at)) return;
+    if (this.keeper !== null) clearTimeout(this.keeper);
+    this.keeperAt = at;
+    this.keeper = setTimeout(() => {
+      this.keeper = null;
+      this.keepHouse(this.housekeeping() ? HOUSEKEEPING_MS : IDLE_HOUSEKEEPING_MS);
+    }, wait);
+  }
+
+  /** True: something is left to do. */
+  private housekeeping(): boolean {
+    this.moveClock();
+    // Should news of a link ever be lost, this finds it.
+    this.pollLinks();
+    let left = false;
+    for (const host of this.hosts) left = host.watch() || left;
+    this.control.blockLog.drain();
+    this.reclaim();
+    return left || this.control.rests;
+  }
+
   /** Frees what was taken out of the tables before the last look, once no worker can hold it. */
   private reclaim(): void {
-    for (const host of this.hosts) host.watch();
-    this.control.blockLog.drain();
     if (this.mark !== null) {
       if (!this.passed(this.mark.circles)) return;
       this.control.reclaim(this.mark.mark);
+      this.mark = null;
     }
-    this.mark = { circles: this.circles(), mark: this.control.mark() };
+    if (this.control.rests) this.mark = { circles: this.circles(), mark: this.control.mark() };
   }
 
   // --- the end ---------------------------------------------------------------------------------------------------------
@@ -720,6 +760,7 @@ export class Supervisor {
     await Promise.allSettled(this.running);
     await this.pool.destroy();
     for (const watch of this.watches) watch.close();
+    this.pace.close();
     this.kernel?.close();
     for (const device of this.devices) closeDevice(device);
     if (this.hostPort !== null) closeHostPort(this.hostPort);
@@ -737,6 +778,7 @@ export class Supervisor {
     this.stopping = true;
     for (const timer of this.timers) clearInterval(timer);
     if (this.tickTimer !== null) clearTimeout(this.tickTimer);
+    if (this.keeper !== null) clearTimeout(this.keeper);
     Atomics.store(this.tables.control, STOP, 1);
     this.wakeAll();
     Atomics.add(this.live, BELL, 1);

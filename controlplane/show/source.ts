@@ -84,7 +84,11 @@ export function liveSource(supervisor: Supervisor): ShowSource {
   const { tables, control, live } = supervisor;
   const counters = new Float64Array(tables.buffers.counters);
   return {
-    tables,
+    // Who looks at an idle router sees its times as they are now, not as of its last wake-up.
+    get tables() {
+      supervisor.moveClock();
+      return tables;
+    },
     control,
     get config() {
       return control.config;

@@ -6,8 +6,8 @@
  * know: an address inside it never goes stale. `errno()` is the thread's live errno, and any later fs call of Node
  * overwrites it: it is read directly after the call that failed.
  *
- * Linux only, 64-bit, little-endian (x86-64, arm64, riscv64). What it does not do: netlink, signals, anything with
- * varargs (`ioctl` is bound twice instead, by pointer and by value).
+ * Linux only, 64-bit, little-endian (x86-64, arm64, riscv64). What it does not do: anything with varargs (`ioctl`
+ * is bound twice instead, by pointer and by value; `fcntl` by value).
  */
 import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
@@ -58,6 +58,8 @@ export const eventfd = libc.func('int eventfd(unsigned int initial, int flags)')
   initial: number,
   flags: number,
 ) => number;
+/** fcntl(2) with an integer argument. */
+export const fcntl = libc.func('fcntl', 'int', ['int', 'int', 'unsigned long']) as Call3;
 export const socket = libc.func('int socket(int domain, int type, int protocol)') as Call3;
 export const bind = libc.func('int bind(int fd, const void *address, unsigned int bytes)') as (
   fd: number,

@@ -1,11 +1,10 @@
 /**
- * Links: what the router asks of the host's devices, through the `ip` command, and how it notices their changes.
+ * Links: what the router asks of the host's devices, through the `ip` command, and what state they are in.
  *
  * Configuration happens once, at start, on the main thread: the command costs a few milliseconds and says in its own
- * words what is wrong. Changes are found by looking at /sys/class/net, which shows the namespace that the *reader's
- * mount* belongs to; for a device in another namespace the watch asks `ip` instead. Polling a few small files twice a
- * second is cheaper than it sounds (10 µs a device) and, unlike a netlink socket, cannot overflow or miss a device that was
- * deleted and made again: its interface index tells. Source: ip-link(8), Documentation/ABI/testing/sysfs-class-net.
+ * words what is wrong. States are read from /sys/class/net, which shows the namespace that the *reader's mount* belongs
+ * to; for a device in another namespace `ip` is asked instead. That something has changed is heard elsewhere
+ * (rtnetlink.ts). Source: ip-link(8), Documentation/ABI/testing/sysfs-class-net.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -137,43 +136,5 @@ export function carrierChanges(device: string): number {
     return Number(readFileSync(`/sys/class/net/${device}/carrier_changes`, 'latin1'));
   } catch {
     return 0;
-  }
-}
-
-export interface WatchedLink {
-  device: string;
-  /** '' for the current namespace. */
-  netns: string;
-}
-
-/**
- * Watches devices: calls `changed` with the index into `links` and the new state whenever existence, index, up, MTU or MAC
- * differ from the last look. The caller calls poll(), from a timer of its own or from its clock.
- */
-export class LinkWatch {
-  private readonly links: readonly WatchedLink[];
-  private readonly changed: (index: number, now: LinkState, before: LinkState) => void;
-  private readonly last: LinkState[];
-
-  constructor(links: readonly WatchedLink[], changed: (index: number, now: LinkState, before: LinkState) => void) {
-    this.links = links;
-    this.changed = changed;
-    this.last = links.map((link) => linkState(link.device, link.netns));
-  }
-
-  /** The state at the last look. */
-  state(index: number): LinkState {
-    return this.last[index];
-  }
-
-  poll(): void {
-    for (let i = 0; i < this.links.length; i++) {
-      const now = linkState(this.links[i].device, this.links[i].netns);
-      const before = this.last[i];
-      if (now.ifindex === before.ifindex && now.up === before.up && now.mtu === before.mtu && now.mac === before.mac)
-        continue;
-      this.last[i] = now;
-      this.changed(i, now, before);
-    }
   }
 }

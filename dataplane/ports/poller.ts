@@ -6,8 +6,8 @@
  * the ports' descriptors and its eventfd; spinning for longer delays others on the same processor by more than the wake-up
  * that it saves. A thread in a system call can be neither terminated nor
  * interrupted by JavaScript: so every sleep ends after MAX_SLEEP_MS at the latest, and whoever wants the worker (a
- * ring that has frames for it, a stop word, the process's exit) writes its eventfd with `wake`. Idle cost: two wake-ups
- * a second, below 0.1 % of a core.
+ * ring that has frames for it, a stop word, the process's exit) writes its eventfd with `wake`. Most of what a wake-up
+ * costs (0.2 ms) is caches gone cold, so the fewer the better: how long a worker sleeps is for what it has to do.
  *
  * Order for senders: publish first (ring, stop word), then `wake`. Order for the worker: look at its rings after wait()
  * returned. The eventfd keeps a count, so a wake before the sleep is not lost. Source: ppoll(2), eventfd(2).
@@ -17,8 +17,9 @@ import type { Port } from './port.ts';
 
 /** Circles in vain before a sleep. */
 export const SPINS = 4;
-/** Longest sleep, milliseconds. */
-export const MAX_SLEEP_MS = 500;
+/** Longest sleep, milliseconds; and of a worker that has something to age, or to look for. */
+export const MAX_SLEEP_MS = 2000;
+export const BUSY_SLEEP_MS = 500;
 
 const EFD_NONBLOCK_CLOEXEC = 0x800 | 0x80000;
 const POLLIN = 1;
