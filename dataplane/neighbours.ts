@@ -4,18 +4,17 @@
  * Readers (the path's `neighbour` stage) look up without a lock. Each family's domain of the control plane is the only
  * writer of its entries; as both may insert at the same place, entries come and go under one lock, whose word holds the
  * holder's number. Both families are in one table, keyed by port and address. Open addressing with linear probing; an entry
- * is published by a store to its STATE word, and removed by clearing it; it never moves. How far a search must look is
- * written at the place where it begins (REACH), so that what has come and gone costs later searches nothing: a scan brings a
- * thousand a second.
+ * is published by a store to its STATE word, and removed by clearing it; it never moves. A search reads one word a place, behind the
+ * records: 16 bits of the hash of the entry there (TAG), and how many places a search that begins there must look at
+ * (REACH). So what has come and gone costs later searches nothing, and who is not in the table costs no record's cache line: a
+ * scan brings a thousand entries a second, and asks for many more.
  *
  *   0 STATE   NUD_*; 0 free                    8 GEN        grows whenever MAC or usability changes (engine entries hold it)
  *   1 PORT    | family << 8                    9 USED       clock ms of the last packet sent through it (written by workers)
  *   2–5 ADDR  raw; IPv4 in word 2             10 CONFIRMED  clock ms of the last proof of reachability
  *   6 MAC_LO  first four bytes, raw           11 UPDATED    clock ms of the last state change
  *   7 MAC_HI  last two bytes, raw             12 PROBES     solicitations sent in this state
- *                                             13 FLAGS      NTF_* (router, static)     15 spare
- *                                             14 REACH      not the entry's, the place's: entries whose search begins here are in
- *                                                           this many places from here on
+ *                                             13 FLAGS      NTF_* (router, static)     14, 15 spare
  */
 export const NEIGH_WORDS = 16;
 export const NEIGH_STATE = 0;
@@ -29,7 +28,6 @@ export const NEIGH_CONFIRMED = 10;
 export const NEIGH_UPDATED = 11;
 export const NEIGH_PROBES = 12;
 export const NEIGH_FLAGS = 13;
-const NEIGH_REACH = 14;
 
 /** States, the kernel's numbers (linux/neighbour.h). */
 export const NUD_INCOMPLETE = 0x01;
@@ -61,16 +59,19 @@ export class NeighbourTable {
   /** This thread's number in the lock. */
   owner = 1;
   private readonly mask: number;
+  /** Word of the first place's TAG (low half) and REACH (high half). */
+  private readonly tags: number;
 
   constructor(buffer: SharedArrayBuffer) {
     this.words = new Int32Array(buffer);
-    this.capacity = (this.words.length - HEAD) / NEIGH_WORDS;
+    this.capacity = (this.words.length - HEAD) / (NEIGH_WORDS + 1);
     this.mask = this.capacity - 1;
+    this.tags = HEAD + this.capacity * NEIGH_WORDS;
   }
 
   /** Bytes for a table of `capacity` entries, a power of two. */
   static bytes(capacity: number): number {
-    return (HEAD + capacity * NEIGH_WORDS) * 4;
+    return (HEAD + capacity * (NEIGH_WORDS + 1)) * 4;
   }
 
   /** Grows with every change of any entry: workers compare it to know when to look at their held packets. */
@@ -92,28 +93,34 @@ export class NeighbourTable {
     return HEAD + n * NEIGH_WORDS;
   }
 
+  /** The lower bits are the place where a search begins, the upper ones the tag. */
   private hash(portFamily: number, a0: number, a1: number, a2: number, a3: number): number {
     let h = Math.imul(portFamily ^ a0, 0x9e3779b1) ^ Math.imul(a1 ^ (a3 << 7), 0x85ebca6b);
     h = Math.imul(h ^ (h >>> 15) ^ a2 ^ a3, 0xc2b2ae35);
-    return (h ^ (h >>> 13)) & this.mask;
+    return h ^ (h >>> 13);
   }
 
   /** Places that a search for this neighbour looks at. */
   searched(port: number, family: number, a0: number, a1: number, a2: number, a3: number): number {
-    return this.words[HEAD + this.hash(port | (family << 8), a0, a1, a2, a3) * NEIGH_WORDS + NEIGH_REACH];
+    return this.words[this.tags + (this.hash(port | (family << 8), a0, a1, a2, a3) & this.mask)] >>> 16;
   }
 
   /** Record number of the neighbour, or −1. Raw addresses; IPv4: a1 = a2 = a3 = 0. */
   find(port: number, family: number, a0: number, a1: number, a2: number, a3: number): number {
     const w = this.words;
+    const { mask, tags } = this;
     const key = port | (family << 8);
-    let n = this.hash(key, a0, a1, a2, a3);
-    // A plain load: it does not tear, and an entry that it comes too early for is found by the next packet.
-    for (let reach = w[HEAD + n * NEIGH_WORDS + NEIGH_REACH]; reach > 0; reach--) {
-      const r = HEAD + n * NEIGH_WORDS;
-      if (w[r] !== 0 && w[r + 1] === key && w[r + 2] === a0 && w[r + 3] === a1 && w[r + 4] === a2 && w[r + 5] === a3)
-        return n;
-      n = (n + 1) & this.mask;
+    const hash = this.hash(key, a0, a1, a2, a3);
+    const tag = hash >>> 16;
+    let n = hash & mask;
+    // Plain loads: they do not tear, and an entry of this very moment may be missed.
+    for (let reach = w[tags + n] >>> 16; reach > 0; reach--) {
+      if ((w[tags + n] & 0xffff) === tag) {
+        const r = HEAD + n * NEIGH_WORDS;
+        if (w[r] !== 0 && w[r + 1] === key && w[r + 2] === a0 && w[r + 3] === a1 && w[r + 4] === a2 && w[r + 5] === a3)
+          return n;
+      }
+      n = (n + 1) & mask;
     }
     return -1;
   }
@@ -132,7 +139,8 @@ export class NeighbourTable {
       return -1;
     }
     const key = port | (family << 8);
-    const home = this.hash(key, a0, a1, a2, a3);
+    const hash = this.hash(key, a0, a1, a2, a3);
+    const home = hash & this.mask;
     let n = home;
     while (w[HEAD + n * NEIGH_WORDS] !== 0) n = (n + 1) & this.mask;
     const r = HEAD + n * NEIGH_WORDS;
@@ -149,8 +157,11 @@ export class NeighbourTable {
     w[r + NEIGH_PROBES] = 0;
     w[r + NEIGH_FLAGS] = 0;
     w[0]++;
-    const reach = HEAD + home * NEIGH_WORDS + NEIGH_REACH;
-    if (this.distance(home, n) > w[reach]) Atomics.store(w, reach, this.distance(home, n));
+    const { tags } = this;
+    w[tags + n] = (w[tags + n] & ~0xffff) | (hash >>> 16);
+    const reach = this.distance(home, n);
+    if (reach > w[tags + home] >>> 16) w[tags + home] = (w[tags + home] & 0xffff) | (reach << 16);
+    // Last: a death before leaves a place that looks free and costs searches a look.
     Atomics.store(w, r, NUD_INCOMPLETE);
     this.unlock(this.owner);
     return n;
@@ -212,7 +223,7 @@ export class NeighbourTable {
 
   private homeOf(r: number): number {
     const w = this.words;
-    return this.hash(w[r + 1], w[r + 2], w[r + 3], w[r + 4], w[r + 5]);
+    return this.hash(w[r + 1], w[r + 2], w[r + 3], w[r + 4], w[r + 5]) & this.mask;
   }
 
   /** Places from `home` to `n`, both counted. */
@@ -223,14 +234,14 @@ export class NeighbourTable {
   /** The entry at `n` has gone: when it was the farthest whose search begins at `home`, that search ends earlier now. */
   private shorten(home: number, n: number): void {
     const w = this.words;
-    const at = HEAD + home * NEIGH_WORDS + NEIGH_REACH;
+    const at = this.tags + home;
     let reach = this.distance(home, n);
-    if (reach !== w[at]) return;
+    if (reach !== w[at] >>> 16) return;
     for (reach--; reach > 0; reach--) {
       const r = HEAD + ((home + reach - 1) & this.mask) * NEIGH_WORDS;
       if (w[r] !== 0 && this.homeOf(r) === home) break;
     }
-    Atomics.store(w, at, reach);
+    w[at] = (w[at] & 0xffff) | (reach << 16);
   }
 
   /** True when record `n` holds an entry. */

@@ -21,8 +21,11 @@ import { rewriteIp, rewriteQuote, writeLink } from './rewrite.ts';
 import * as T from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 
-/** Milliseconds between two looks at packets whose neighbour may have failed. */
-const FAILED_LOOK = 8;
+/**
+ * Milliseconds between two looks at packets whose neighbour may have failed: who is told so waits three seconds anyway, and while
+ * a scan goes on a look costs as much as a burst.
+ */
+const FAILED_LOOK = 32;
 
 export abstract class PathEgress extends PathRoute {
   /** Of the packets that wait, when they are looked at. */
@@ -110,8 +113,9 @@ export abstract class PathEgress extends PathRoute {
     p.n3 = p.d3;
     const n = tables.neighbours.find(port, p.family, p.d0, p.d1, p.d2, p.d3);
     if (n >= 0 && tables.neighbours.words[tables.neighbours.at(n)] !== NUD_INCOMPLETE) return 0;
-    if (hold.isFull && hold.isWaiting(p)) return D.NEIGH_QUEUEFULL;
-    return n >= 0 || hold.isAsked(p, now) ? 0 : D.NEIGH_RATE;
+    const waits = hold.isWaiting(p);
+    if (waits && hold.isFull) return D.NEIGH_QUEUEFULL;
+    return n >= 0 || (waits && hold.isAsked(p, now)) ? 0 : D.NEIGH_RATE;
   }
 
   protected neighbourFailed(p: Packet): number {
