@@ -9,14 +9,20 @@
  *   rxBurst(a) → turn: [writes of the last circle][reads a][reads b] → frames of a;   rxBurst(b) → frames of b
  *
  * Frames given to txBurst therefore leave at the next turn: a worker sleeps only after a circle that brought nothing
- * (which was a turn), or calls `flush`. The number of reads follows the traffic, from MIN_WINDOW to DEPTH a port: each read
- * in vain costs about 150 ns, and a frame waits for all that are read and written with it, so turns only grow
- * beyond CALM while a queue stays full for several of them.
+ * (which was a turn), or calls `flush`. The number of reads follows the traffic, from one to DEPTH a port: a read in vain
+ * costs a good part of one that brings a frame, and a frame waits for all that are read and written with it, so turns
+ * only grow beyond CALM while a queue stays full for several of them.
+ *
+ * A read goes to a large slot, whatever comes: one buffer is less work than two to the kernel, which shows most in reads
+ * that bring nothing, and a super-frame needs no copy. An ordinary frame is copied to a small slot, and the large one
+ * waits for the next. When half of the large slots are in use, a read is given a small slot and, behind it, a place for
+ * the rest of a super-frame; should one come then, it is put together in a large slot.
  *
  * Reads carry RWF_NOWAIT: O_NONBLOCK alone makes io_uring arm a poll, and completions would come when nobody looks. TAP
  * reads and writes finish within the call that submits them; the code relies on it for order, not for ownership. A
  * port whose kernel cannot do this (EOPNOTSUPP) goes on with plain reads and writes. Source: io_uring_enter(2),
- * linux/io_uring.h. Not done: SQPOLL (burns a core), multishot reads (slower here, and unordered with the spill slots).
+ * linux/io_uring.h. Not done: SQPOLL (burns a core), multishot reads (slower here), registered buffers (no faster here, and they lock
+ * the whole arena in memory).
  */
 import {
   FRAME_NEEDS_CSUM,
@@ -64,6 +70,7 @@ const REGISTER_FILES = 2;
 const REGISTER_FILES_UPDATE = 6;
 const OFFSET_SQES = 0x10000000;
 const OP_READV = 1;
+const OP_READ = 22;
 const OP_WRITE = 23;
 const SQE_FIXED_FILE = 1 << 8; // in word 0, beside the opcode
 const RWF_NOWAIT = 8;
@@ -81,10 +88,13 @@ const ENTRIES = 1024;
 const MAX_LANES = 64;
 /** Most reads of one port in a turn. */
 export const DEPTH = 64;
-const MIN_WINDOW = 4;
+/** Reads beyond the number that came last time. */
+const MORE = 2;
 /** Most reads of one port in a turn as long as its queue is emptied now and then, and full turns until it counts as busy. */
 const CALM = 12;
 const BUSY = 4;
+/** Up to so many bytes a loop over words copies faster than a call does. */
+const WORDWISE = 192;
 /** What of the longest frame does not fit a small slot; where the places for it begin (behind the vectors). */
 const TAIL_BYTES = LARGE_ROOM - SMALL_ROOM;
 const TAILS = DEPTH * 32;
@@ -181,8 +191,13 @@ export class UringGroup {
     return syscall6(SYS_REGISTER, this.fd, REGISTER_FILES_UPDATE, this.update.base + 2048, 1, 0, 0) === 1;
   }
 
-  /** Queues a read into the iovec pair at `vectors`. */
-  queueRead(lane: number, index: number, vectors: number): void {
+  /** Queues a read of up to `bytes` bytes to `address`; `index` comes back with the completion. */
+  queueRead(lane: number, index: number, address: number, bytes: number): void {
+    this.queue(OP_READ, lane, address, bytes, RWF_NOWAIT, index, lane);
+  }
+
+  /** The same into the iovec pair at `vectors`. */
+  queueReadPair(lane: number, index: number, vectors: number): void {
     this.queue(OP_READV, lane, vectors, 2, RWF_NOWAIT, index, lane);
   }
 
@@ -277,18 +292,17 @@ export class UringTapPort implements Port {
   private readonly offloads: number;
   private arena: Frames | null = null;
   private base = 0;
-  /** Per read: its small slot, the large slot behind it (−1 none), whether the kernel has it. */
+  /** Per read: its slot (−1 none), and whether the kernel has it. */
   private readonly spare = new Int32Array(DEPTH).fill(-1);
-  private readonly spill = new Int32Array(DEPTH).fill(-1);
   private readonly busy = new Uint8Array(DEPTH);
   /**
-   * struct iovec[2] per read. Then, per read, a place for the tail of a super-frame when no large slot could be parked:
-   * it is copied from there if a slot is free by then. Costs address space only, until it is used.
+   * struct iovec[2] per read that has a small slot. Then, per read, the place for the tail of a super-frame, which is
+   * copied from there if a large slot is free by then. Costs address space only, until it is used.
    */
   private readonly memory: Memory;
   private readonly vectors: Int32Array;
   private readonly bytes: Uint8Array;
-  private window = MIN_WINDOW;
+  private window = 1;
   /** Turns in a row in which every read brought a frame. */
   private full = 0;
   /** Reads submitted in the last turn, and how many of them brought a frame. */
@@ -379,21 +393,25 @@ export class UringTapPort implements Port {
     if (frames === null || !this.linkUp || this.from !== this.to) return;
     this.from = 0;
     this.to = 0;
-    // All reads brought a frame: there is more. Otherwise a few more than came last time.
+    // All reads brought a frame: there is more. Otherwise a few more than came last time, and one where nothing comes.
     if (this.asked > 0 && this.brought === this.asked)
-      this.window = Math.min(this.window * 2, ++this.full > BUSY ? DEPTH : CALM);
+      this.window = Math.min(this.window * 2 + MORE, ++this.full > BUSY ? DEPTH : CALM);
     else {
       this.full = 0;
-      this.window = Math.min(this.brought + MIN_WINDOW, CALM);
+      this.window = this.brought === 0 ? 1 : Math.min(this.brought + MORE, CALM);
     }
     this.asked = 0;
     this.brought = 0;
     for (let i = 0; i < this.window; i++) {
       if (this.busy[i] !== 0) continue;
-      if ((this.spare[i] < 0 || this.spill[i] < 0) && !this.prepare(frames, i)) break;
+      let slot = this.spare[i];
+      if (slot < 0 && (slot = this.take(frames)) < 0) break;
+      this.spare[i] = slot;
       this.busy[i] = 1;
       this.asked++;
-      this.group.queueRead(this.lane, i, this.memory.base + i * 32);
+      const address = this.base + frames.meta[slot * META_WORDS + META_OFF] - this.header;
+      if (slot >= frames.small) this.group.queueRead(this.lane, i, address, LARGE_ROOM + this.header);
+      else this.queuePair(i, address);
     }
   }
 
@@ -413,20 +431,13 @@ export class UringTapPort implements Port {
     }
     const { meta } = frames;
     this.brought++;
-    const slot = this.spare[index];
-    const room = this.vectors[index * 8 + 2];
-    let taken = slot;
-    if (result <= room) {
-      this.spare[index] = -1;
-    } else {
-      taken = this.spill[index];
-      if (taken < 0 && (taken = this.lateSpill(frames, index, result - room)) < 0) {
-        counters.rxErrors++; // a super-frame, and no large slot is free
-        return;
-      }
-      const at = meta[slot * META_WORDS + META_OFF] - header;
-      frames.u8.copyWithin(meta[taken * META_WORDS + META_OFF] - header, at, at + room);
-      this.spill[index] = -1;
+    let taken = this.spare[index];
+    const fits = result <= SMALL_ROOM + header;
+    if (taken >= frames.small && fits && frames.freeSmallCount > 0) taken = this.shrink(frames, taken, result);
+    else if (taken >= frames.small || fits) this.spare[index] = -1;
+    else if ((taken = this.join(frames, index, result)) < 0) {
+      counters.rxErrors++; // a super-frame, and no large slot is free
+      return;
     }
     meta[taken * META_WORDS + META_LEN] = result - header;
     meta[taken * META_WORDS + META_PORT] = this.number;
@@ -472,35 +483,47 @@ export class UringTapPort implements Port {
     frames.free(slot);
   }
 
-  /** Gives read `i` its slots. False when the arena has none. */
-  private prepare(frames: Frames, i: number): boolean {
-    const { vectors, base, header } = this;
-    const at = i * 8;
-    if (this.spare[i] < 0) {
-      const slot = frames.alloc(SMALL_ROOM);
-      if (slot < 0) return false;
-      this.spare[i] = slot;
-      storeAddress(vectors, at, base + frames.meta[slot * META_WORDS + META_OFF] - header);
-      vectors[at + 2] = (slot < frames.small ? SMALL_ROOM : LARGE_ROOM) + header;
-    }
-    if (this.spill[i] < 0) {
-      // Half of the large slots stay free for those who must build large frames, and for other ports.
-      const slot = frames.freeLargeCount * 2 > frames.large ? frames.alloc(LARGE_ROOM) : -1;
-      this.spill[i] = slot;
-      if (slot < 0) storeAddress(vectors, at + 4, this.memory.base + TAILS + i * TAIL_BYTES);
-      else storeAddress(vectors, at + 4, base + frames.meta[slot * META_WORDS + META_OFF] + SMALL_ROOM);
-      vectors[at + 6] = TAIL_BYTES;
-    }
-    return true;
+  /** A slot for a read; −1 when the arena has none. Half of the large ones stay free for those who build large frames. */
+  private take(frames: Frames): number {
+    const slot = frames.freeLargeCount * 2 > frames.large ? frames.alloc(LARGE_ROOM) : -1;
+    return slot < 0 ? frames.alloc(SMALL_ROOM) : slot;
   }
 
-  /** A large slot for a tail that was read to its own place; −1 when there is none now either. */
-  private lateSpill(frames: Frames, index: number, bytes: number): number {
+  /** Queues read `i` into a small slot, where the frame's header goes to `address`, and the place for its tail. */
+  private queuePair(i: number, address: number): void {
+    const { vectors, memory } = this;
+    const at = i * 8;
+    storeAddress(vectors, at, address);
+    vectors[at + 2] = SMALL_ROOM + this.header;
+    storeAddress(vectors, at + 4, memory.base + TAILS + i * TAIL_BYTES);
+    vectors[at + 6] = TAIL_BYTES;
+    this.group.queueReadPair(this.lane, i, memory.base + i * 32);
+  }
+
+  /** Copies an ordinary frame, of `result` bytes with its header, from its large slot to a small one. */
+  private shrink(frames: Frames, from: number, result: number): number {
+    const slot = frames.alloc(SMALL_ROOM);
+    const { meta, u8, i32 } = frames;
+    // Frames begin 2 bytes into a word, so a virtio header (10 bytes) does at one; without it, headroom is copied along.
+    const source = meta[from * META_WORDS + META_OFF] - VNET_BYTES;
+    const target = meta[slot * META_WORDS + META_OFF] - VNET_BYTES;
+    const bytes = result - this.header + VNET_BYTES;
+    if (bytes > WORDWISE) u8.copyWithin(target, source, source + bytes);
+    else for (let n = (bytes + 3) >> 2, t = target >> 2, s = source >> 2; n > 0; n--) i32[t++] = i32[s++];
+    return slot;
+  }
+
+  /** Puts head and tail of a super-frame of `result` bytes together in a large slot; −1 when there is none. */
+  private join(frames: Frames, index: number, result: number): number {
     const slot = frames.alloc(LARGE_ROOM);
     if (slot < 0) return -1;
-    const to = frames.meta[slot * META_WORDS + META_OFF] + SMALL_ROOM;
-    const from = TAILS + index * TAIL_BYTES;
-    frames.u8.set(this.bytes.subarray(from, from + bytes), to); // one small view a super-frame, only when slots ran short
+    const { meta, u8 } = frames;
+    const room = SMALL_ROOM + this.header;
+    const to = meta[slot * META_WORDS + META_OFF] - this.header;
+    const from = meta[this.spare[index] * META_WORDS + META_OFF] - this.header;
+    u8.copyWithin(to, from, from + room);
+    const tail = TAILS + index * TAIL_BYTES;
+    u8.set(this.bytes.subarray(tail, tail + result - room), to + room); // a view a super-frame, only when slots ran short
     return slot;
   }
 
@@ -524,9 +547,7 @@ export class UringTapPort implements Port {
     for (let i = 0; i < DEPTH; i++) {
       if (this.busy[i] !== 0) continue;
       if (this.spare[i] >= 0) frames.free(this.spare[i]);
-      if (this.spill[i] >= 0) frames.free(this.spill[i]);
       this.spare[i] = -1;
-      this.spill[i] = -1;
     }
     while (this.from < this.to) frames.free(this.ready[this.from++]);
   }
