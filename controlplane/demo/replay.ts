@@ -70,7 +70,7 @@ export function playCapture(capture = join(packageRoot(), CAPTURE)): Played {
 function run(capture: string, out: string): { report: ReplayReport; digest: string } {
   const args = ['replay', join(packageRoot(), CONFIG), '--capture', capture, '--out', out, '--json'];
   for (const cidr of INSIDE) args.push('--inside', cidr);
-  const done = spawnSync(process.execPath, [commandFile(), ...args], { encoding: 'utf8', timeout: 20_000 });
+  const done = spawnSync(process.execPath, [commandFile(), ...args], { encoding: 'utf8', timeout: 60_000 });
   if (done.status !== 0)
     throw new CheckError(
       `"sluice ${args.join(' ')}" to succeed`,

@@ -36,7 +36,7 @@ it('a flag that another thread sets meanwhile is not lost', async () => {
   const workerData = { words: interfaces.words, at: interfaces.at(0) + IF_FLAGS, flag: IFF_LDRA, done };
   const other = new Worker(OTHER, { eval: true, workerData });
   const gone = new Promise((resolve) => other.once('exit', resolve));
-  const end = performance.now() + 20_000;
+  const end = performance.now() + 60_000;
   let up = false;
   while (Atomics.load(done, 0) !== 2 && performance.now() < end)
     for (let n = 0; n < 1000; n++) {

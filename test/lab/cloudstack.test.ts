@@ -9,12 +9,12 @@
  * In one form Sluice is the relay and Kea knows instances by the MAC in the remote-id option, in the other Sluice delegates
  * itself and knows them by DUID-LL. All programs are other people's: Kea, WIDE's dhcp6c, the kernel, ping; tshark reads it.
  */
-import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { askShow } from '../../controlplane/api/client.ts';
 import { Lab, type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
 import { recordDhcp6, withoutRepeats } from './dhcp6-record.ts';
 import { labReady } from './need.ts';
@@ -106,13 +106,10 @@ ${more}`,
 
   const addresses = (instance: string) => lab.runSync(spaces[instance], 'ip', ['-6', 'addr']).stdout;
 
-  function show(what: string): string {
-    const args = [MAIN, 'show', what, '--socket', join(folder, 'control.sock')];
-    return spawnSync(process.execPath, args, { encoding: 'utf8' }).stdout;
-  }
+  const show = async (what: string): Promise<string> => (await askShow(join(folder, 'control.sock'), what)).text;
   /** Who has which prefix, as the router's routes tell. */
-  const routes = () =>
-    show('route')
+  const routes = async (): Promise<string[]> =>
+    (await show('route'))
       .split('\n')
       .filter((line) => line.includes('proto dhcp'))
       .sort();
@@ -134,23 +131,26 @@ ${more}`,
   const inside = (instance: string) => /2001:db8:fa00:[0-9a-f]+:[0-9a-f:]+/.exec(addresses(instance))?.[0] ?? '';
   const ping = (instance: string, source: string) =>
     lab.run(spaces[instance], 'ping', ['-n', '-c1', '-W4', '-I', source, OUTSIDE], { check: false });
-  const spoofed = () => Number(/IP_RPFILTER\D+(\d+)/.exec(show('drops'))?.[1] ?? 0);
+  const spoofed = async () => Number(/IP_RPFILTER\D+(\d+)/.exec(await show('drops'))?.[1] ?? 0);
 
   /** Both have their prefixes and reach the world with them; a source that is another's, or nobody's, does not. */
   async function bothUseTheirs(): Promise<void> {
-    await waitFor('both routes', () => routes().length === 2, { timeout: 30_000, detail: () => router.stderr() });
-    expect(routes()).toEqual([routeOf('one'), routeOf('two')]);
+    await waitFor('both routes', async () => (await routes()).length === 2, {
+      timeout: 30_000,
+      detail: () => router.stderr(),
+    });
+    expect(await routes()).toEqual([routeOf('one'), routeOf('two')]);
     for (const instance of ['one', 'two']) {
       await waitFor(`dhcp6c to number ${instance}`, () => inside(instance) !== '');
       expect(inside(instance).startsWith(PREFIXES[instance].replace('0::/60', '1:'))).toBe(true);
       expect((await ping(instance, inside(instance))).status).toBe(0);
     }
     const stolen = [inside('two'), '2001:db8:fa00:70::1'];
-    const before = spoofed();
+    const before = await spoofed();
     for (const source of stolen) lab.ip(spaces.one, `addr add ${source}/128 dev lo nodad`);
     lab.apply();
     for (const done of await Promise.all(stolen.map((source) => ping('one', source)))) expect(done.status).toBe(1);
-    expect(spoofed()).toBe(before + 2);
+    expect(await spoofed()).toBe(before + 2);
   }
 
   it('Sluice as relay, Kea knows the MAC of the remote-id', { timeout: 180_000 }, async () => {
@@ -186,11 +186,13 @@ ${more}`,
     await bothUseTheirs();
     // Released, the route goes with the message; not renewed any more, at its end.
     await clients.one.stop('SIGTERM', 8000);
-    await waitFor('the route of one to go', () => routes().join() === routeOf('two'), {
-      detail: () => routes().join(),
+    await waitFor('the route of one to go', async () => (await routes()).join() === routeOf('two'), {
+      detail: () => router.stderr(),
     });
     await clients.two.stop('SIGKILL');
-    await waitFor('the route of two to end', () => routes().length === 0, { timeout: (VALID + 30) * 1000 });
+    await waitFor('the route of two to end', async () => (await routes()).length === 0, {
+      timeout: (VALID + 30) * 1000,
+    });
 
     const messages = await stop((names) => names.some((name) => name.includes('RELEASE')));
     expect(messages.every(({ name }) => name.startsWith('RELAY-'))).toBe(true);
@@ -231,11 +233,13 @@ ${known.join('\n')}
     const clients = Object.fromEntries(INSTANCES.map((instance) => [instance, client(instance)]));
     await bothUseTheirs();
     await clients.one.stop('SIGTERM', 8000);
-    await waitFor('the route of one to go', () => routes().join() === routeOf('two'), {
-      detail: () => routes().join(),
+    await waitFor('the route of one to go', async () => (await routes()).join() === routeOf('two'), {
+      detail: () => router.stderr(),
     });
     await clients.two.stop('SIGKILL');
-    await waitFor('the route of two to end', () => routes().length === 0, { timeout: (VALID + 30) * 1000 });
+    await waitFor('the route of two to end', async () => (await routes()).length === 0, {
+      timeout: (VALID + 30) * 1000,
+    });
 
     const messages = await stop((names) => names.includes('RELEASE'));
     const duidOf = (instance: string) => `00030001${macOf(instance).replaceAll(':', '')}`;

@@ -4,12 +4,12 @@
  *
  *   isp namespace ── wan [sluice] lan ── customer namespace
  */
-import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
+import { askShow } from '../../controlplane/api/client.ts';
 import { Lab, type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
 import { recordDhcp6, withoutRepeats } from './dhcp6-record.ts';
 import { labReady } from './need.ts';
@@ -74,18 +74,9 @@ ${dhcp6.more ?? ''}`,
     lab.apply();
   }
 
-  function shown(): Dhcp6Shown {
-    const args = [MAIN, 'show', 'dhcp6', '-j', '--socket', join(folder, 'control.sock')];
-    const done = spawnSync(process.execPath, args, { encoding: 'utf8', maxBuffer: 2 ** 26 });
-    expect(done.stderr).toBe('');
-    return JSON.parse(done.stdout);
-  }
-
-  function routes(): string {
-    return spawnSync(process.execPath, [MAIN, 'show', 'route', '--socket', join(folder, 'control.sock')], {
-      encoding: 'utf8',
-    }).stdout;
-  }
+  const view = (what: string) => askShow(join(folder, 'control.sock'), what);
+  const shown = async (): Promise<Dhcp6Shown> => (await view('dhcp6')).json as Dhcp6Shown;
+  const routes = async (): Promise<string> => (await view('route')).text;
 
   /** Kea with one subnet on its device; `more` over the settings of all. */
   function startKea(more: object): LabProcess {
@@ -121,11 +112,11 @@ ${dhcp6.more ?? ''}`,
 
   /** Client, bound, with a prefix; what the ISP's program must be told differs. */
   async function bound(server: LabProcess): Promise<Dhcp6Shown['clients'][0]> {
-    await waitFor('the client to be bound', () => shown().clients[0].state === 'bound', {
+    await waitFor('the client to be bound', async () => (await shown()).clients[0].state === 'bound', {
       timeout: 60_000,
-      detail: () => `${JSON.stringify(shown())}\n${server.stdout()}${server.stderr()}`,
+      detail: () => server.stdout() + server.stderr(),
     });
-    return shown().clients[0];
+    return (await shown()).clients[0];
   }
 
   it('our client and Kea: an address, two prefixes, a renewal; then another server, found by a rebind', {
@@ -143,7 +134,7 @@ ${dhcp6.more ?? ''}`,
     const prefixes = client.leases.map(({ prefix }) => prefix).sort();
     expect(prefixes.length).toBe(3);
     expect(prefixes[0]).toMatch(/^2001:db8:6:ffff::1[0-9a-f]{2}\/128$/);
-    for (const prefix of prefixes.slice(1)) expect(routes()).toContain(`unreachable ${prefix} proto dhcp`);
+    for (const prefix of prefixes.slice(1)) expect(await routes()).toContain(`unreachable ${prefix} proto dhcp`);
     expect(client.dns).toEqual(['2001:db8::53']);
     await waitFor('Kea to see a renewal', () => kea.stdout().includes('DHCP6_PD_LEASE_RENEW'), { timeout: 30_000 });
     // The same leases, but another server: it has no business with a Renew to the first, and answers a Rebind.
@@ -151,11 +142,7 @@ ${dhcp6.more ?? ''}`,
     const other = { type: 'EN', 'enterprise-id': 32473, identifier: '0304', persist: false };
     startKea({ ...settings, 'server-id': other });
     const messages = await stop((names) => names.includes('REBIND') && names.at(-1) === 'REPLY');
-    expect(
-      shown()
-        .clients[0].leases.map(({ prefix }) => prefix)
-        .sort(),
-    ).toEqual(prefixes);
+    expect((await shown()).clients[0].leases.map(({ prefix }) => prefix).sort()).toEqual(prefixes);
     const four = withoutRepeats(messages).slice(0, 6);
     expect(four.map(({ name }) => name)).toEqual(['SOLICIT', 'ADVERTISE', 'REQUEST', 'REPLY', 'RENEW', 'REPLY']);
     const [, advertise, request, reply, renew, renewed] = four;
@@ -262,17 +249,23 @@ id-assoc pd 1 { prefix-interface inside { sla-id 1; sla-len 4; }; };
       join(folder, 'dhcp6c.pid'),
       'd6-lan',
     ]);
-    await waitFor('both leases', () => shown().leases.length === 2, { timeout: 60_000, detail: () => dhcp6c.stderr() });
-    const prefix = shown().leases.find((lease) => lease.prefix.endsWith('/60'))!.prefix;
-    expect(routes()).toMatch(new RegExp(`${prefix} via fe80::[0-9a-f:]+ dev lan proto dhcp`));
+    await waitFor('both leases', async () => (await shown()).leases.length === 2, {
+      timeout: 60_000,
+      detail: () => dhcp6c.stderr(),
+    });
+    const prefix = (await shown()).leases.find((lease) => lease.prefix.endsWith('/60'))!.prefix;
+    expect(await routes()).toMatch(new RegExp(`${prefix} via fe80::[0-9a-f:]+ dev lan proto dhcp`));
     const addresses = () => lab.runSync(customer, 'ip', ['-6', 'addr']).stdout;
     await waitFor('dhcp6c to number its inside', () => /2001:db8:80[0-9a-f]{2}:[0-9a-f]+1:/.test(addresses()), {
       detail: addresses,
     });
     expect(addresses()).toMatch(/2001:db8:6:1::1[0-9a-f]{3}\/128/);
     await dhcp6c.stop('SIGTERM', 8000);
-    await waitFor('the release', () => shown().leases.length === 0, { timeout: 30_000, detail: () => dhcp6c.stderr() });
-    expect(routes()).not.toContain(prefix);
+    await waitFor('the release', async () => (await shown()).leases.length === 0, {
+      timeout: 30_000,
+      detail: () => dhcp6c.stderr(),
+    });
+    expect(await routes()).not.toContain(prefix);
     const messages = withoutRepeats(
       await stop((names) => names.slice(-4).sort().join() === 'RELEASE,RELEASE,REPLY,REPLY'),
     );
@@ -321,19 +314,13 @@ id-assoc pd 1 { prefix-interface inside { sla-id 1; sla-len 4; }; };
       '1',
     ];
     const perf = await lab.run(customer, 'perfdhcp', [...args, 'all'], { check: false, timeout: 60_000 });
-    expect(shown().faults).toEqual({});
+    expect((await shown()).faults).toEqual({});
     expect(perf.stdout).toMatch(/received packets: [1-9]/);
-    const before = shown()
-      .leases.map(({ client, prefix }) => `${client} ${prefix}`)
-      .sort();
+    const before = (await shown()).leases.map(({ client, prefix }) => `${client} ${prefix}`).sort();
     expect(before.length).toBeGreaterThan(250);
     expect(new Set(before).size).toBe(before.length);
     await router.stop('SIGKILL');
     await run(dhcp6);
-    expect(
-      shown()
-        .leases.map(({ client, prefix }) => `${client} ${prefix}`)
-        .sort(),
-    ).toEqual(before);
+    expect((await shown()).leases.map(({ client, prefix }) => `${client} ${prefix}`).sort()).toEqual(before);
   });
 });

@@ -3,7 +3,7 @@
  */
 
 /** Resolves with the first value of `look` that is not false, null, undefined, 0 or ''. Rejects after `timeout` ms. */
-export async function until<T>(what: string, look: () => T, timeout = 20_000): Promise<NonNullable<T>> {
+export async function until<T>(what: string, look: () => T, timeout = 60_000): Promise<NonNullable<T>> {
   const end = performance.now() + timeout;
   for (;;) {
     const value = look();

@@ -160,7 +160,7 @@ describe('threads', () => {
   });
   afterAll(() => source.remove());
 
-  it(`a thread killed ${KILLS} times in the middle of its work (seed 12)`, { timeout: 60_000 }, async () => {
+  it(`a thread killed ${KILLS} times in the middle of its work (seed 12)`, async () => {
     const { tables, master } = tablesFor();
     const flows = tables.flows!;
     const random = new Random(12);

@@ -14,7 +14,7 @@ import { demoCapture } from './capture.ts';
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const MAIN = join(ROOT, 'dist/controlplane/cli/main.js');
 const demo = (args: readonly string[], options: SpawnSyncOptions = {}) =>
-  spawnSync(process.execPath, [MAIN, 'demo', ...args], { timeout: 30_000, cwd: '/', ...options, encoding: 'utf8' });
+  spawnSync(process.execPath, [MAIN, 'demo', ...args], { timeout: 120_000, cwd: '/', ...options, encoding: 'utf8' });
 
 describe('the bundled capture', () => {
   it('is what its generator makes, sound, and small', () => {
