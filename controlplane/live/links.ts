@@ -141,6 +141,8 @@ const OFTEN_MS = 200;
 const SETTLING_MS = 2000;
 /** The least between two looks, however much news there is. */
 const LEAST_MS = 20;
+/** The most between two looks that are asked for: should news ever be lost. */
+const REST_MS = 5000;
 
 /** When to look at the devices: at once when something has changed, then often for a moment, and not at all after that. */
 export class LinkPace {
@@ -169,6 +171,11 @@ export class LinkPace {
     this.plan(Math.max(0, this.lookedAt + LEAST_MS - now));
   }
 
+  /** To be called now and then: looks when nothing was heard for some time. */
+  rest(): void {
+    if (!this.ended && performance.now() - this.lookedAt >= REST_MS) this.lookNow();
+  }
+
   close(): void {
     this.ended = true;
     if (this.timer !== null) clearTimeout(this.timer);
@@ -179,9 +186,13 @@ export class LinkPace {
     if (this.timer !== null) clearTimeout(this.timer);
     this.timer = setTimeout(() => {
       this.timer = null;
-      this.lookedAt = performance.now();
-      this.look();
+      this.lookNow();
       if (!this.ended && (this.deaf || this.lookedAt < this.settledAt)) this.plan(OFTEN_MS);
     }, wait);
+  }
+
+  private lookNow(): void {
+    this.lookedAt = performance.now();
+    this.look();
   }
 }

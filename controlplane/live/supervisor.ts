@@ -723,8 +723,7 @@ export class Supervisor {
   /** True: something is left to do. */
   private housekeeping(): boolean {
     this.moveClock();
-    // Should news of a link ever be lost, this finds it.
-    this.pollLinks();
+    this.pace.rest();
     let left = false;
     for (const host of this.hosts) left = host.watch() || left;
     this.control.blockLog.drain();

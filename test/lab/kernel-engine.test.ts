@@ -553,7 +553,7 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
         expect(await fetch()).toBeGreaterThan(200);
         lab.ip(client, 'link del leg');
         lab.runSync(router, 'ip', ['link', 'set', 'sl-tap', 'netns', client]);
-        // It looks at its devices several times a second; until then its programs take the TAP to be here.
+        // Until it has heard of it, its programs take the TAP to be here.
         await waitFor(
           'the router to see that it was moved',
           async () => ((await askShow(control, 'link', { dev: 'lan' })).json as LinkJson[])[0].elsewhere,

@@ -54,6 +54,16 @@ describe('LinkPace', () => {
     expect(looks).toBe(before + 1);
   });
 
+  it('looks now and then when it is asked to, but not when it has just looked', () => {
+    begin();
+    vi.advanceTimersByTime(10_000);
+    for (let n = 0; n < 30; n++) {
+      pace.rest();
+      vi.advanceTimersByTime(1000);
+    }
+    expect(looks).toBe(6);
+  });
+
   it('looks on when nobody tells, until it is closed', () => {
     vi.mocked(LinkNews.prototype.open).mockReturnValue(-1);
     begin();
