@@ -50,7 +50,8 @@ export abstract class PathEgress extends PathRoute {
       const state = words[at];
       if ((state & NUD_VALID) !== 0) {
         if (state === NUD_STALE) this.punt.used(n);
-        words[at + NEIGH.NEIGH_USED] = this.now;
+        // Only when it differs: workers share this line, and each store takes it from the others.
+        if (words[at + NEIGH.NEIGH_USED] !== this.now) words[at + NEIGH.NEIGH_USED] = this.now;
         return GO_ON;
       }
       if (state === NUD_FAILED) return this.neighbourFailed(p);

@@ -49,7 +49,7 @@ import * as D from './drop.ts';
 import { DROP, GO_ON, HELD } from './drop.ts';
 import type { FastPath } from './fastpath.ts';
 import { ACCEPT, CHAIN_ROUTING0, REFUSE_SOURCE, REJECT } from './filter.ts';
-import { META_CSUM, META_FLAGS, META_GSO, META_LEN, META_OFF, META_PORT, META_WORDS } from './frames.ts';
+import { META_FLAGS, META_GSO, META_LEN, META_OFF, META_PORT, META_WORDS } from './frames.ts';
 import { type Handover, LOST, NOTHING } from './handover.ts';
 import * as IF from './interfaces.ts';
 import { ALG_PASS, ALG_SEGMENT } from './mangle.ts';
@@ -221,8 +221,6 @@ export class Path extends PathLocal {
     p.flags = meta[m + META_FLAGS];
     p.gsoType = meta[m + META_GSO] & 0xffff;
     p.gsoSize = meta[m + META_GSO] >>> 16;
-    p.csumStart = meta[m + META_CSUM] & 0xffff;
-    p.csumOffset = meta[m + META_CSUM] >>> 16;
     p.ct = -1;
     p.fresh = 0;
     p.own = 0;

@@ -73,12 +73,10 @@ export class Packet {
   sourceZone = 0;
   /** IPv4 Don't Fragment. */
   dontFragment = 0;
-  /** virtio-style metadata: flags (1 NEEDS_CSUM, 2 DATA_VALID), GSO type and segment size, checksum start and offset. */
+  /** virtio-style metadata: flags (1 NEEDS_CSUM, 2 DATA_VALID), GSO type and segment size. */
   flags = 0;
   gsoType = 0;
   gsoSize = 0;
-  csumStart = 0;
-  csumOffset = 0;
   /** Conntrack: record (−1 none), direction of this packet (0 ORIGINAL, 1 REPLY), CT_* state (conntrack/table.ts). */
   ct = -1;
   dir = 0;
@@ -163,8 +161,6 @@ export class Packet {
     this.flags = p.flags;
     this.gsoType = p.gsoType;
     this.gsoSize = p.gsoSize;
-    this.csumStart = p.csumStart;
-    this.csumOffset = p.csumOffset;
     this.ct = p.ct;
     this.dir = p.dir;
     this.ctinfo = p.ctinfo;
