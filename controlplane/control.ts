@@ -1,16 +1,14 @@
 /**
- * Control: the part of the router that decides. It turns the configuration into tables, steps the protocols, and does what
- * they want done. The families' domains (domain.ts) are in this thread, or elsewhere (remote-domain.ts).
+ * Control: the part of the router that decides. It turns the configuration into tables, passes events on to the protocols,
+ * and does what they want done. The protocols are in domains, whose life is in domains.ts.
  *
  * One instance, on the main thread (or inline, in the only thread). It is the one writer of interfaces, routes, next hops,
  * filter and NAT rules. It knows no timers: `next` says when it wants to be ticked. What it sends goes
  * through an Outlet, which is the path itself inline, and a ring to a worker live.
  */
-import { HELPER_RAS, helperOf } from '../conntrack/helpers/index.ts';
 import { fillTimeouts } from '../conntrack/timeouts.ts';
 import { FilterWriter } from '../dataplane/filter.ts';
 import * as IF from '../dataplane/interfaces.ts';
-import { ALG_BOUNCE, ALG_ENABLED, ALG_LOOSE, ALG_OPTIONS } from '../dataplane/mangle.ts';
 import {
   MAX_MEMBERS,
   type NextHopSpec,
@@ -25,11 +23,12 @@ import { EPOCH_FILTER, EPOCH_LINK, EPOCH_NAT, EPOCH_ROUTE, type Tables } from '.
 import type { Family, Words } from '../dataplane/wire/address.ts';
 import { inPrefix, maskWords, networkWords } from '../dataplane/wire/address.ts';
 import { BlockLog } from './carrier/log.ts';
+import { fillHelpers, HELPER_NUMBERS } from './compile-helpers.ts';
 import { compileNat } from './compile-nat.ts';
 import { compileRules, tableZone } from './compile-rules.ts';
 import type { Config, PortConfig, PrefixValue, Where } from './config/index.ts';
-import type { Dhcp6 } from './dhcp6/index.ts';
-import { DOMAINS, Domain, type DomainName, type DomainParts, type DomainView, familyOf, MAX_ROUNDS } from './domain.ts';
+import { type DomainName, MAX_ROUNDS } from './domain.ts';
+import { Domains } from './domains.ts';
 import { Hosts } from './hosts.ts';
 import { LearnedRoutes } from './learned-routes.ts';
 import { NatState } from './nat-state.ts';
@@ -38,27 +37,9 @@ import { bestRoutes, type OwnRoute, ownRoutes } from './own-routes.ts';
 import { PolicyRouting } from './policy-routing.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
 import { type RandomSource, strongRandom } from './random.ts';
-import { reasonOf } from './reason.ts';
-import type { FromDomain, Remote, RemoteFactory } from './remote-domain.ts';
+import type { RemoteFactory } from './remote-domain.ts';
 import { SecurityGroups } from './security-groups.ts';
-import { managementServices, openServices, speaksIpv6 } from './services.ts';
-
-/** Numbers of the helpers (conntrack/helpers/index.ts) by their names in the configuration. */
-const HELPER_NUMBERS = { ftp: 1, tftp: 2, irc: 3, rtsp: 4, sip: 5, pptp: 6, h323: 7, dns: 10 } as const;
-
-/** Milliseconds in which a restarted domain learns again what it had told: DHCP and DHCPv6 ask for some seconds. */
-const RELEARN = 60_000;
-
-/** Rest of a domain that has failed, milliseconds: doubles from the first to the last; forgotten after a healthy minute. */
-const FIRST_REST = 10;
-const LAST_REST = 5000;
-const HEALTHY = 60_000;
-
-/** What a protocol wants to find again, and when it said so (milliseconds since 1970). */
-interface Kept {
-  value: unknown;
-  at: number;
-}
+import { openServices, speaksIpv6 } from './services.ts';
 
 /** How the control plane sends. */
 export interface Outlet {
@@ -100,8 +81,8 @@ export class Control {
   /** Tables beside the main one, and who asks them. */
   readonly policyRouting: PolicyRouting;
   readonly filter: FilterWriter;
-  /** All that are stepped in this thread, domain by domain, in the order in which they are stepped. */
-  readonly protocols: Protocol[] = [];
+  /** The protocols: those of the families, and those of the management domain. */
+  readonly domains: Domains;
   /** Who has which block of outside ports (carrier-grade NAT). */
   readonly blockLog: BlockLog;
   /** What protocols said about where prefixes are. */
@@ -111,31 +92,6 @@ export class Control {
   /** Null: no port has a security group, nor had when the router started. */
   readonly securityGroups: SecurityGroups | null = null;
   private readonly natState: NatState;
-  private readonly parts: DomainParts;
-  /** The families' domains, and which protocols are theirs: those of nobody are the management domain's. */
-  private readonly domains = new Map<Family, Domain>();
-  private readonly owners = new Map<Protocol, DomainName>();
-  /** Domains that live elsewhere: none in one thread. */
-  private readonly remotes = new Map<Family, Remote>();
-  /** Restarts of remote domains, one after the other. */
-  private restarting: Promise<void> = Promise.resolve();
-  private readonly views: Record<DomainName, DomainView> = {
-    ipv4: newView('ipv4'),
-    ipv6: newView('ipv6'),
-    management: newView('management'),
-  };
-  /** What protocols want to find again, by family and name. */
-  private readonly kept: Record<DomainName, Map<string, Kept>> = {
-    ipv4: new Map(),
-    ipv6: new Map(),
-    management: new Map(),
-  };
-  /** Addresses of a domain that is no more, until somebody says them again or `sweepAt` has come. */
-  private readonly orphans = new Set<OwnAddress>();
-  private readonly sweepAt = new Map<Family, number>();
-  /** Domains that rest after a failure, and until when; when each failed last, and how often at short intervals. */
-  private readonly reviveAt = new Map<DomainName, number>();
-  private readonly failedAt = new Map<DomainName, { at: number; often: number }>();
   /** Told by a protocol, and not yet by all heard. */
   private told: { told: Told; by: DomainName }[] = [];
   /** Ports whose MAC somebody else has too. */
@@ -172,215 +128,30 @@ export class Control {
       this.loadNat(this.config);
     });
     this.configure(config);
+    const { quiet, log, remote, contain } = options;
+    this.domains = new Domains(
+      { tables, addresses: this.addresses, quiet, random: options.random ?? strongRandom(), wall, log },
+      {
+        config: () => this.config,
+        learned: this.learned,
+        perform: (actions, event, owner) => this.perform(actions, event, owner),
+        removeAddress: (...address) => this.removeAddress(...address),
+        tick: () => this.tick(),
+      },
+      { remote, contain },
+    );
     this.protocols.push(this.hosts);
     if (tables.bindings.records > 0) {
       this.securityGroups = new SecurityGroups(tables.bindings, this.addresses, config);
       this.protocols.push(this.securityGroups);
     }
-    const { quiet, log } = options;
-    const random = options.random ?? strongRandom();
-    const { remote } = options;
-    if (remote !== undefined)
-      for (const family of [4, 6] as const) {
-        const name = nameOf(family);
-        const failed = (reason: string): void => this.fail(name, reason);
-        this.remotes.set(family, remote(family, { heard: (message) => this.heard(name, family, message), failed }));
-        this.views[name].thread = 'own';
-      }
-    this.addresses.changed = (change) => this.remotes.get(change.family)?.say({ kind: 'book', change });
-    this.parts = { tables, addresses: this.addresses, config, quiet, random, wall, log, kept: new Map() };
     openServices(tables, config, quiet);
-    for (const name of DOMAINS) void this.begin(name);
+    this.domains.begin();
   }
 
-  // --- domains -----------------------------------------------------------------------------------------------------
-
-  /** Makes a domain's protocols, in the place of those that it had. */
-  private begin(name: DomainName): Promise<void> | undefined {
-    this.views[name].state = 'running';
-    this.reviveAt.delete(name);
-    const parts = { ...this.parts, config: this.config, kept: new Map() };
-    const now = parts.wall(this.tables.now());
-    for (const [key, { value, at }] of this.kept[name]) parts.kept.set(key, { value, age: now - at });
-    let protocols: Protocol[];
-    if (name === 'management') protocols = managementServices(parts);
-    else {
-      const family = familyNamed(name);
-      const remote = this.remotes.get(family);
-      if (remote !== undefined)
-        return remote.begin({ config: parts.config, kept: parts.kept, book: this.addresses.snapshot(family) });
-      const domain = new Domain(family, parts);
-      this.domains.set(domain.family, domain);
-      protocols = domain.protocols;
-    }
-    const own = this.owned(name);
-    const at = own.length === 0 ? this.protocols.length : this.protocols.indexOf(own[0]);
-    this.protocols.splice(at, own.length, ...protocols);
-    for (const protocol of own) this.owners.delete(protocol);
-    for (const protocol of protocols) this.owners.set(protocol, name);
-    return undefined;
-  }
-
-  private owned(name: DomainName): Protocol[] {
-    return this.protocols.filter((protocol) => this.owners.get(protocol) === name);
-  }
-
-  /** The domain does nothing from here on. What it had told stays in force for a while (`RELEARN`). */
-  private end(name: DomainName, flush: boolean): void {
-    this.views[name].state = 'down';
-    if (name === 'management') {
-      for (const protocol of this.owned(name)) protocol.close?.();
-      return;
-    }
-    const family = familyNamed(name);
-    const domain = this.domains.get(family);
-    if (flush) domain?.flush();
-    domain?.close();
-    this.learned.orphan(family);
-    for (const own of this.addresses) if (own.family === family && own.lifetimes !== undefined) this.orphans.add(own);
-    this.sweepAt.set(family, (this.tables.now() + RELEARN) | 0);
-    // One in another thread may have ended before it could say which neighbours it had changed.
-    const { neighbours } = this.tables;
-    if (this.remotes.has(family)) for (let n = 0; n < neighbours.capacity; n++) neighbours.changed(n);
-  }
-
-  /**
-   * Makes a domain anew. The other domains do not notice: nothing of theirs is in it. Neighbours that it had learned are
-   * forgotten; addresses and routes stay in force until the new one has had time to learn them again, so that connections
-   * that use them live on; connections are the packet workers' and stay.
-   */
-  restart(name: DomainName, reason = 'asked for', flush = true): void | Promise<void> {
-    const remote = name === 'management' ? undefined : this.remotes.get(familyNamed(name));
-    const again = (): Promise<void> | undefined => {
-      this.end(name, flush);
-      const begun = this.begin(name);
-      this.views[name].restarts++;
-      this.tellRestart(name, reason);
-      this.tick();
-      return begun;
-    };
-    if (remote === undefined) return again();
-    const restarted = this.restarting.then(async () => {
-      this.reviveAt.delete(name);
-      await remote.end(flush);
-      await again();
-    });
-    // One that fails is its caller's to tell: those after it, and the end, do not fail with it.
-    this.restarting = restarted.catch(() => {});
-    return restarted;
-  }
-
-  /** A domain has thrown: it rests for a moment, longer when that happens often, and is made anew. It keeps its neighbours. */
-  private fail(name: DomainName, reason: string): void {
-    const view = this.views[name];
-    const now = this.tables.now();
-    const last = this.failedAt.get(name);
-    const often = last !== undefined && ((now - last.at) | 0) < HEALTHY ? last.often + 1 : 0;
-    this.failedAt.set(name, { at: now, often });
-    view.restarts++;
-    view.failures++;
-    this.end(name, false);
-    this.reviveAt.set(name, (now + Math.min(FIRST_REST << Math.min(often, 16), LAST_REST)) | 0);
-    this.tellRestart(name, reason);
-  }
-
-  /**
-   * Another configuration is about to come: hosts hear of ports that announce themselves no more in it (RFC 4861 §6.2.5), as long
-   * as these have an address to say it from.
-   */
-  cease(next: Config): void {
-    for (const { number, ra } of this.config.ports)
-      if (ra !== null && next.ports[number]?.ra === null)
-        this.handle({ kind: 'event', name: 'ra.cease', data: { port: number } });
-  }
-
-  /** The configuration has become another: the protocols of these domains are made anew from it. Neighbours stay. */
-  remake(domains: readonly DomainName[]): void {
-    openServices(this.tables, this.config, this.options.quiet);
-    const failed = (error: unknown): void => this.options.log('warn', `apply: ${(error as Error).message}`);
-    for (const name of domains) void Promise.resolve(this.restart(name, 'another configuration', false)).catch(failed);
-  }
-
-  private tellRestart(name: DomainName, reason: string): void {
-    const { restarts, failures } = this.views[name];
-    this.views[name].reason = reason;
-    const failed = this.views[name].state === 'down';
-    const message = failed
-      ? `the ${name} domain has failed and starts again: ${reason}`
-      : `the ${name} domain starts again: ${reason}`;
-    this.options.log(failed ? 'warn' : 'info', message);
-    const told: Told = { kind: 'event', name: 'domain.restarted', data: { domain: name, reason, restarts, failures } };
-    this.perform([told], { kind: 'tick' });
-  }
-
-  /** Takes up domains that have rested, and takes away what restarted ones have not learned again. */
-  private look(): void {
-    const now = this.tables.now();
-    for (const [name, at] of this.reviveAt) if (((at - now) | 0) <= 0) this.begin(name);
-    for (const [family, at] of this.sweepAt) if (((at - now) | 0) <= 0) this.sweep(family);
-  }
-
-  private sweep(family: Family): void {
-    this.sweepAt.delete(family);
-    let gone = this.learned.sweep(family);
-    for (const own of this.orphans) {
-      if (own.family !== family) continue;
-      this.orphans.delete(own);
-      if (this.addresses.find(own.port, family, own.words) !== own) continue;
-      this.removeAddress(own.port, family, own.words, own.prefixLength);
-      gone++;
-    }
-    if (gone > 0)
-      this.options.log('info', `the ipv${family} domain has not learned ${gone} routes and addresses again`);
-  }
-
-  /** What a domain in another thread says. */
-  private heard(name: DomainName, family: Family, message: FromDomain): void {
-    if (message.kind === 'actions') {
-      this.perform(message.actions, { kind: 'tick' }, name);
-      this.tick();
-    } else if (message.kind === 'book') {
-      // Of addresses it only knows what duplicate address detection has found; the rest is decided here.
-      const { change } = message;
-      const own = change.op === 'state' ? this.addresses.find(change.port, family, change.words) : undefined;
-      if (change.op === 'state' && own?.state === 'tentative') this.addresses.setState(own, change.state);
-    } else if (message.kind === 'neighbours') for (const n of message.records) this.tables.neighbours.changed(n);
-    else if (message.kind === 'log') this.options.log(message.level, message.message);
-  }
-
-  /**
-   * Asks a domain what it has to tell about itself (domain.ts, `describe`); one in this thread answers at once.
-   * @throws Error when it does not answer
-   */
-  ask(name: 'ipv4' | 'ipv6', what: string): unknown {
-    const family = familyNamed(name);
-    return this.remotes.get(family)?.ask(what) ?? this.domains.get(family)?.describe(what) ?? null;
-  }
-
-  /** Resolves when domains that live elsewhere have done what was said to them, or have not answered for `patience` ms. */
-  async caughtUp(patience: number): Promise<void> {
-    await Promise.allSettled([...this.remotes.values()].map((remote) => remote.ask('', patience)));
-  }
-
-  /** Resolves when the restarts that were begun are over. */
-  get restarted(): Promise<void> {
-    return this.restarting;
-  }
-
-  /** Ends the domains that live elsewhere. */
-  async close(): Promise<void> {
-    await this.restarting;
-    await Promise.all([...this.remotes.values()].map((remote) => remote.end(false)));
-  }
-
-  /** How each domain is doing. */
-  get health(): readonly DomainView[] {
-    return Object.values(this.views).map((view) => ({ ...view }));
-  }
-
-  /** DHCPv6 of this thread; null: no port has it. */
-  get dhcp6(): Dhcp6 | null {
-    return this.domains.get(6)?.dhcp6 ?? null;
+  /** All that are stepped in this thread, in the order in which they are stepped. */
+  get protocols(): Protocol[] {
+    return this.domains.protocols;
   }
 
   // --- configuration -----------------------------------------------------------------------------------------------
@@ -398,6 +169,24 @@ export class Control {
     this.loadNat(config);
     this.loadHelpers(config);
     this.loadTimeouts(config);
+  }
+
+  /**
+   * Another configuration is about to come: hosts hear of ports that announce themselves no more in it (RFC 4861 §6.2.5), as long
+   * as these have an address to say it from.
+   */
+  cease(next: Config): void {
+    for (const { number, ra } of this.config.ports)
+      if (ra !== null && next.ports[number]?.ra === null)
+        this.handle({ kind: 'event', name: 'ra.cease', data: { port: number } });
+  }
+
+  /** The configuration has become another: the protocols of these domains are made anew from it. Neighbours stay. */
+  remake(domains: readonly DomainName[]): void {
+    openServices(this.tables, this.config, this.options.quiet);
+    const failed = (error: unknown): void => this.options.log('warn', `apply: ${(error as Error).message}`);
+    for (const name of domains)
+      void Promise.resolve(this.domains.restart(name, 'another configuration', false)).catch(failed);
   }
 
   loadTimeouts(config: Config): void {
@@ -465,24 +254,8 @@ export class Control {
     }
   }
 
-  /** Which destination ports a helper follows, and its options. */
   loadHelpers(config: Config): void {
-    const table = this.tables.helperPorts;
-    table.fill(0);
-    for (const alg of Object.values(config.alg)) {
-      const number = HELPER_NUMBERS[alg.name];
-      const helper = helperOf(number);
-      if (!alg.enabled || helper === null) continue;
-      table[ALG_OPTIONS + number] = ALG_ENABLED | (alg.loose ? ALG_LOOSE : 0) | (alg.bounce ? ALG_BOUNCE : 0);
-      const numbers = alg.name === 'h323' ? [HELPER_NUMBERS.h323, HELPER_RAS] : [number];
-      for (const one of numbers) {
-        const watched = helperOf(one);
-        if (watched === null) continue;
-        table[ALG_OPTIONS + one] = table[ALG_OPTIONS + number];
-        const ports = one === number && alg.ports.length > 0 ? alg.ports : watched.ports;
-        for (const proto of watched.protocols) for (const port of ports) table[(proto === 17 ? 0 : 65536) + port] = one;
-      }
-    }
+    fillHelpers(this.tables.helperPorts, config);
   }
 
   private addPort(port: PortConfig): void {
@@ -705,15 +478,12 @@ export class Control {
   }
 
   setNeighbour(port: number, family: Family, words: Words, lo: number, hi: number): void {
-    this.remotes.get(family)?.say({ kind: 'neighbour', op: 'set', port, words, lo, hi });
-    if (this.domains.get(family)?.setNeighbour(port, words, lo, hi) === false)
-      this.options.log('warn', 'neighbors: the neighbour table is full');
+    this.domains.setNeighbour(port, family, words, lo, hi);
   }
 
   /** Forgets a static neighbour: it is asked for when somebody wants it. */
   forgetNeighbour(port: number, family: Family, words: Words): void {
-    this.remotes.get(family)?.say({ kind: 'neighbour', op: 'forget', port, words, lo: 0, hi: 0 });
-    this.domains.get(family)?.forgetNeighbour(port, words);
+    this.domains.forgetNeighbour(port, family, words);
   }
 
   /** Addresses that NAT lends out no longer: their routes are the caller's. */
@@ -768,43 +538,18 @@ export class Control {
 
   /** Steps every protocol with the event and does what they say; then with what they tell each other. */
   handle(event: Event): void {
-    this.step(event);
-    if (event.kind === 'link' || event.kind === 'event') this.pass(event);
+    this.domains.step(event);
+    if (event.kind === 'link' || event.kind === 'event') this.domains.pass(event);
     // A conversation among protocols ends: none answers an event by the same event.
     for (let rounds = 0; this.told.length > 0 && rounds < MAX_ROUNDS; rounds++) {
       const heard = this.told;
       this.told = [];
       for (const { told, by } of heard) {
-        this.step(told);
-        this.pass(told, by);
+        this.domains.step(told);
+        this.domains.pass(told, by);
       }
     }
     this.blockLog.drain();
-  }
-
-  /** Says an event to the domains that live elsewhere, but not to the one that it is from. */
-  private pass(event: Event, from?: DomainName): void {
-    for (const [family, remote] of this.remotes) if (nameOf(family) !== from) remote.say({ kind: 'event', event });
-  }
-
-  private step(event: Event): void {
-    const now = this.tables.now();
-    const family = familyOf(event, this.tables);
-    for (const protocol of [...this.protocols]) {
-      const owner = this.owners.get(protocol);
-      if (owner !== undefined && this.views[owner].state === 'down') continue;
-      if (family !== 0 && (owner === 'ipv4' || owner === 'ipv6') && owner !== nameOf(family)) continue;
-      let actions: Action[];
-      try {
-        actions = protocol.step(now, event);
-      } catch (error) {
-        if (this.options.contain !== true || owner === undefined) throw error;
-        this.fail(owner, `${protocol.name}, ${event.kind} event: ${reasonOf(error)}`);
-        continue;
-      }
-      this.perform(actions, event, owner);
-    }
-    if (this.sweepAt.size + this.reviveAt.size > 0) this.look();
   }
 
   /** True when there is somebody who wants to hear that the router ends (STOPPING). */
@@ -820,18 +565,7 @@ export class Control {
 
   /** Milliseconds until a protocol wants to be ticked; −1: none does. */
   next(): number {
-    const now = this.tables.now();
-    let next = -1;
-    const consider = (wait: number): void => {
-      if (wait >= 0 && (next < 0 || wait < next)) next = wait;
-    };
-    for (const protocol of this.protocols) {
-      const owner = this.owners.get(protocol);
-      if (owner === undefined || this.views[owner].state === 'running') consider(protocol.next(now));
-    }
-    for (const waits of [this.sweepAt, this.reviveAt])
-      for (const at of waits.values()) consider(Math.max(0, (at - now) | 0));
-    return next;
+    return this.domains.next();
   }
 
   private perform(actions: Action[], event: Event, owner: DomainName = 'management'): void {
@@ -850,7 +584,7 @@ export class Control {
           this.learned.perform(action);
           break;
         case 'keep':
-          this.keep(this.kept[owner], action.key, action.value);
+          this.domains.keep(owner, action.key, action.value);
           break;
         case 'event':
           if (action.name === 'nd.duplicate' && action.data.disables === true)
@@ -862,11 +596,6 @@ export class Control {
           this.options.log(action.level, action.message);
       }
     }
-  }
-
-  private keep(kept: Map<string, Kept>, key: string, value: unknown): void {
-    if (value === null) kept.delete(key);
-    else kept.set(key, { value, at: this.parts.wall(this.tables.now()) });
   }
 
   /**
@@ -903,14 +632,8 @@ export class Control {
       if (known !== undefined) this.removeAddress(port, family, words, known.prefixLength);
       return;
     }
-    // The lease that a restarted client has now takes the place of the one from before.
-    if (action.op === 'add' && family === 4)
-      for (const own of this.orphans)
-        if (own.port === port && own.family === 4 && own !== known) {
-          this.orphans.delete(own);
-          this.removeAddress(port, 4, own.words, own.prefixLength);
-        }
-    if (known !== undefined) this.orphans.delete(known);
+    if (action.op === 'add' && family === 4) this.domains.displace(port, known);
+    if (known !== undefined) this.domains.adopt(known);
     if (action.op === 'add' && known?.prefixLength !== prefixLength) {
       if (known !== undefined) this.removeAddress(port, family, words, known.prefixLength);
       this.addAddress(port, family, words, prefixLength);
@@ -923,16 +646,4 @@ export class Control {
     if (action.op === 'add')
       this.addresses.setLifetimes(entry, { preferred: until(action.preferred), valid: until(action.valid) });
   }
-}
-
-function nameOf(family: Family): 'ipv4' | 'ipv6' {
-  return family === 4 ? 'ipv4' : 'ipv6';
-}
-
-function familyNamed(name: 'ipv4' | 'ipv6'): Family {
-  return name === 'ipv4' ? 4 : 6;
-}
-
-function newView(domain: DomainName): DomainView {
-  return { domain, state: 'running', thread: 'main', restarts: 0, failures: 0, reason: '' };
 }

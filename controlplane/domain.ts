@@ -11,7 +11,7 @@
  *
  * What outlives it is not in it: leases are in their servers' files, or kept with Control where there are none (action `keep`),
  * neighbours in their shared table, addresses and routes with Control, which keeps those that the new domain says again
- * (control.ts, `restart`).
+ * (domains.ts, `restart`).
  */
 import { NUD_PERMANENT } from '../dataplane/neighbours.ts';
 import type { Tables } from '../dataplane/tables.ts';

@@ -265,7 +265,7 @@ export class Router {
 
   /** Makes a domain of the control plane anew: `ipv4`, `ipv6` or `management` (docs/architecture.md). */
   restart(domain: DomainName): void {
-    this.control.restart(domain);
+    this.control.domains.restart(domain);
     this.run();
   }
 

@@ -34,6 +34,6 @@ export const RESTART_ROUTE: Route = {
     if (source.restart === undefined)
       throw new Refusal(501, 'restart: expected a router with domains, got a view of one');
     await source.restart(name);
-    return { json: source.control.health.find((view) => view.domain === name) };
+    return { json: source.control.domains.health.find((view) => view.domain === name) };
   },
 };

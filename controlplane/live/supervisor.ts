@@ -431,7 +431,7 @@ export class Supervisor {
   /** Makes a domain of the control plane anew, while packets go on. */
   async restart(domain: DomainName): Promise<void> {
     this.moveClock();
-    await this.control.restart(domain);
+    await this.control.domains.restart(domain);
     this.afterEvents();
   }
 
@@ -469,7 +469,7 @@ export class Supervisor {
         readdressHostPort(next, this.log);
       this.step({ kind: 'tick' });
       // Domains in threads of their own are made anew meanwhile.
-      await this.control.restarted;
+      await this.control.domains.restarted;
       this.afterEvents();
       await this.settled();
       return done;
@@ -751,11 +751,11 @@ export class Supervisor {
       for (let n = 0; n < FAREWELLS && !this.stopping; n++) {
         this.step(STOPPING);
         // Then the domains have put their frames into the rings, which the first worker empties before it ends.
-        await this.control.caughtUp(FAREWELL_WAIT_MS);
+        await this.control.domains.caughtUp(FAREWELL_WAIT_MS);
         await pause(FAREWELL_PAUSE_MS);
       }
     this.release();
-    await this.control.close();
+    await this.control.domains.close();
     await Promise.allSettled(this.running);
     await this.pool.destroy();
     for (const watch of this.watches) watch.close();

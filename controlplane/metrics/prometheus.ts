@@ -61,8 +61,8 @@ export function metricsText(source: ShowSource): string {
 }
 
 function domains(page: Page, { control }: ShowSource): void {
-  const series = (value: (view: (typeof control.health)[number]) => number): [Labels, number][] =>
-    control.health.map((view) => [{ domain: view.domain }, value(view)]);
+  const series = (value: (view: (typeof control.domains.health)[number]) => number): [Labels, number][] =>
+    control.domains.health.map((view) => [{ domain: view.domain }, value(view)]);
   page.metric(
     'counter',
     'sluice_domain_restarts_total',

@@ -7,7 +7,7 @@ import { knownFilters, type Shown, type ShowSource } from './source.ts';
 
 export function showDhcp6(source: ShowSource, filters: Readonly<Record<string, string>>): Shown | Promise<Shown> {
   knownFilters(filters, []);
-  const json = source.control.ask('ipv6', 'dhcp6') as Dhcp6Json | null | Promise<Dhcp6Json | null>;
+  const json = source.control.domains.ask('ipv6', 'dhcp6') as Dhcp6Json | null | Promise<Dhcp6Json | null>;
   return json instanceof Promise ? json.then(shown) : shown(json);
 }
 

@@ -61,7 +61,7 @@ function linesOf(leases4: readonly Lease4Json[], leases6: Dhcp6Json['leases']): 
 export function showLeases(source: ShowSource, filters: Filters): Shown | Promise<Shown> {
   knownFilters(filters, ['line']);
   const { control } = source;
-  const asked = [control.ask('ipv4', 'leases'), control.ask('ipv6', 'dhcp6')];
+  const asked = [control.domains.ask('ipv4', 'leases'), control.domains.ask('ipv6', 'dhcp6')];
   return whenAnswered<[Lease4Json[] | null, Dhcp6Json | null]>(asked, ([four, six]) => {
     const wanted = filters.line?.toLowerCase();
     const json = linesOf(four ?? [], six?.leases ?? []).filter(({ line }) => wanted === undefined || line === wanted);
@@ -82,7 +82,7 @@ function lineText({ line, ipv4, ipv6 }: Line): string {
 
 export function showRa(source: ShowSource, filters: Filters): Shown | Promise<Shown> {
   knownFilters(filters, []);
-  return whenAnswered<[RaJson | null]>([source.control.ask('ipv6', 'ra')], ([json]) => {
+  return whenAnswered<[RaJson | null]>([source.control.domains.ask('ipv6', 'ra')], ([json]) => {
     if (json === null) return { text: 'no port sends or hears router advertisements', json };
     const lines = [
       ...json.senders.map(({ dev, prefixes, withdrawn }) => {
@@ -127,7 +127,7 @@ export function showGateway(source: ShowSource, filters: Filters): Shown | Promi
   const { control, config } = source;
   const { gateway } = config;
   if (gateway === null) return { text: 'the router is no gateway', json: null };
-  const asked = [control.ask('ipv4', 'gateway'), control.ask('ipv6', 'gateway')];
+  const asked = [control.domains.ask('ipv4', 'gateway'), control.domains.ask('ipv6', 'gateway')];
   return whenAnswered<[GatewayHalfJson | null, GatewayHalfJson | null]>(asked, ([four, six]) => {
     const json = {
       mode: gateway.mode,

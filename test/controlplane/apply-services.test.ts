@@ -28,7 +28,7 @@ function running(given: Record<string, unknown>) {
     return [out, home.left('lan').filter(({ sport }) => sport === 7).length];
   };
   for (let n = 0; n < 5; n++) expect(again()).toEqual([1, 1]);
-  const restarts = () => home.router.control.health.map(({ domain, restarts: n }) => `${domain} ${n}`);
+  const restarts = () => home.router.control.domains.health.map(({ domain, restarts: n }) => `${domain} ${n}`);
   return { home, again, restarts };
 }
 const apply = (home: H.Home, next: Record<string, unknown>) => home.router.apply(H.homeConfig(next));

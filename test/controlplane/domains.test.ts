@@ -87,11 +87,13 @@ describe('restart ipv6', () => {
     expect(book(router)).toEqual(before);
     expect(routes(router)).toEqual([true, true]);
     expect(home.told.filter((line) => line.includes(' remove ') || line.startsWith('v4'))).toEqual([]);
-    expect(router.control.health.map(({ domain, restarts, failures }) => [domain, restarts, failures])).toEqual([
-      ['ipv4', 0, 0],
-      ['ipv6', 1, 0],
-      ['management', 0, 0],
-    ]);
+    expect(router.control.domains.health.map(({ domain, restarts, failures }) => [domain, restarts, failures])).toEqual(
+      [
+        ['ipv4', 0, 0],
+        ['ipv6', 1, 0],
+        ['management', 0, 0],
+      ],
+    );
   });
 
   it('takes away after a minute what nobody has said again', () => {
@@ -247,7 +249,7 @@ describe('a domain that throws', () => {
       throw new TypeError('a defect');
     };
     control.tick();
-    expect(control.health.find(({ domain }) => domain === 'ipv6')).toMatchObject({
+    expect(control.domains.health.find(({ domain }) => domain === 'ipv6')).toMatchObject({
       state: 'down',
       restarts: 1,
       failures: 1,
@@ -258,7 +260,7 @@ describe('a domain that throws', () => {
     expect(stepped).toBe(1);
     expect(control.next()).toBe(10);
     pass(10);
-    expect(control.health.find(({ domain }) => domain === 'ipv6')).toMatchObject({ state: 'running' });
+    expect(control.domains.health.find(({ domain }) => domain === 'ipv6')).toMatchObject({ state: 'running' });
     expect(nd()).not.toBe(broken);
     expect(control.protocols.find(({ name }) => name === 'arp')).toBe(arp);
     expect(showDomains({ tables, config, control }, {}).text).toContain(

@@ -142,7 +142,7 @@ export function asked({ home: own, heard }: World): Message[] {
 
 /** The prefix that the home has, as text. */
 export function delegated({ home: own }: World): string {
-  const held = own.router.control.dhcp6!.clients[0].held.find(({ kind }) => kind === 'pd')!;
+  const held = own.router.control.domains.dhcp6!.clients[0].held.find(({ kind }) => kind === 'pd')!;
   return formatCidr(6, held.words, held.prefixLength);
 }
 

@@ -95,8 +95,8 @@ describe('show leases', () => {
     const isp = world('02:00:00:00:00:08');
     expect(json(isp, 'leases')).toEqual([]);
     expect(text(isp, 'leases')).toBe('no leases');
-    expect(isp.control.dhcp6?.counters.faults['unknown-client']).toBeGreaterThan(0);
-    expect(isp.control.dhcp6?.counters.sent).toEqual({});
+    expect(isp.control.domains.dhcp6?.counters.faults['unknown-client']).toBeGreaterThan(0);
+    expect(isp.control.domains.dhcp6?.counters.sent).toEqual({});
     const server = isp.control.protocols.find((one) => one instanceof Dhcp4Server);
     expect(server?.counters).toMatchObject({ offers: 0, acks: 0, naks: 0 });
     expect(server?.counters.unknown).toBeGreaterThan(0);

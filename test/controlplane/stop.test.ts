@@ -91,11 +91,11 @@ describe('a router that stops', () => {
       const wire = new Wire();
       const heard = wire.join({ router: isp, port: 'access' }, { router: home, port: 'wan' });
       wire.advance(15_000);
-      expect(isp.control.dhcp6?.delegation.leases.size).toBe(2);
+      expect(isp.control.domains.dhcp6?.delegation.leases.size).toBe(2);
       const from = heard.length;
       home.stop();
       wire.advance(1000);
-      expect(isp.control.dhcp6?.delegation.leases.size).toBe(release ? 0 : 2);
+      expect(isp.control.domains.dhcp6?.delegation.leases.size).toBe(release ? 0 : 2);
       const releases4 = heard.slice(from).filter(({ frame }) => B.get16(frame, 36) === 67 && frame[23] === 17);
       expect(releases4.length).toBe(release ? 1 : 0);
       // Option 53, at the head of the options: 7 is DHCPRELEASE.

@@ -66,5 +66,5 @@ const seconds = (performance.now() - started) / 1000;
 const mebibytes = Math.round(process.memoryUsage().rss / 2 ** 20);
 writeSync(
   1,
-  `done ${Math.round((last - first) / seconds)} ${mebibytes} ${router.control.dhcp6!.delegation.leases.size}\n`,
+  `done ${Math.round((last - first) / seconds)} ${mebibytes} ${router.control.domains.dhcp6!.delegation.leases.size}\n`,
 );

@@ -254,10 +254,10 @@ function dhcp6(between: 'nothing' | 'relay' | 'ldra', hits: (ends: Record<string
           cpe.router.control.handle({ kind: 'event', name, data: { port: 'wan' } });
         }),
       check: () => {
-        atMost('leases of a client', cpe.router.control.dhcp6!.clients[0].held.length, 64);
+        atMost('leases of a client', cpe.router.control.domains.dhcp6!.clients[0].held.length, 64);
         // Every input may be another client; none has more than its share, and all end in 200 s.
-        atMost('leases of the server', isp.router.control.dhcp6!.delegation.leases.size, 4 * 8 * LIFE);
-        for (const relay of middle.router.control.dhcp6!.relays)
+        atMost('leases of the server', isp.router.control.domains.dhcp6!.delegation.leases.size, 4 * 8 * LIFE);
+        for (const relay of middle.router.control.domains.dhcp6!.relays)
           atMost('routes of a relay', relay.routes.size, 8 * LIFE);
       },
     };

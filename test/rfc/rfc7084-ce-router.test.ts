@@ -219,7 +219,7 @@ describe('§4.2 addresses of the WAN', () => {
     const [solicit] = asked(w);
     expect(solicit.request).toEqual(expect.arrayContaining([C.OPT_DNS_SERVERS, C.OPT_DOMAIN_LIST]));
     expect(solicit.reconfigureAccept).toBe(false);
-    const [client] = w.home.router.control.dhcp6!.clients;
+    const [client] = w.home.router.control.domains.dhcp6!.clients;
     expect(client.dns.map((words) => formatAddress(6, ...words))).toEqual(['2001:db8:0:1::53']);
     const wan = { dhcp6: { client: { start: 'told', 'ia-pd': [{}], 'reconfigure-accept': true } } };
     expect(asked(online(isp(), house({}, { wan })))[0].reconfigureAccept).toBe(true);

@@ -101,7 +101,7 @@ describe('LAN side', () => {
   it('L-15: no prefix and no route to it is announced for longer than what is left of the lease', () => {
     const { home } = online(isp(), house());
     const { router } = home;
-    const dhcp6 = router.control.dhcp6!;
+    const dhcp6 = router.control.domains.dhcp6!;
     const [client] = dhcp6.clients;
     const seen = new Set<string>();
     const [held] = client.held.filter(({ kind }) => kind === 'pd');

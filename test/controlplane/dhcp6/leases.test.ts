@@ -171,7 +171,7 @@ test('a lease file that somebody else has costs the servers, not the router its 
   n.add('cpe', customer({ 'ia-pd': [{}], 'ia-na': false }));
   n.wire('cpe.wan', 'isp.lan');
   n.advance(6000);
-  expect(n.routers.isp.control.health.find(({ domain }) => domain === 'ipv6')).toMatchObject({ failures: 0 });
+  expect(n.routers.isp.control.domains.health.find(({ domain }) => domain === 'ipv6')).toMatchObject({ failures: 0 });
   expect(n.take().filter((line) => line.startsWith('isp'))).toEqual([]);
   rmSync(`${file}.lock`);
   n.routers.isp.restart('ipv6');
@@ -263,7 +263,7 @@ describe('hostile clients', () => {
         .take('lan')
         .flatMap((frame) => (build.get16(frame, 56) === 546 ? [parseMessage(frame.slice(62))!] : []));
     };
-    const { dhcp6 } = router.control;
+    const { dhcp6 } = router.control.domains;
     return { router, send, faults: () => dhcp6!.counters.faults, leases: dhcp6!.delegation.leases };
   }
 

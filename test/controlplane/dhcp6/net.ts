@@ -123,7 +123,7 @@ export class Net {
   }
 
   dhcp6(name: string) {
-    return this.routers[name].control.dhcp6!;
+    return this.routers[name].control.domains.dhcp6!;
   }
 }
 

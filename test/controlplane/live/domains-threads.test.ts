@@ -95,13 +95,14 @@ describe('domains in threads', () => {
   afterAll(async () => {
     clearInterval(timer);
     Atomics.store(tables.control, STOP, 1);
-    await control?.close();
+    await control?.domains.close();
     closeWaker(waker);
   });
 
-  const answer = async (family: 4 | 6): Promise<unknown> => await control.ask(family === 4 ? 'ipv4' : 'ipv6', 'dhcp6');
+  const answer = async (family: 4 | 6): Promise<unknown> =>
+    await control.domains.ask(family === 4 ? 'ipv4' : 'ipv6', 'dhcp6');
   const own = (text: string) => control.addresses.find(0, 6, parseIpv6(text)!)?.state;
-  const health = (name: string) => control.health.find(({ domain }) => domain === name)!;
+  const health = (name: string) => control.domains.health.find(({ domain }) => domain === name)!;
 
   function ring(family: 4 | 6): void {
     Atomics.add(words, domainBell(family), 1);
@@ -244,10 +245,10 @@ describe('domains in threads', () => {
     await until('an unknown neighbour', () => neighbours.find(0, 6, ...parseIpv6('2001:db8:1::99')!) >= 0);
     const known = host();
     expect(known).toBeGreaterThanOrEqual(0);
-    await control.restart('ipv6');
+    await control.domains.restart('ipv6');
     expect(neighbours.find(0, 6, ...parseIpv6('2001:db8:1::99')!)).toBe(-1);
     expect(host()).toBe(known);
-    await control.restart('ipv4');
+    await control.domains.restart('ipv4');
     expect(host()).toBe(-1);
     expect(neighbours.find(0, 4, parseIpv4('192.168.1.77')!, 0, 0, 0)).toBeGreaterThanOrEqual(0);
     await arp();
@@ -260,7 +261,7 @@ describe('domains in threads', () => {
   it('what one says while it is being ended is heard', async () => {
     // It sees the frame in the very turn in which it hears that it is to end.
     punt(question('192.168.1.1'));
-    await control.restart('ipv4');
+    await control.domains.restart('ipv4');
     expect(conflicts()).toBe(1);
   });
 
@@ -297,7 +298,7 @@ describe('domains in threads', () => {
     let restarted: unknown = null;
     const ended = vi.spyOn(Worker.prototype, 'terminate').mockImplementationOnce(function (this: Worker) {
       this.once('exit', () => order.push('gone'));
-      restarted = control.restart('ipv6');
+      restarted = control.domains.restart('ipv6');
       return terminate.call(this);
     });
     host.say({ kind: 'fault', how: 'hang' });
@@ -310,10 +311,10 @@ describe('domains in threads', () => {
 
   it('a restart that fails does not fail those after it', async () => {
     const end = vi.spyOn(hosts.get(6)!, 'end').mockRejectedValueOnce(new Error('a defect'));
-    await expect(control.restart('ipv6')).rejects.toThrow('a defect');
+    await expect(control.domains.restart('ipv6')).rejects.toThrow('a defect');
     const { restarts } = health('ipv6');
-    void control.restart('ipv6');
-    await control.restarted;
+    void control.domains.restart('ipv6');
+    await control.domains.restarted;
     expect(health('ipv6')).toMatchObject({ state: 'running', restarts: restarts + 1 });
     end.mockRestore();
   });

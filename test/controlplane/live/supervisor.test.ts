@@ -16,7 +16,7 @@ function portless(more: object = {}): Config {
 }
 
 describe('supervisor', () => {
-  const ipv4 = (router: Supervisor) => router.control.health.find(({ domain }) => domain === 'ipv4')!;
+  const ipv4 = (router: Supervisor) => router.control.domains.health.find(({ domain }) => domain === 'ipv4')!;
 
   it('a defect in what a domain has to do costs this, not the router', async () => {
     const warnings: string[] = [];
@@ -44,7 +44,7 @@ describe('supervisor', () => {
       expect(refused).toEqual([]);
       expect(ipv4(router)).toMatchObject({ state: 'running', restarts: 1 });
       // It is there to be asked.
-      expect(await router.control.ask('ipv4', 'dhcp6')).toBeNull();
+      expect(await router.control.domains.ask('ipv4', 'dhcp6')).toBeNull();
     } finally {
       await router.stop();
     }
