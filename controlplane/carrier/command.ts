@@ -15,7 +15,7 @@ import { findSubscriber, type Subscriber, whoLine } from './who.ts';
 
 const COMMAND = 'sluice nat';
 
-export const NAT_USAGE = `usage: sluice nat who ADDRESS:PORT [--at TIME] [--config FILE] [--log FILE] [--socket PATH] [-j]
+export const NAT_USAGE = `Usage: sluice nat who ADDRESS:PORT [--at TIME] [--config FILE] [--log FILE] [--socket PATH] [-j]
 
 Names the inside address that an outside address and port stood for.
 

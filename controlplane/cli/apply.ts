@@ -13,7 +13,7 @@ import { socketPath } from '../api/socket.ts';
 import { ConfigError, readConfigText } from '../config/index.ts';
 import { EXIT_FAILED, EXIT_OK, EXIT_USAGE, oneOperand, parseArguments, UsageError } from './args.ts';
 
-export const APPLY_USAGE = `usage: sluice apply FILE [--diff] [--confirm SECONDS] [-j] [--socket PATH]
+export const APPLY_USAGE = `Usage: sluice apply FILE [--diff] [--confirm SECONDS] [-j] [--socket PATH]
 
 Makes FILE the configuration of the running router; connections go on where the new one lets them.
 
@@ -23,7 +23,7 @@ Makes FILE the configuration of the running router; connections go on where the 
   --socket PATH       control socket of the router (default: ${socketPath()})
 `;
 
-export const CONFIRM_USAGE = `usage: sluice confirm [--socket PATH]
+export const CONFIRM_USAGE = `Usage: sluice confirm [--socket PATH]
 
 Keeps the configuration that "sluice apply --confirm" has put on probation.
 `;

@@ -17,7 +17,7 @@ import { EXIT_OK, parseArguments, UsageError, wholeNumber } from './args.ts';
 
 const COMMAND = 'sluice capture';
 
-export const CAPTURE_USAGE = `usage: sluice capture -w FILE|- [--port PORT ...] [--drops] [--flow FLOW] [--stage STAGE]
+export const CAPTURE_USAGE = `Usage: sluice capture -w FILE|- [--port PORT ...] [--drops] [--flow FLOW] [--stage STAGE]
                       [--snap BYTES] [--count FRAMES] [--seconds N] [--socket PATH]
 
 Writes frames as pcapng: an interface for each port, the direction, one packet identifier for what came in and what left

@@ -20,7 +20,7 @@ import { EXIT_OK, parseArguments, UsageError } from './args.ts';
 const COMMAND = 'sluice explain';
 const TIMEOUT_MS = 60_000;
 
-export const EXPLAIN_USAGE = `usage: sluice explain --port PORT --frame FILE|HEX ... [-j]
+export const EXPLAIN_USAGE = `Usage: sluice explain --port PORT --frame FILE|HEX ... [-j]
        sluice explain --flow "tcp 192.168.1.10:4000 > 198.51.100.7:443" [--port PORT] [-j]
 
 Says what the router would do with a packet: each stage, what it looked up, found and decided, and the line of the

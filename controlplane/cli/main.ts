@@ -19,11 +19,12 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     load: async () => (await import('./run.ts')).runCommand,
   },
   demo: {
-    summary: 'build a lab on this machine, route real programs through it, show what happened',
+    summary: 'build a lab on this machine, route real programs through it, show what happened: sluice demo [--gateway]',
     load: async () => (await import('../demo/index.ts')).demoCommand,
   },
   replay: {
-    summary: 'play captures through the router and write what leaves it',
+    summary:
+      'play captures through the router and write what leaves it: sluice replay FILE --in PORT=CAPTURE --out DIR',
     load: async () => (await import('./replay.ts')).replayCommand,
   },
   apply: {
@@ -43,7 +44,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     load: async () => (await import('./top.ts')).topCommand,
   },
   check: {
-    summary: 'read a configuration, say what is wrong with it and what it will take',
+    summary: 'read a configuration, say what is wrong with it and what it will take: sluice check FILE',
     load: async () => (await import('./check.ts')).checkCommand,
   },
   doctor: {
@@ -67,7 +68,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     load: async () => (await import('./capture.ts')).captureCommand,
   },
   show: {
-    summary: 'look into a running router: sluice show conntrack|nat|route|neigh|link|drops [-j]',
+    summary: 'look into a running router: sluice show conntrack|nat|route|neigh|link|drops|leases|… [-j]',
     load: async () => (await import('./show.ts')).showCommand,
   },
 };
@@ -76,13 +77,13 @@ function help(): string {
   const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length));
   const lines = Object.entries(COMMANDS).map(([name, { summary }]) => `  ${name.padEnd(width)}  ${summary}`);
   return [
-    'sluice: a dual-stack software router with NAT, connection tracking and an emulated offload engine',
+    'sluice: a dual-stack software router with NAT, connection tracking and an offload engine, emulated or in the kernel',
     '',
     'Usage: sluice COMMAND [OPTION ...]',
     '',
     ...lines,
     '',
-    'sluice COMMAND --help says more. Exit codes: 0 done, 1 failed, 2 usage or configuration.',
+    'sluice help COMMAND says more. Exit codes: 0 done, 1 failed, 2 usage or configuration.',
     '',
   ].join('\n');
 }
@@ -96,6 +97,7 @@ function help(): string {
 export async function main(argv: readonly string[]): Promise<number> {
   const [name, ...rest] = argv;
   try {
+    if (name === 'help' && rest.length > 0 && rest[0] !== 'help') return await main([rest[0], '--help']);
     if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
       (name === undefined ? process.stderr : process.stdout).write(help());
       return name === undefined ? EXIT_USAGE : EXIT_OK;

@@ -14,7 +14,7 @@ import { EXIT_OK, oneOperand, parseArguments, UsageError } from './args.ts';
 
 const COMMAND = 'sluice restart';
 
-export const RESTART_USAGE = `usage: sluice restart ipv4|ipv6|management [-j] [--socket PATH]
+export const RESTART_USAGE = `Usage: sluice restart ipv4|ipv6|management [-j] [--socket PATH]
 
 Starts one domain of the control plane again. Connections, the engine and the other domains do not notice. Neighbours that
 the domain had learned are forgotten; addresses and routes that it had learned stay until it has learned them again, a

@@ -29,7 +29,7 @@ import { Supervisor } from '../live/supervisor.ts';
 import { liveSource } from '../show/source.ts';
 import type { SnmpAgent } from '../snmp/agent.ts';
 
-export const RUN_USAGE = `usage: sluice run FILE [--io auto|uring|readwrite] [--quiet]
+export const RUN_USAGE = `Usage: sluice run FILE [--io auto|uring|readwrite] [--quiet]
 
 Runs the router that FILE describes, until SIGTERM or Ctrl-C.
 

@@ -16,7 +16,7 @@ import { socketPath } from '../api/socket.ts';
 import { connectionFilter } from '../show/conntrack.ts';
 import { VIEW_NAMES } from '../show/index.ts';
 
-export const SHOW_USAGE = `usage: sluice show WHAT [-j] [--socket PATH] [FILTER=VALUE ...]
+export const SHOW_USAGE = `Usage: sluice show WHAT [-j] [--socket PATH] [FILTER=VALUE ...]
 
 WHAT is one of: ${VIEW_NAMES.join(' ')}
 

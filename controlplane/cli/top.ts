@@ -11,7 +11,7 @@ import { socketPath } from '../api/socket.ts';
 import type { Summary } from '../api/summary.ts';
 import { EXIT_FAILED, EXIT_OK, parseArguments, UsageError, wholeNumber } from './args.ts';
 
-export const TOP_USAGE = `usage: sluice top [--count N] [--socket PATH]
+export const TOP_USAGE = `Usage: sluice top [--count N] [--socket PATH]
 
 Rates of every port, connections, engine, NAT and drops of the running router, anew each second. q ends it.
 

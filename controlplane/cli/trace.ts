@@ -15,7 +15,7 @@ import { EXIT_OK, parseArguments, UsageError, wholeNumber } from './args.ts';
 
 const COMMAND = 'sluice trace';
 
-export const TRACE_USAGE = `usage: sluice trace add STAGE PACKETS | show [-j] | clear   [--socket PATH]
+export const TRACE_USAGE = `Usage: sluice trace add STAGE PACKETS | show [-j] | clear   [--socket PATH]
 
   add STAGE PACKETS  trace the next PACKETS packets that STAGE has to do with (rx: any)
   show               the distinct ways that packets took, with counts, and the last packets in full

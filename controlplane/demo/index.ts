@@ -21,7 +21,7 @@ import { buildWorld, type World } from './world.ts';
 
 const NAME = 'sluice demo';
 
-const HELP = `Usage: sluice demo [--engine emulated|kernel] [--keep] [--replay] [--json]
+const HELP = `Usage: sluice demo [--engine emulated|kernel | --gateway | --replay] [--keep] [--json]
 
 Builds three network namespaces (client, router, server), routes ping, traceroute and HTTP through a router between
 them, over IPv4 with NAT and over IPv6, checks what happened and takes everything down again. Needs root and

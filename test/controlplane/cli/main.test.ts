@@ -33,10 +33,17 @@ describe('sluice', () => {
     expect(stdout).toMatch(/^sluice \d+\.\d+\.\d+\n$/);
   });
 
-  test.each(['replay', 'check', 'doctor'])('%s --help', async (name) => {
-    const { code, stdout, stderr } = await sluice(name, '--help');
-    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    expect(stdout).toContain(`Usage: sluice ${name}`);
+  test('help of every command that it names: help COMMAND and COMMAND --help are one', async () => {
+    const { stdout: all } = await sluice('help');
+    const names = [...all.matchAll(/^ {2}([a-z]+) +\S/gm)].map(([, name]) => name);
+    expect(names.length).toBeGreaterThan(10);
+    for (const name of names) {
+      const { code, stdout, stderr } = await sluice('help', name);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      expect(stdout).toMatch(new RegExp(`^Usage: sluice ${name} ?`));
+      expect((await sluice(name, '--help')).stdout).toBe(stdout);
+    }
+    expect((await sluice('help', 'chekc')).stderr).toContain('did you mean "check"');
   });
 });
 
