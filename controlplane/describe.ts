@@ -3,6 +3,8 @@
  * another (controlplane/show/services.ts). Times are seconds from now; null: for ever. DHCPv6 has dhcp6/describe.ts.
  */
 import { Dhcp4Server } from './dhcp4/server.ts';
+import type { Dhcp6 } from './dhcp6/index.ts';
+import { DECLINED } from './dhcp6/leases.ts';
 import { Gateway } from './gateway/gateway.ts';
 import type { State } from './gateway/table.ts';
 import type { Protocol } from './protocol.ts';
@@ -37,6 +39,14 @@ export interface GatewayHalfJson {
   subnets: { dev: string; address: string; deprecated: boolean }[];
 }
 
+/** What a family's services have, for the metrics: a few numbers, however much there is. */
+export interface CountsJson {
+  /** Leases in force of the family's server, by the port that it serves; '': of DHCPv6 clients behind relays. */
+  leases: Record<string, number>;
+  /** Null: the router is no gateway of this family. */
+  gateway: State | null;
+}
+
 type Class<T> = abstract new (...args: never[]) => T;
 
 /** The protocol of this kind; null: the configuration does not ask for it. */
@@ -68,6 +78,23 @@ export function describeRa(protocols: readonly Protocol[], now: number, names: r
     sent: { ...sender?.counters },
     received: { ...receiver?.counters },
   };
+}
+
+/** @param now the router's clock   @param names of the ports by number */
+export function describeCounts(
+  protocols: readonly Protocol[],
+  family: 4 | 6,
+  dhcp6: Dhcp6 | null,
+  now: number,
+  names: readonly string[],
+): CountsJson {
+  const leases: Record<string, number> = {};
+  const server = protocolOf(protocols, Dhcp4Server);
+  for (const port of server?.ports() ?? []) leases[names[port]] = server?.leases(now, port).length ?? 0;
+  for (const { port } of dhcp6?.servers ?? []) leases[names[port]] = 0;
+  for (const { client, port } of dhcp6?.delegation.leases ?? [])
+    if (client !== DECLINED) leases[port] = (leases[port] ?? 0) + 1;
+  return { leases, gateway: describeGateway(protocols, family)?.state ?? null };
 }
 
 /** @param family of the domain */

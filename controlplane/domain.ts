@@ -18,7 +18,7 @@ import type { Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
 import { TYPE_ARP, TYPE_IPV4, TYPE_IPV6 } from '../dataplane/wire/ethernet.ts';
 import type { Config } from './config/index.ts';
-import { describeGateway, describeLeases4, describeRa } from './describe.ts';
+import { describeCounts, describeGateway, describeLeases4, describeRa } from './describe.ts';
 import { describeDhcp6 } from './dhcp6/describe.ts';
 import type { Dhcp6 } from './dhcp6/index.ts';
 import { Echo } from './echo.ts';
@@ -124,6 +124,8 @@ export class Domain {
         return describeLeases4(protocols, now, names);
       case 'ra':
         return describeRa(protocols, now, names);
+      case 'counts':
+        return describeCounts(protocols, family, dhcp6, now, names);
       case 'gateway':
         return describeGateway(protocols, family);
       case 'dhcp6':

@@ -177,7 +177,10 @@ const API_ROUTES: readonly Route[] = [
     summary: 'Counters for Prometheus, in its text format',
     tag: 'metrics',
     answer: { type: 'text/plain', description: 'Exposition format 0.0.4', schema: { type: 'string' } },
-    handle: ({ source }) => ({ type: 'text/plain; version=0.0.4; charset=utf-8', body: metricsText(source) }),
+    handle: async ({ source }) => ({
+      type: 'text/plain; version=0.0.4; charset=utf-8',
+      body: await metricsText(source),
+    }),
   },
   {
     method: 'GET',

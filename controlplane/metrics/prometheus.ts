@@ -6,6 +6,8 @@
  */
 import * as T from '../../dataplane/tables.ts';
 import { type Summary, summarize } from '../api/summary.ts';
+import { type CountsJson, protocolOf } from '../describe.ts';
+import { DnsForwarder } from '../dns/forwarder.ts';
 import { packageVersion } from '../package-root.ts';
 import type { ShowSource } from '../show/source.ts';
 
@@ -35,7 +37,7 @@ function escapeLabel(text: string): string {
 }
 
 /** What GET /metrics answers. */
-export function metricsText(source: ShowSource): string {
+export async function metricsText(source: ShowSource): Promise<string> {
   const summary = summarize(source);
   const page = new Page();
   page.metric('gauge', 'sluice_build_info', 'Version of the router.', [[{ version: packageVersion() }, 1]]);
@@ -57,7 +59,42 @@ export function metricsText(source: ShowSource): string {
   );
   workers(page, summary);
   domains(page, source);
+  await services(page, source);
+  names(page, source);
   return page.toString();
+}
+
+/** What the families' domains have given; one that is down or does not answer has no series. */
+async function services(page: Page, { control }: ShowSource): Promise<void> {
+  const asked = (['ipv4', 'ipv6'] as const).map(
+    async (name) => (await control.domains.ask(name, 'counts')) as CountsJson,
+  );
+  const answers = await Promise.allSettled(asked);
+  const leases: [Labels, number][] = [];
+  const online: [Labels, number][] = [];
+  for (const [n, answer] of answers.entries()) {
+    if (answer.status === 'rejected') continue;
+    const family = n === 0 ? 'inet' : 'inet6';
+    const { value } = answer;
+    for (const [port, count] of Object.entries(value.leases)) leases.push([{ family, port }, count]);
+    if (value.gateway !== null) online.push([{ family }, value.gateway === 'online' ? 1 : 0]);
+  }
+  page.metric('gauge', 'sluice_dhcp_leases', 'Leases in force of the DHCP and DHCPv6 servers, by port.', leases);
+  page.metric('gauge', 'sluice_gateway_online', '1 when the gateway has brought the family up.', online);
+}
+
+function names(page: Page, { control }: ShowSource): void {
+  const dns = protocolOf(control.protocols, DnsForwarder);
+  if (dns === null) return;
+  page.metric(
+    'counter',
+    'sluice_dns_questions_total',
+    'What became of questions to the DNS forwarder, as show dns counts them.',
+    Object.entries(dns.counters).map(([what, count]) => [{ what }, count]),
+  );
+  page.metric('gauge', 'sluice_dns_cache_entries', 'Answers in the cache of the DNS forwarder.', [
+    [{}, dns.cache.size],
+  ]);
 }
 
 function domains(page: Page, { control }: ShowSource): void {

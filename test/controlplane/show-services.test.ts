@@ -8,6 +8,7 @@
  */
 import { describe, expect, it } from 'vitest';
 import { Dhcp4Server } from '../../controlplane/dhcp4/server.ts';
+import { metricsText } from '../../controlplane/metrics/prometheus.ts';
 import { createRouter, type Router } from '../../controlplane/router.ts';
 import { DOMAIN_VIEWS, type Shown, VIEWS } from '../../controlplane/show/index.ts';
 import { Wire } from '../lib/wire.ts';
@@ -91,6 +92,21 @@ describe('show leases', () => {
     );
   });
 
+  it('the metrics have them by family and port, and none of a family whose domain is down', async () => {
+    const isp = world(null);
+    const page = async () =>
+      (await metricsText(isp)).split('\n').filter((line) => line.startsWith('sluice_dhcp_leases'));
+    expect(await page()).toEqual([
+      'sluice_dhcp_leases{family="inet",port="up"} 1',
+      'sluice_dhcp_leases{family="inet6",port="up"} 0',
+      'sluice_dhcp_leases{family="inet6",port=""} 1',
+    ]);
+    const { domains } = isp.control;
+    const ask = domains.ask.bind(domains);
+    domains.ask = (name, what) => (name === 'ipv6' ? Promise.reject(new Error('down')) : ask(name, what));
+    expect(await page()).toEqual(['sluice_dhcp_leases{family="inet",port="up"} 1']);
+  });
+
   it('row D4: with clients: known, a line that is not configured gets no answer of either family', () => {
     const isp = world('02:00:00:00:00:08');
     expect(json(isp, 'leases')).toEqual([]);
@@ -110,7 +126,7 @@ describe('show leases', () => {
 });
 
 describe('show ra, dns and gateway', () => {
-  it('say what a home has announced, asks and is', () => {
+  it('say what a home has announced, asks and is', async () => {
     const isp = make(
       {
         access: {
@@ -153,6 +169,10 @@ describe('show ra, dns and gateway', () => {
       servers: expect.arrayContaining(['203.0.113.53', '2001:db8:0:1::53']),
       cache: { entries: 0 },
     });
+    const metrics = await metricsText(home);
+    for (const line of ['gateway_online{family="inet"} 1', 'gateway_online{family="inet6"} 1', 'dns_cache_entries 0'])
+      expect(metrics).toContain(`\nsluice_${line}\n`);
+    expect(metrics).toMatch(/^sluice_dns_questions_total\{what="queries"\} 0$/m);
     expect(text(isp, 'dns')).toBe('the router answers no questions');
     expect(text(isp, 'gateway')).toBe('the router is no gateway');
     expect(text(make({ lan: { kind: 'memory', mac: MAC } }), 'ra')).toBe(

@@ -320,11 +320,11 @@ describe('events', () => {
 });
 
 describe('metrics', () => {
-  it('are the ones that the page and the Grafana dashboard name', () => {
+  it('are the ones that the page and the Grafana dashboard name', async () => {
     const router = new Home({ offload: { mode: 'on' } });
     router.lan(ipv4({ src: HOST, dst: SERVER }, udp({ sport: 1, dport: 53 }, '')));
     router.wan(ipv4({ src: SERVER, dst: HOST }, udp({ sport: 1, dport: 2 }, 'stranger')));
-    const served = new Set([...metricsText(router.router).matchAll(/^# TYPE (\w+)/gm)].map(([, name]) => name));
+    const served = new Set([...(await metricsText(router.router)).matchAll(/^# TYPE (\w+)/gm)].map(([, name]) => name));
     const read = (file: string): string =>
       readFileSync(fileURLToPath(new URL(`../../../${file}`, import.meta.url)), 'utf8');
     const used = [...read('examples/grafana-dashboard.json').matchAll(/sluice_\w+/g)].map(([name]) => name);
