@@ -89,3 +89,19 @@ test('a full table, and more prefix lengths than a port may have, are refused an
   expect(wide.add({ ...one(0, 100), words: [0, 0, 0, 0] })).toBe('more than 15 prefix lengths on one port');
   expect(wide.add({ ...one(0, 100), words: [0, 0, 0, 0], port: 1 })).toBeNull();
 });
+
+test('a record that was taken out and made again looked the same to who was reading it: half of one MAC, half of another', () => {
+  const bindings = table(8);
+  const writer = new BindingWriter(bindings);
+  const one: Binding = { port: 0, family: 4, words: [0x0a, 0, 0, 0], prefixLength: 32, mac: { lo: 1, hi: 1 } };
+  // The port's list of prefix lengths comes before the records.
+  const keyOfRecord = () => bindings.words.filter((word) => (word & 0xffffff) === (1 | (4 << 8) | (32 << 16))).at(-1)!;
+  const seen = new Set<number>();
+  for (let round = 0; round < 100; round++) {
+    const mac = { lo: round, hi: round };
+    expect(writer.add({ ...one, mac })).toBeNull();
+    seen.add(keyOfRecord());
+    expect(writer.remove({ ...one, mac })).toBe(true);
+  }
+  expect(seen.size).toBe(100);
+});

@@ -23,6 +23,7 @@ import { C_FORWARDED, createTables, DEFAULT_SIZES, STOP, Tables } from '../../da
 import { createWatchBlock } from '../../dataplane/watch-block.ts';
 import { formatIpv4 } from '../../dataplane/wire/address.ts';
 import { monotonic, type PortTask, type WorkerTask } from '../../dataplane/worker.ts';
+import * as B from '../lib/build.ts';
 import { until } from '../lib/until.ts';
 
 const WORKER = new URL('../../dist/dataplane/worker.js', import.meta.url).href;
@@ -206,6 +207,44 @@ describe('worker', () => {
     const punted = await bench.next();
     expect([punted.kind, punted.port, punted.words.slice(0, 2)]).toEqual([PUNT_FRAME, 0, [0x0806, 14]]);
     expect(punted.frame).toEqual(arp);
+  });
+
+  it('DNS over TCP reached the IPv4 domain, which has no forwarder: what is neither DHCP nor a family’s own takes the third ring', async () => {
+    bench = new Bench();
+    const rings = { 4: createRing(), 6: createRing() };
+    bench.task.domains = [
+      { family: 4, punt: rings[4], inject: createRing() },
+      { family: 6, punt: rings[6], inject: createRing() },
+    ];
+    for (const proto of [6, 17]) bench.tables.setService(proto, 53, true);
+    bench.tables.setService(17, 67, true);
+    const ask = (l4: Parameters<typeof B.ipv4>[1]) =>
+      bench.receive(
+        0,
+        B.ethernet(
+          { src: '02:00:00:00:aa:10', dst: '02:00:00:00:01:01' },
+          B.ipv4({ src: '192.168.1.10', dst: '192.168.1.1' }, l4),
+        ),
+      );
+    ask(B.udp({ sport: 68, dport: 67 }, 'DHCP'));
+    ask(B.icmp({ type: 8, id: 1 }, 'echo'));
+    ask(B.tcp({ sport: 5000, dport: 53, flags: 'S' }));
+    ask(B.udp({ sport: 5001, dport: 53 }, 'query'));
+    bench.start();
+    const four = new RingReader(rings[4]);
+    const protocols: number[] = [];
+    for (let n = 0; n < 2; n++) protocols.push((await bench.next()).frame[23]);
+    expect(protocols).toEqual([6, 17]);
+    const own: number[] = [];
+    for (let n = 0; n < 2; n++) {
+      await until('a record in the IPv4 domain’s ring', () => four.next());
+      const frame = new Uint8Array(four.length);
+      four.copy(frame, 0);
+      own.push(frame[23]);
+      four.release();
+    }
+    expect(own).toEqual([17, 1]);
+    expect([four.next(), new RingReader(rings[6]).next()]).toEqual([false, false]);
   });
 
   it('sends what a domain had given when the stop came: final router advertisements', async () => {

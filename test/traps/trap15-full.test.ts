@@ -216,6 +216,27 @@ describe('the neighbour table', () => {
     expect(home.router.counters.held).toBe(65);
   });
 
+  it('while a scan went on, groups, the broadcast and link-local addresses were refused as unknown next hops of an on-link default', () => {
+    const home = new H.Home({
+      nat: {},
+      routes: [
+        { to: '0.0.0.0/0', port: 'wan' },
+        { to: '::/0', port: 'wan' },
+      ],
+    });
+    const datagram = () => B.udp({ sport: 1, dport: 2 }, 'scan');
+    for (let n = 0; n < 300; n++) home.lan(B.ipv4({ src: H.HOST, dst: `11.0.${n >> 8}.${n & 255}` }, datagram()));
+    const refused = home.dropped.NEIGH_RATE;
+    expect(refused).toBeGreaterThan(200);
+    home.lan(B.ipv4({ src: H.HOST, dst: '224.0.0.251' }, datagram()));
+    home.lan(B.ipv4({ src: H.HOST, dst: '255.255.255.255' }, datagram()));
+    home.lan(B.ipv6({ src: H.HOST6, dst: 'ff05::1:3' }, datagram()));
+    home.lan(B.ipv6({ src: H.HOST6, dst: 'fe80::77' }, datagram()));
+    expect(home.dropped).toMatchObject({ NEIGH_RATE: refused, IP_MULTICAST: 3, IP_SCOPE: 1 });
+    home.lan(B.ipv4({ src: H.HOST, dst: '11.1.1.1' }, datagram()));
+    expect(home.dropped.NEIGH_RATE).toBe(refused + 1);
+  });
+
   it('while there is no room, a second packet to a next hop that is asked for gives way, and the first one leaves', () => {
     const home = scanned();
     for (let n = 0; home.router.counters.held < 512; n++) {
