@@ -6,13 +6,29 @@
  * leaves to an output ring, as a packet generator in memory does. Frames are 60 bytes (64 with the FCS), IPv6 62.
  */
 import { type Frames, META_LEN, META_OFF, META_PORT, META_WORDS } from '../dataplane/frames.ts';
+import type { GroundBuffers } from '../dataplane/ground.ts';
 import { newPortCounters, type Port } from '../dataplane/ports/port.ts';
 import { CACHE_LINE, privateAligned } from '../dataplane/wire/aligned.ts';
+import { type WasmModule, WebAssembly } from '../dataplane/wire/webassembly.ts';
 
 const STRIDE = 16; // words; a frame begins at byte 2, so that its IP header is 4-aligned
 const FRAME = 60;
 const FRAME6 = 62;
-const OUT = 4096;
+const OUT = 1024;
+/** Most slots of a burst, or of what a port is given to send. */
+const LIST = 1024;
+
+interface Generator {
+  receive(meta: number, frames: number, list: number, n: number, from: number, length: number, port: number): void;
+  send(meta: number, frames: number, list: number, n: number, ring: number, at: number, mask: number): void;
+}
+
+/** Where on the ground a port has its master, its output ring and the list of a burst's slots (GroundBuffers.room). */
+export interface Room {
+  ground: GroundBuffers;
+  module: WasmModule;
+  at: number;
+}
 
 export class MasterPort implements Port {
   readonly name: string;
@@ -29,60 +45,100 @@ export class MasterPort implements Port {
   /** Frames that left here. */
   sent = 0;
   private at = 0;
-  private readonly out = new Int32Array(OUT * STRIDE);
+  private readonly out: Int32Array;
   private outAt = 0;
+  /** Copies by vectors; null: by words, here. */
+  private readonly generator: Generator | null;
+  private readonly list: Int32Array;
+  private readonly listAt: number = 0;
+  private readonly masterAt: number = 0;
+  private readonly ringAt: number = 0;
 
-  constructor(name: string, number: number, count: number, family: 4 | 6) {
+  constructor(name: string, number: number, count: number, family: 4 | 6, room: Room | null) {
     this.name = name;
     this.number = number;
     this.count = count;
     this.length = family === 4 ? FRAME : FRAME6;
-    const memory = privateAligned(count * CACHE_LINE);
-    this.master = new Int32Array(memory.buffer, memory.lead, count * STRIDE);
-    this.bytes = new Uint8Array(memory.buffer, memory.lead, count * CACHE_LINE);
+    let buffer: ArrayBufferLike;
+    if (room === null) {
+      const memory = privateAligned(MasterPort.room(count));
+      buffer = memory.buffer;
+      this.listAt = memory.lead;
+      this.generator = null;
+    } else {
+      const { memory } = room.ground;
+      buffer = memory.buffer;
+      this.listAt = room.at;
+      this.generator = new WebAssembly.Instance(room.module, { env: { memory } }).exports as Generator;
+    }
+    this.ringAt = this.listAt + LIST * 4;
+    this.masterAt = this.ringAt + OUT * CACHE_LINE;
+    this.list = new Int32Array(buffer, this.listAt, LIST);
+    this.out = new Int32Array(buffer, this.ringAt, OUT * STRIDE);
+    this.master = new Int32Array(buffer, this.masterAt, count * STRIDE);
+    this.bytes = new Uint8Array(buffer, this.masterAt, count * CACHE_LINE);
+  }
+
+  /** Bytes that a port with a master of `count` frames takes. */
+  static room(count: number): number {
+    return LIST * 4 + (OUT + count) * CACHE_LINE;
   }
 
   rxBurst(frames: Frames, slots: Int32Array, max: number): number {
-    const { meta, i32 } = frames;
-    const master = this.master;
+    const { list, length, count, left } = this;
+    // Up to the master's end; the next burst begins at its beginning.
+    let limit = left < max ? left : max;
+    if (limit > count - this.at) limit = count - this.at;
     let n = 0;
-    let from = this.at * STRIDE;
-    const end = this.count * STRIDE;
-    const limit = this.left < max ? this.left : max;
-    while (n < limit) {
-      const slot = frames.alloc(this.length);
+    for (; n < limit; n++) {
+      const slot = frames.alloc(length);
       if (slot < 0) break;
-      const m = slot * META_WORDS;
-      const to = (meta[m + META_OFF] - 2) >> 2;
-      copyLine(i32, to, master, from);
-      meta[m + META_LEN] = this.length;
-      meta[m + META_PORT] = this.number;
-      slots[n++] = slot;
-      from += STRIDE;
-      if (from === end) from = 0;
+      slots[n] = slot;
+      list[n] = slot;
     }
-    this.at = from / STRIDE;
+    const { generator } = this;
+    if (generator !== null) {
+      const from = this.masterAt + this.at * CACHE_LINE;
+      generator.receive(frames.region, frames.ground, this.listAt, n, from, length, this.number);
+    } else this.copyIn(frames, n);
+    this.at = this.at + n === count ? 0 : this.at + n;
     this.left -= n;
     return n;
   }
 
-  txBurst(frames: Frames, slots: Int32Array, n: number): void {
+  private copyIn(frames: Frames, n: number): void {
     const { meta, i32 } = frames;
-    const out = this.out;
+    for (let k = 0; k < n; k++) {
+      const m = this.list[k] * META_WORDS;
+      copyLine(i32, (meta[m + META_OFF] - 2) >> 2, this.master, (this.at + k) * STRIDE);
+      meta[m + META_LEN] = this.length;
+      meta[m + META_PORT] = this.number;
+    }
+  }
+
+  txBurst(frames: Frames, slots: Int32Array, n: number): void {
+    const { generator, list } = this;
+    if (generator !== null) {
+      for (let k = 0; k < n; k++) list[k] = slots[k];
+      generator.send(frames.region, frames.ground, this.listAt, n, this.ringAt, this.outAt, OUT - 1);
+    } else this.copyOut(frames, slots, n);
+    for (let k = 0; k < n; k++) frames.free(slots[k]);
+    this.outAt = (this.outAt + n) & (OUT - 1);
+    this.sent += n;
+  }
+
+  private copyOut(frames: Frames, slots: Int32Array, n: number): void {
+    const { meta, i32 } = frames;
     for (let k = 0; k < n; k++) {
       const from = (meta[slots[k] * META_WORDS + META_OFF] - 2) >> 2;
-      const to = this.outAt * STRIDE;
-      copyLine(out, to, i32, from);
-      this.outAt = (this.outAt + 1) & (OUT - 1);
-      frames.free(slots[k]);
+      copyLine(this.out, ((this.outAt + k) & (OUT - 1)) * STRIDE, i32, from);
     }
-    this.sent += n;
   }
 
   /** The last frame that left. */
   last(): Uint8Array {
-    const at = ((this.outAt + OUT - 1) & (OUT - 1)) * STRIDE * 4 + 2;
-    return new Uint8Array(this.out.buffer, at, this.length);
+    const at = ((this.outAt + OUT - 1) & (OUT - 1)) * CACHE_LINE + 2;
+    return new Uint8Array(this.out.buffer, this.ringAt + at, this.length);
   }
 
   /** Puts the master into a random order (Fisher–Yates over an xorshift generator): the same for the same seed. */

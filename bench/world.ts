@@ -13,7 +13,8 @@ import { Control } from '../controlplane/control.ts';
 import { takeMemory } from '../controlplane/live/memory.ts';
 import { REASONS } from '../dataplane/drop.ts';
 import { Path, type Punt } from '../dataplane/path.ts';
-import { liveArena } from '../dataplane/ports/arena.ts';
+import { groundArena, type LiveFrames, liveArena } from '../dataplane/ports/arena.ts';
+import { compiledBurst, compiledModule } from '../dataplane/ports/compiled.ts';
 import { inlineStages } from '../dataplane/ports/compiler.ts';
 import { exactLead } from '../dataplane/ports/hugepages.ts';
 import type { Port } from '../dataplane/ports/port.ts';
@@ -27,13 +28,16 @@ import {
   type TableBuffers,
   Tables,
 } from '../dataplane/tables.ts';
+import { CACHE_LINE } from '../dataplane/wire/aligned.ts';
 import { EX_HITS } from '../offload/engine.ts';
-import { MasterPort, writeUdp } from './traffic.ts';
+import { MasterPort, type Room, writeUdp } from './traffic.ts';
 
 const LAN_MAC = [2, 0, 0, 0, 1, 1];
 const WAN_MAC = [2, 0, 0, 0, 1, 2];
 const INNER_MAC = [2, 0, 0, 0, 0, 2];
 const PROVIDER_MAC = [2, 0, 0, 0, 0, 0xfe];
+/** Slots of a worker's arena. */
+const ARENA = { small: 2048, large: 4 };
 /** Flows to one server: ports 2048 … 62047, all of which masquerade keeps. */
 const PORTS = 60_000;
 /** More than any workload plays between two looks at the clock. */
@@ -78,11 +82,17 @@ export function worldConfig(options: WorldOptions): Config {
   return config;
 }
 
+/** Bytes on the ground for each port of a worker. */
+function roomOf(options: WorldOptions): number {
+  return Math.ceil(MasterPort.room(options.flows) / CACHE_LINE) * CACHE_LINE;
+}
+
 /** The tables, configured. Call it once per process; threads attach to what it returns. */
 export function openWorld(options: WorldOptions): { buffers: TableBuffers; hugeBytes: number } {
   exactLead();
   inlineStages();
   const config = worldConfig(options);
+  const module = compiledBurst();
   const buffers = createTables(
     {
       ...DEFAULT_SIZES,
@@ -91,6 +101,7 @@ export function openWorld(options: WorldOptions): { buffers: TableBuffers; hugeB
       workers: options.workers,
     },
     1,
+    module === null ? null : { module, ...ARENA, room: 2 * options.workers * roomOf(options) },
   );
   const hugeBytes = options.huge ? takeMemory(buffers) : 0;
   // The main thread's own row of the counters.
@@ -128,15 +139,25 @@ export class Station {
     this.options = options;
     this.count = count;
     this.tables = new Tables(buffers, worker);
-    this.lan = new MasterPort('lan', 0, count, options.family);
-    this.wan = new MasterPort('wan', 1, count, options.family);
+    const room = (side: number): Room | null => {
+      const module = compiledModule('bench/compiled/generator');
+      const { ground } = buffers;
+      if (ground === null || module === null) return null;
+      return { ground, module, at: ground.room + (2 * worker + side) * roomOf(options) };
+    };
+    this.lan = new MasterPort('lan', 0, count, options.family, room(0));
+    this.wan = new MasterPort('wan', 1, count, options.family, room(1));
     const ports: (Port | null)[] = [this.lan, this.wan];
-    this.path = new Path(this.tables, liveArena(2048, 4), ports, new NoPunt(), {
+    this.path = new Path(this.tables, this.arena(buffers, worker), ports, new NoPunt(), {
       seed: 1 + worker,
       shared: options.workers > 1,
       offload: options.engine ? { programAfter: 2, rate: 0, inspectFirst: 0, verify: false, fault: 0 } : null,
     });
     this.fill(first);
+  }
+
+  private arena(buffers: TableBuffers, worker: number): LiveFrames {
+    return buffers.ground === null ? liveArena(ARENA.small, ARENA.large) : groundArena(buffers.ground, worker);
   }
 
   private fill(first: number): void {

@@ -7,7 +7,9 @@
 import { conntrackJson, conntrackLine } from '../conntrack/format.ts';
 import { CT_F64, CT_WORDS } from '../conntrack/record.ts';
 import { Frames, META_LEN, META_OFF, META_WORDS } from '../dataplane/frames.ts';
+import { groundFrames } from '../dataplane/ground.ts';
 import { Path, type Punt } from '../dataplane/path.ts';
+import { compiledBurst } from '../dataplane/ports/compiled.ts';
 import { FaultPort } from '../dataplane/ports/fault.ts';
 import { MemoryPort } from '../dataplane/ports/memory.ts';
 import type { Port } from '../dataplane/ports/port.ts';
@@ -93,8 +95,11 @@ export class Router {
       cachedFlows: offload ? config.offload.flowCacheEntries : 0,
       workers: 1,
     };
-    this.tables = new Tables(createTables(sizes, seed), 0);
-    this.frames = new Frames(options.slots?.small ?? 2048, options.slots?.large ?? 64);
+    const { small = 2048, large = 64 } = options.slots ?? {};
+    const module = compiledBurst();
+    const buffers = createTables(sizes, seed, offload && module !== null ? { module, small, large } : null);
+    this.tables = new Tables(buffers, 0);
+    this.frames = new Frames(small, large, buffers.ground === null ? undefined : groundFrames(buffers.ground, 0));
     const ports: (Port | null)[] = [];
     for (const port of config.ports) {
       const inner = new MemoryPort(port.name, port.number);

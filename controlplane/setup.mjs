@@ -207,8 +207,10 @@ function build() {
     say('the build failed: see the messages above');
     return false;
   }
-  const fold = join(root, 'controlplane', 'fold.mjs');
-  if (existsSync(fold) && !run(process.execPath, [fold])) return false;
+  for (const step of ['fold.mjs', 'compile.mjs']) {
+    const file = join(root, 'controlplane', step);
+    if (existsSync(file) && !run(process.execPath, [file])) return false;
+  }
   writeFileSync(stamp, state); // the state from before: a file saved during the build is built again
   return true;
 }

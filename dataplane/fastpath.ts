@@ -45,6 +45,7 @@ import {
   KEY_VALID,
   newFlowSpec,
 } from '../offload/table.ts';
+import { CompiledBurst } from './compiled-burst.ts';
 import {
   FRAME_DATA_VALID,
   FRAME_NEEDS_CSUM,
@@ -57,6 +58,7 @@ import {
   META_PORT,
   META_WORDS,
 } from './frames.ts';
+import { BURST, HOME6, UNDECIDED } from './ground.ts';
 import {
   IF_CHILDREN,
   IF_FLAGS,
@@ -78,9 +80,6 @@ import * as T from './tables.ts';
 import type { Packet } from './wire/packet.ts';
 import { delta, fold, halves, sumRange } from './wire/sum.ts';
 
-const BURST = 256;
-/** Mark of an IPv6 flow's home. */
-const HOME6 = 0x40000000;
 /** A word of the line of an IPv6 entry that does not hold its key. */
 const F6_OTHER_LINE = F6_KEY < 16 ? 16 : 0;
 /** TTL falls by one: what that adds to the header's sum. */
@@ -122,7 +121,7 @@ export class FastPath {
   private readonly levels: FlowTable[] = [];
   private readonly spec = newFlowSpec();
   private readonly replicator: Replicator;
-  private readonly homes = new Int32Array(BURST);
+  private readonly homes: Int32Array;
   private readonly fault: number;
   /** Views that every packet needs, one field away. */
   private readonly i32: Int32Array;
@@ -132,6 +131,10 @@ export class FastPath {
   private readonly interfaces: Int32Array;
   private readonly neighbours: Int32Array;
   private readonly first: FlowTable;
+  /** Does both passes where nothing is left to decide; null: all is done here. */
+  private readonly compiled: CompiledBurst | null;
+  /** Where in the burst it has stopped for us; −1: nowhere. */
+  private undecided = -1;
   /** The ingress port's MAC, as bytes 0–1 and 2–5 of a frame are loaded. */
   private mac01 = 0;
   private mac25 = 0;
@@ -166,6 +169,10 @@ export class FastPath {
       this.agings.push(aging);
     }
     this.first = this.levels[0];
+    const { ground } = tables.buffers;
+    const plain = !options.verify && options.fault === 0 && this.levels.length === 1;
+    this.compiled = plain && ground !== null && frames.ground >= 0 ? new CompiledBurst(ground, frames, this.first) : null;
+    this.homes = this.compiled?.homes ?? new Int32Array(BURST);
     this.programmer = new Programmer(
       tables.conntrack,
       this.levels,
@@ -188,11 +195,17 @@ export class FastPath {
     this.now = now;
     const { i32, u16, meta, homes } = this;
     const flows = this.first;
+    const port = meta[slots[0] * META_WORDS + META_PORT];
     if (n > 0) {
-      const r = meta[slots[0] * META_WORDS + META_PORT] * IF_WORDS;
+      const r = port * IF_WORDS;
       const lo = this.interfaces[r + IF_MAC_LO];
       this.mac01 = lo & 0xffff;
       this.mac25 = (lo >>> 16) | (this.interfaces[r + IF_MAC_HI] << 16);
+    }
+    this.undecided = -1;
+    if (this.compiled !== null) {
+      this.compiled.touch(slots, n, port, now, this.mac01, this.mac25);
+      return;
     }
     for (let k = 0; k < n; k++) {
       const m = slots[k] * META_WORDS;
@@ -256,6 +269,25 @@ export class FastPath {
    * `port` is the burst's ingress port; `epoch` was read before the burst.
    */
   run(slots: Int32Array, from: number, n: number, port: number, epoch: number): number {
+    const { compiled } = this;
+    let to = n;
+    if (compiled !== null && this.copy === null && this.enabled[0]) {
+      if (this.undecided !== from) {
+        const end = compiled.run(from, n, port, epoch);
+        const { why } = compiled;
+        if (end > from || why === EX.EX_MISS) {
+          this.undecided = why === UNDECIDED ? end : -1;
+          this.end(end - from, 0, compiled.outPort, compiled.received, compiled.sent, why === UNDECIDED ? 0 : why);
+          return end;
+        }
+      }
+      // This one frame is ours.
+      to = from + 1;
+    }
+    return this.runHere(slots, from, to, port, epoch);
+  }
+
+  private runHere(slots: Int32Array, from: number, n: number, port: number, epoch: number): number {
     const home = this.homes[from];
     if (home >= HOME6) return this.run6(slots, from, n, port, epoch);
     if (home >= 0) return this.run4(slots, from, n, port, epoch);

@@ -52,8 +52,24 @@ const LARGE_STRIDE = 1033 * 64; // 66112: a 65535-byte datagram, its link header
 export const SMALL_ROOM = SMALL_STRIDE - HEADROOM - 2;
 export const LARGE_ROOM = LARGE_STRIDE - HEADROOM - 2;
 
+/** Memory for an arena that is made elsewhere (an mmap, a piece of the ground: ground.ts). */
+export interface FrameMemory {
+  /** At least Frames.bytes(small, large) bytes from byte `at` on, which begins a cache line. */
+  buffer: ArrayBufferLike;
+  at: number;
+  meta?: Int32Array;
+  /** Where that byte and the region of the arena's worker lie on the ground; without them: not there. */
+  ground?: number;
+  region?: number;
+}
+
 export class Frames {
-  readonly buffer: ArrayBuffer;
+  readonly buffer: ArrayBufferLike;
+  /** Byte of `buffer` from which offsets count. */
+  readonly at: number;
+  /** The same byte, and the region of the arena's worker, on the ground (ground.ts); −1: not there. */
+  readonly ground: number;
+  readonly region: number;
   readonly u8: Uint8Array;
   readonly u16: Uint16Array;
   readonly i32: Int32Array;
@@ -70,20 +86,25 @@ export class Frames {
 
   /**
    * @param small number of small slots   @param large number of large slots
-   * @param buffer memory to use (for example an mmap); at least Frames.bytes(small, large) bytes, 64-aligned
+   * @param memory to use; without it, memory of its own
    */
-  constructor(small: number, large: number, buffer?: ArrayBuffer) {
-    if (buffer === undefined) {
-      const own = privateAligned(Frames.bytes(small, large));
+  constructor(small: number, large: number, memory?: FrameMemory) {
+    let bytes = Frames.bytes(small, large);
+    if (memory === undefined) {
+      const own = privateAligned(bytes);
       this.buffer = own.buffer;
       this.lead = own.lead;
-    } else this.buffer = buffer;
+      bytes = own.buffer.byteLength;
+    } else this.buffer = memory.buffer;
+    this.at = memory?.at ?? 0;
+    this.ground = memory?.ground ?? -1;
+    this.region = memory?.region ?? -1;
     this.small = small;
     this.large = large;
-    this.u8 = new Uint8Array(this.buffer);
-    this.u16 = new Uint16Array(this.buffer);
-    this.i32 = new Int32Array(this.buffer);
-    this.meta = new Int32Array((small + large) * META_WORDS);
+    this.u8 = new Uint8Array(this.buffer, this.at, bytes);
+    this.u16 = new Uint16Array(this.buffer, this.at, bytes >> 1);
+    this.i32 = new Int32Array(this.buffer, this.at, bytes >> 2);
+    this.meta = memory?.meta ?? new Int32Array((small + large) * META_WORDS);
     for (let slot = small + large - 1; slot >= 0; slot--) this.free(slot);
   }
 

@@ -60,8 +60,9 @@ const SOURCE_BASE = MAX_PORTS * IF_WORDS;
 export class InterfaceTable {
   readonly words: Int32Array;
 
-  constructor(buffer: SharedArrayBuffer) {
-    this.words = new Int32Array(buffer);
+  /** @param lead bytes of the buffer before the table */
+  constructor(buffer: SharedArrayBuffer, lead = 0) {
+    this.words = new Int32Array(buffer, lead, InterfaceTable.bytes() >> 2);
   }
 
   static bytes(): number {

@@ -48,7 +48,7 @@ export const NTF_ROUTER = 0x80;
 /**
  * Words before the records: 0 count, 1 epoch (grows with every change), 2 answers (grows when a MAC becomes usable), 3 lock.
  */
-const HEAD = 4;
+export const NEIGH_HEAD = 4;
 const LOCK = 3;
 
 export class NeighbourTable {
@@ -62,16 +62,17 @@ export class NeighbourTable {
   /** Word of the first place's TAG (low half) and REACH (high half). */
   private readonly tags: number;
 
-  constructor(buffer: SharedArrayBuffer) {
-    this.words = new Int32Array(buffer);
-    this.capacity = (this.words.length - HEAD) / (NEIGH_WORDS + 1);
+  /** @param lead bytes of the buffer before the table   @param bytes of the table; without it, all that follow */
+  constructor(buffer: SharedArrayBuffer, lead = 0, bytes = buffer.byteLength - lead) {
+    this.words = new Int32Array(buffer, lead, bytes >> 2);
+    this.capacity = (this.words.length - NEIGH_HEAD) / (NEIGH_WORDS + 1);
     this.mask = this.capacity - 1;
-    this.tags = HEAD + this.capacity * NEIGH_WORDS;
+    this.tags = NEIGH_HEAD + this.capacity * NEIGH_WORDS;
   }
 
   /** Bytes for a table of `capacity` entries, a power of two. */
   static bytes(capacity: number): number {
-    return (HEAD + capacity * (NEIGH_WORDS + 1)) * 4;
+    return (NEIGH_HEAD + capacity * (NEIGH_WORDS + 1)) * 4;
   }
 
   /** Grows with every change of any entry: workers compare it to know when to look at their held packets. */
@@ -90,7 +91,7 @@ export class NeighbourTable {
 
   /** Word index of record `n`. */
   at(n: number): number {
-    return HEAD + n * NEIGH_WORDS;
+    return NEIGH_HEAD + n * NEIGH_WORDS;
   }
 
   /** The lower bits are the place where a search begins, the upper ones the tag. */
@@ -116,7 +117,7 @@ export class NeighbourTable {
     // Plain loads: they do not tear, and an entry of this very moment may be missed.
     for (let reach = w[tags + n] >>> 16; reach > 0; reach--) {
       if ((w[tags + n] & 0xffff) === tag) {
-        const r = HEAD + n * NEIGH_WORDS;
+        const r = NEIGH_HEAD + n * NEIGH_WORDS;
         if (w[r] !== 0 && w[r + 1] === key && w[r + 2] === a0 && w[r + 3] === a1 && w[r + 4] === a2 && w[r + 5] === a3)
           return n;
       }
@@ -142,8 +143,8 @@ export class NeighbourTable {
     const hash = this.hash(key, a0, a1, a2, a3);
     const home = hash & this.mask;
     let n = home;
-    while (w[HEAD + n * NEIGH_WORDS] !== 0) n = (n + 1) & this.mask;
-    const r = HEAD + n * NEIGH_WORDS;
+    while (w[NEIGH_HEAD + n * NEIGH_WORDS] !== 0) n = (n + 1) & this.mask;
+    const r = NEIGH_HEAD + n * NEIGH_WORDS;
     w[r + 1] = key;
     w[r + 2] = a0;
     w[r + 3] = a1;
@@ -170,7 +171,7 @@ export class NeighbourTable {
   /** Sets MAC (raw words) and state; the generation grows when the MAC or its usability changes. Control plane only. */
   update(n: number, state: number, macLo: number, macHi: number, now: number): void {
     const w = this.words;
-    const r = HEAD + n * NEIGH_WORDS;
+    const r = NEIGH_HEAD + n * NEIGH_WORDS;
     const wasUsable = (w[r] & NUD_VALID) !== 0;
     const usable = (state & NUD_VALID) !== 0;
     if (w[r + NEIGH_MAC_LO] !== macLo || w[r + NEIGH_MAC_HI] !== macHi || wasUsable !== usable) {
@@ -192,7 +193,7 @@ export class NeighbourTable {
   /** Forgets the entry. Control plane only. */
   remove(n: number): void {
     const w = this.words;
-    const r = HEAD + n * NEIGH_WORDS;
+    const r = NEIGH_HEAD + n * NEIGH_WORDS;
     if (w[r] === 0) return;
     this.lock();
     Atomics.add(w, r + NEIGH_GEN, 1);
@@ -217,7 +218,7 @@ export class NeighbourTable {
   /** 4 or 6 of the entry in record `n`; 0: there is none. */
   familyOf(n: number): 0 | 4 | 6 {
     return n >= 0 && n < this.capacity && this.used(n)
-      ? ((this.words[HEAD + n * NEIGH_WORDS + NEIGH_PORT] >> 8) as 4 | 6)
+      ? ((this.words[NEIGH_HEAD + n * NEIGH_WORDS + NEIGH_PORT] >> 8) as 4 | 6)
       : 0;
   }
 
@@ -238,7 +239,7 @@ export class NeighbourTable {
     let reach = this.distance(home, n);
     if (reach !== w[at] >>> 16) return;
     for (reach--; reach > 0; reach--) {
-      const r = HEAD + ((home + reach - 1) & this.mask) * NEIGH_WORDS;
+      const r = NEIGH_HEAD + ((home + reach - 1) & this.mask) * NEIGH_WORDS;
       if (w[r] !== 0 && this.homeOf(r) === home) break;
     }
     w[at] = (w[at] & 0xffff) | (reach << 16);
@@ -246,6 +247,6 @@ export class NeighbourTable {
 
   /** True when record `n` holds an entry. */
   used(n: number): boolean {
-    return this.words[HEAD + n * NEIGH_WORDS] !== 0;
+    return this.words[NEIGH_HEAD + n * NEIGH_WORDS] !== 0;
   }
 }

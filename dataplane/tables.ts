@@ -22,6 +22,7 @@ import { type FlowBuffers, FlowTable } from '../offload/table.ts';
 import { BindingTable } from './bindings.ts';
 import { REASONS } from './drop.ts';
 import { FilterTable } from './filter.ts';
+import { type Compiled, type GroundBuffers, layOut, type Piece } from './ground.ts';
 import { InterfaceTable, MAX_PORTS } from './interfaces.ts';
 import { NeighbourTable } from './neighbours.ts';
 import { NextHopTable } from './nexthops.ts';
@@ -126,8 +127,8 @@ export interface TableBuffers {
   timeouts: SharedArrayBuffer;
   wheels: SharedArrayBuffer;
   events: SharedArrayBuffer;
-  interfaces: SharedArrayBuffer;
-  neighbours: SharedArrayBuffer;
+  interfaces: Piece;
+  neighbours: Piece;
   routes: SharedArrayBuffer;
   nexthops: SharedArrayBuffer;
   filter: SharedArrayBuffer;
@@ -147,11 +148,23 @@ export interface TableBuffers {
   multicast: SharedArrayBuffer;
   /** 65536 bits each for UDP and TCP: ports that a built-in protocol of the router listens on. */
   services: SharedArrayBuffer;
+  /** The memory that the compiled burst reaches, and that some of the tables above are pieces of; null: it is not used. */
+  ground: GroundBuffers | null;
 }
 
-/** Allocates all shared tables. `workers` counts the packet workers; one more row belongs to the main thread. */
-export function createTables(sizes: TableSizes, seed: number): TableBuffers {
+/**
+ * Allocates all shared tables. `workers` counts the packet workers; one more row belongs to the main thread.
+ * @param compiled what the fast path's compiled burst needs (ground.ts); null: it is not used
+ */
+export function createTables(sizes: TableSizes, seed: number, compiled: Compiled | null = null): TableBuffers {
   const rows = sizes.workers + 1;
+  const pieces = layOut(
+    compiled,
+    sizes.workers,
+    sizes.flows,
+    InterfaceTable.bytes(),
+    NeighbourTable.bytes(sizes.neighbours),
+  );
   const buffers: TableBuffers = {
     sizes,
     control: new SharedArrayBuffer(64 * 4),
@@ -160,8 +173,8 @@ export function createTables(sizes: TableSizes, seed: number): TableBuffers {
     timeouts: new SharedArrayBuffer(CFG_WORDS * 4),
     wheels: new SharedArrayBuffer(Aging.bytes(rows)),
     events: new SharedArrayBuffer(EventSink.bytes(rows)),
-    interfaces: new SharedArrayBuffer(InterfaceTable.bytes()),
-    neighbours: new SharedArrayBuffer(NeighbourTable.bytes(sizes.neighbours)),
+    interfaces: pieces.interfaces,
+    neighbours: pieces.neighbours,
     routes: new SharedArrayBuffer(RouteTable.bytes(sizes.routeNodes)),
     nexthops: new SharedArrayBuffer(NextHopTable.bytes(sizes.nexthops)),
     filter: new SharedArrayBuffer(FilterTable.bytes(sizes.filterRules, rows)),
@@ -178,10 +191,11 @@ export function createTables(sizes: TableSizes, seed: number): TableBuffers {
     expectations: new SharedArrayBuffer(ExpectTable.bytes(sizes.expectations)),
     extensions: new SharedArrayBuffer(Extensions.bytes(sizes.extensions)),
     helperPorts: new SharedArrayBuffer(2 * 65536 + 64),
-    flows: sizes.flows > 0 ? FlowTable.create(sizes.flows, sharedAligned) : null,
+    flows: sizes.flows > 0 ? FlowTable.create(sizes.flows, pieces.four, pieces.six) : null,
     cachedFlows: sizes.cachedFlows > 0 ? FlowTable.create(sizes.cachedFlows, sharedAligned) : null,
     multicast: new SharedArrayBuffer(MulticastTable.bytes()),
     services: new SharedArrayBuffer(2 * 8192),
+    ground: pieces.ground,
   };
   new Int32Array(buffers.control)[WORKERS] = sizes.workers;
   return buffers;
@@ -228,8 +242,9 @@ export class Tables {
     this.counters = new Float64Array(buffers.counters, worker * COUNTER_WORDS * 8, COUNTER_WORDS);
     this.conntrack = new ConntrackTable(buffers.conntrack, worker);
     this.timeouts = new Int32Array(buffers.timeouts);
-    this.interfaces = new InterfaceTable(buffers.interfaces);
-    this.neighbours = new NeighbourTable(buffers.neighbours);
+    this.interfaces = new InterfaceTable(buffers.interfaces.buffer, buffers.interfaces.lead);
+    const { neighbours } = buffers;
+    this.neighbours = new NeighbourTable(neighbours.buffer, neighbours.lead, neighbours.bytes);
     this.routes = new RouteTable(buffers.routes);
     this.nexthops = new NextHopTable(buffers.nexthops);
     this.filter = new FilterTable(buffers.filter, buffers.sizes.workers + 1);

@@ -1,7 +1,7 @@
 /**
  * The flow table of the emulated engine: exact match, fixed size, in shared memory.
  *
- * Two arrays of entries, one per family, open addressing with linear probing at most half full. An IPv4 entry is one
+ * Two arrays of entries, one per family, open addressing with linear probing at most five eighths full. An IPv4 entry is one
  * cache line and self-contained: what it matches, what it does, and what it has counted.
  *
  *   IPv4, 16 words                                     IPv6, 32 words
@@ -216,8 +216,8 @@ export class FlowTable {
     this.buffers = buffers;
     this.control = new Int32Array(buffers.control);
     const places = this.control[PLACES];
-    this.words4 = new Int32Array(buffers.flows4, this.control[LEAD4], places * FLOW4_WORDS);
-    this.words6 = new Int32Array(buffers.flows6, this.control[LEAD6], places * FLOW6_WORDS);
+    this.words4 = new Int32Array(buffers.flows4, this.control[LEAD4] >>> 0, places * FLOW4_WORDS);
+    this.words6 = new Int32Array(buffers.flows6, this.control[LEAD6] >>> 0, places * FLOW6_WORDS);
     this.aux4 = new Int32Array(buffers.aux4);
     this.aux6 = new Int32Array(buffers.aux6);
     this.live4 = new Int32Array(buffers.live4);
@@ -226,9 +226,15 @@ export class FlowTable {
     this.seed = seed;
   }
 
-  /** Places for `entries` entries: a power of two, at least twice as many. */
+  /** Places for `entries` entries: a power of two, so many that five eighths of them are enough. */
   static places(entries: number): number {
-    return 2 ** Math.ceil(Math.log2(Math.max(entries, 8) * 2));
+    return 2 ** Math.ceil(Math.log2(Math.max(entries, 8) * 1.6));
+  }
+
+  /** Bytes of the entries of each family in a table for `entries`. */
+  static familyBytes(entries: number): { four: number; six: number } {
+    const places = FlowTable.places(entries);
+    return { four: places * FLOW4_WORDS * 4, six: places * FLOW6_WORDS * 4 };
   }
 
   /** Bytes that a table for `entries` entries takes at most (IPv6 memory is only used when there are IPv6 flows). */
@@ -236,11 +242,12 @@ export class FlowTable {
     return FlowTable.places(entries) * (FLOW4_WORDS + FLOW6_WORDS + 2 * AUX_WORDS + 2) * 4;
   }
 
-  /** @param aligned gives shared memory and the bytes to leave out, so that an entry begins a cache line */
-  static create(entries: number, aligned: AlignedMemory = unaligned): FlowBuffers {
+  /** @param aligned4 gives shared memory and the bytes to leave out, so that an entry begins a cache line; `aligned6`, too */
+  static create(entries: number, aligned4: AlignedMemory = unaligned, aligned6 = aligned4): FlowBuffers {
     const places = FlowTable.places(entries);
-    const four = aligned(places * FLOW4_WORDS * 4);
-    const six = aligned(places * FLOW6_WORDS * 4);
+    const bytes = FlowTable.familyBytes(entries);
+    const four = aligned4(bytes.four);
+    const six = aligned6(bytes.six);
     const buffers = {
       control: new SharedArrayBuffer(CONTROL_WORDS * 4),
       flows4: four.buffer,

@@ -57,7 +57,8 @@ export class DomainHost implements Remote {
     this.place = place;
     this.events = events;
     this.live = new Int32Array(place.live);
-    this.neighbours = new NeighbourTable(place.buffers.neighbours);
+    const { neighbours } = place.buffers;
+    this.neighbours = new NeighbourTable(neighbours.buffer, neighbours.lead, neighbours.bytes);
   }
 
   get family(): Family {

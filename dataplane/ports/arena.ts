@@ -6,15 +6,17 @@
  * unmapped memory is a crash); a worker that restarts takes the address of its predecessor's memory and starts with
  * all slots free, instead of mapping another piece.
  */
-import { Frames } from '../frames.ts';
-import { addressOf, mapHuge, viewMemory } from './ffi.ts';
+import { type FrameMemory, Frames } from '../frames.ts';
+import { type GroundBuffers, groundFrames } from '../ground.ts';
+import { mapHuge, viewMemory } from './ffi.ts';
+import { adviseHugeAt, bufferAddress } from './hugepages.ts';
 
 export class LiveFrames extends Frames {
   /** Address of the arena's first byte. */
   readonly base: number;
 
-  constructor(small: number, large: number, buffer: ArrayBuffer, base: number) {
-    super(small, large, buffer);
+  constructor(small: number, large: number, memory: FrameMemory, base: number) {
+    super(small, large, memory);
     this.base = base;
   }
 }
@@ -31,7 +33,19 @@ export function mapArena(small: number, large: number): number {
 export function liveArena(small: number, large: number, base = -1): LiveFrames {
   const bytes = Frames.bytes(small, large);
   const memory = base < 0 ? mapHuge(bytes) : viewMemory(base, bytes);
-  return new LiveFrames(small, large, memory.buffer, memory.base);
+  return new LiveFrames(small, large, { buffer: memory.buffer, at: 0 }, memory.base);
+}
+
+/**
+ * A worker's arena on the ground, by views of one thread: bulk copies in shared memory are several times slower in V8. The
+ * caller keeps the ground alive for as long as the arena is used.
+ */
+export function groundArena(ground: GroundBuffers, worker: number): LiveFrames {
+  const start = bufferAddress(ground.memory.buffer);
+  // A worker's first frames are the ones in use; refused: ordinary pages do as well.
+  adviseHugeAt(start + ground.first + worker * ground.region, ground.region);
+  const memory = groundFrames(ground, worker, (at, bytes) => viewMemory(start + at, bytes).buffer);
+  return new LiveFrames(ground.small, ground.large, memory, start + memory.ground!);
 }
 
 /**
@@ -39,5 +53,5 @@ export function liveArena(small: number, large: number, base = -1): LiveFrames {
  * this size). Not for the hot path: ports call it when the arena they are handed is not the one of the call before.
  */
 export function arenaBase(frames: Frames): number {
-  return frames instanceof LiveFrames ? frames.base : addressOf(frames.buffer);
+  return frames instanceof LiveFrames ? frames.base : bufferAddress(frames.buffer) + frames.at;
 }

@@ -25,9 +25,10 @@ export function bufferAddress(buffer: ArrayBufferLike): number {
   return Number(koffi.address(new Uint8Array(buffer, 0, 1)));
 }
 
-/** From here on, aligned memory begins exactly on a cache line. Call it before any table is made. */
+/** From here on, aligned memory begins exactly on a cache line, the ground on a huge page. Call it before any table is made. */
 export function exactLead(): void {
-  setLead((buffer) => (CACHE_LINE - (bufferAddress(buffer) % CACHE_LINE)) % CACHE_LINE);
+  const to = (size: number) => (buffer: ArrayBufferLike) => (size - (bufferAddress(buffer) % size)) % size;
+  setLead(to(CACHE_LINE), to(HUGE));
 }
 
 /**
@@ -35,19 +36,24 @@ export function exactLead(): void {
  * 0 when the buffer is too small to gain from it, or the kernel has none to give.
  */
 export function adviseHuge(buffer: ArrayBufferLike): number {
-  if (buffer.byteLength < WORTHWHILE) return 0;
-  const address = bufferAddress(buffer);
+  return buffer.byteLength < WORTHWHILE ? 0 : adviseHugeAt(bufferAddress(buffer), buffer.byteLength);
+}
+
+/** The same for the huge pages that lie wholly within `size` bytes at an address, however small. */
+export function adviseHugeAt(address: number, size: number): number {
   const from = Math.ceil(address / HUGE) * HUGE;
-  const bytes = Math.floor((address + buffer.byteLength - from) / HUGE) * HUGE;
+  const bytes = Math.floor((address + size - from) / HUGE) * HUGE;
   return bytes > 0 && madvise(from, bytes, MADV_HUGEPAGE) === 0 ? bytes : 0;
 }
 
-/** The same for every buffer in an object of buffers (TableBuffers and what it holds). Returns the bytes in all. */
-export function adviseHugeAll(buffers: object): number {
+/** The same for every buffer in an object of buffers (TableBuffers and what it holds), once. Returns the bytes in all. */
+export function adviseHugeAll(buffers: object, done = new Set<ArrayBufferLike>()): number {
   let bytes = 0;
   for (const value of Object.values(buffers)) {
-    if (value instanceof SharedArrayBuffer || value instanceof ArrayBuffer) bytes += adviseHuge(value);
-    else if (value !== null && typeof value === 'object') bytes += adviseHugeAll(value);
+    if (value instanceof SharedArrayBuffer || value instanceof ArrayBuffer) {
+      if (!done.has(value)) bytes += adviseHuge(value);
+      done.add(value);
+    } else if (value !== null && typeof value === 'object') bytes += adviseHugeAll(value, done);
   }
   return bytes;
 }
@@ -56,21 +62,10 @@ export function adviseHugeAll(buffers: object): number {
 const PAGE = 4096;
 
 /**
- * Takes the memory under a buffer now, by writing to every page of it (what is there stays): page faults cost a new
+ * Takes the memory under words now, by writing to every page of it (what is there stays): page faults cost a new
  * connection as much as everything else that is done for it. Returns the bytes.
  */
-export function prefault(buffer: SharedArrayBuffer): number {
-  const words = new Int32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
+export function prefault(words: Int32Array): number {
   for (let at = 0; at < words.length; at += PAGE / 4) Atomics.or(words, at, 0);
-  return buffer.byteLength;
-}
-
-/** The same for every shared buffer in an object of buffers. Returns the bytes in all. */
-export function prefaultAll(buffers: object): number {
-  let bytes = 0;
-  for (const value of Object.values(buffers)) {
-    if (value instanceof SharedArrayBuffer) bytes += prefault(value);
-    else if (value !== null && typeof value === 'object') bytes += prefaultAll(value);
-  }
-  return bytes;
+  return words.byteLength;
 }

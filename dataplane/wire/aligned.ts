@@ -10,9 +10,17 @@ export const CACHE_LINE = 64;
 
 let leadOf = (_buffer: ArrayBufferLike): number => CACHE_LINE - 16;
 
-/** Replaces the guess by knowledge: bytes from the buffer's address to the next cache line. */
-export function setLead(of: (buffer: ArrayBufferLike) => number): void {
+let hugeLeadOf = (_buffer: ArrayBufferLike): number => 0;
+
+/** Replaces the guess by knowledge: bytes from the buffer's address to the next cache line, and to the next huge page. */
+export function setLead(of: (buffer: ArrayBufferLike) => number, huge = hugeLeadOf): void {
   leadOf = of;
+  hugeLeadOf = huge;
+}
+
+/** Bytes to leave out of a buffer so that what follows may lie on huge pages: less than 2 MiB; 0 for who does not know. */
+export function hugeLead(buffer: ArrayBufferLike): number {
+  return hugeLeadOf(buffer);
 }
 
 /** A shared buffer with room for `bytes` and, `lead` bytes into it, a cache line's beginning. */

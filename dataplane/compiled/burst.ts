@@ -1,0 +1,451 @@
+/**
+ * Burst: the fast path's two passes over the frames that an ordinary entry has, compiled to WebAssembly.
+ *
+ * AssemblyScript, TypeScript's syntax with a processor's types: `npm run build` compiles it (controlplane/compile.mjs).
+ * JavaScript checks the bounds of every access and has no value between 32 bits and a double; here a key is compared in two
+ * loads, a checksum adds sixteen bytes at a time, and an address that is out of bounds would meet a guard page.
+ *
+ * What is done here is what fastpath.ts does, in the same order, but only where nothing is left to decide: no verify mode,
+ * no fault, no second level. A frame that is no hit, or that needs more, stops the run; fastpath.ts looks at it again and says
+ * why. The engine's tests run over both (test/offload/compiled.test.ts).
+ *
+ * All addresses are bytes in the one memory (dataplane/ground.ts). Values are as they are in frames, network order.
+ */
+import { EX_MISS } from '../../offload/engine.ts';
+import {
+  F4_BYTES,
+  F4_DELTA,
+  F4_DMAC_HI,
+  F4_DMAC_LO,
+  F4_DST,
+  F4_EPOCH,
+  F4_KEY,
+  F4_LAST,
+  F4_NEIGH,
+  F4_NPORTS,
+  F4_NSRC,
+  F4_PACKETS,
+  F4_PORTS,
+  F6_BYTES,
+  F6_DMAC_HI,
+  F6_DMAC_LO,
+  F6_DST,
+  F6_EPOCH,
+  F6_KEY,
+  F6_LAST,
+  F6_NEIGH,
+  F6_PACKETS,
+  F6_PORTS,
+  FLOW4_WORDS,
+  FLOW6_WORDS,
+  KEY_VALID,
+} from '../../offload/table.ts';
+import { ENGINE_IDLE } from '../../offload/policy.ts';
+import {
+  FRAME_DATA_VALID,
+  FRAME_NEEDS_CSUM,
+  META_CSUM,
+  META_FLAGS,
+  META_GSO,
+  META_LEN,
+  META_OFF,
+  META_PORT,
+  META_WORDS,
+} from '../frames.ts';
+import { HOME6, REPORT_OUT, REPORT_RECEIVED, REPORT_SENT, REPORT_WHY, UNDECIDED } from '../ground.ts';
+import { IF_MAC_HI, IF_MAC_LO, IF_MTU, IF_VLAN, IF_WORDS } from '../interfaces.ts';
+import { NEIGH_GEN, NEIGH_HEAD, NEIGH_WORDS, NUD_QUIET } from '../neighbours.ts';
+import { ESP, IPV6_IN_IP, TCP, UDP } from '../parse.ts';
+
+// Where things are in a frame, bytes from its start.
+const SMAC: usize = 6;
+const ETHERTYPE: usize = 12;
+const IP4: usize = 14;
+const LENGTH4: usize = 16;
+const PROTO4: usize = 23;
+const SRC4: usize = 26;
+const L4_4: usize = 34;
+const LENGTH6: usize = 18;
+const PROTO6: usize = 20;
+const HOPS6: usize = 21;
+const SRC6: usize = 22;
+const DST6: usize = 38;
+const L4_6: usize = 54;
+
+// Where things are in an entry of either family, bytes from its DMAC_LO.
+const BEFORE4: usize = F4_DMAC_LO << 2;
+const BEFORE6: usize = F6_DMAC_LO << 2;
+const DMAC_HI: usize = (F4_DMAC_HI - F4_DMAC_LO) << 2;
+const EPOCH: usize = (F4_EPOCH - F4_DMAC_LO) << 2;
+const NEIGH: usize = (F4_NEIGH - F4_DMAC_LO) << 2;
+const PACKETS: usize = (F4_PACKETS - F4_DMAC_LO) << 2;
+const BYTES: usize = (F4_BYTES - F4_DMAC_LO) << 2;
+const LAST: usize = (F4_LAST - F4_DMAC_LO) << 2;
+
+// Set once.
+let meta: usize = 0;
+let frames: usize = 0;
+let slots: usize = 0;
+let homes: usize = 0;
+let report: usize = 0;
+let interfaces: usize = 0;
+let neighbours: usize = 0;
+let flows4: usize = 0;
+let flows6: usize = 0;
+let mask: i32 = 0;
+let seed: i32 = 0;
+/** What a frame must be sent to, as its bytes 0–1 and 2–5 are loaded, and the clock; of this burst. */
+let mac01: i32 = 0;
+let mac25: i32 = 0;
+let now: i32 = 0;
+/** Keeps the first pass's reads from being optimised away. */
+let sink: i32 = 0;
+
+/** Where things are: addresses in bytes. `six` is 0 when the entries of IPv6 are not in this memory. */
+export function place(
+  metaAt: usize,
+  framesAt: usize,
+  slotsAt: usize,
+  homesAt: usize,
+  reportAt: usize,
+  interfacesAt: usize,
+  neighboursAt: usize,
+  four: usize,
+  six: usize,
+  lastPlace: i32,
+  hashSeed: i32,
+): void {
+  meta = metaAt;
+  frames = framesAt;
+  slots = slotsAt;
+  homes = homesAt;
+  report = reportAt;
+  interfaces = interfacesAt;
+  neighbours = neighboursAt + (NEIGH_HEAD << 2);
+  flows4 = four;
+  flows6 = six;
+  mask = lastPlace;
+  seed = hashSeed;
+}
+
+// --- arithmetic ----------------------------------------------------------------------------------------------------------
+
+/** Folds a sum of 32-bit words to 16 bits (RFC 1071 §2: 2^16 ≡ 1). */
+function fold(sum: u64): u32 {
+  const words = (sum & 0xffffffff) + (sum >>> 32);
+  const word = <u32>words + <u32>(words >>> 32);
+  const low = (word & 0xffff) + (word >>> 16);
+  return (low & 0xffff) + (low >>> 16);
+}
+
+/** What replacing a word adds to a sum (RFC 1624: ~m + m'). */
+function delta(before: u32, after: u32): u64 {
+  return <u64>~before + <u64>after;
+}
+
+/** Both 32-bit halves. */
+function two(words: u64): u64 {
+  return (words & 0xffffffff) + (words >>> 32);
+}
+
+/** Sum of `size` bytes, an odd last one as the low half. */
+function sumOf(from: usize, size: i32): u64 {
+  let at = from;
+  const end = from + size;
+  let sum: u64 = 0;
+  if (size >= 32) {
+    let low = i64x2.splat(0);
+    let high = i64x2.splat(0);
+    for (; at + 16 <= end; at += 16) {
+      const words = v128.load(at);
+      low = i64x2.add(low, i64x2.extend_low_i32x4_u(words));
+      high = i64x2.add(high, i64x2.extend_high_i32x4_u(words));
+    }
+    const all = i64x2.add(low, high);
+    sum = i64x2.extract_lane(all, 0) + i64x2.extract_lane(all, 1);
+  }
+  for (; at + 8 <= end; at += 8) sum += two(load<u64>(at));
+  if (at + 4 <= end) {
+    sum += load<u32>(at);
+    at += 4;
+  }
+  if (at + 2 <= end) {
+    sum += load<u16>(at);
+    at += 2;
+  }
+  if (at < end) sum += load<u8>(at);
+  return sum;
+}
+
+// --- first pass: where each frame's entry must be ----------------------------------------------------------------------------
+
+/** FlowTable.home4. */
+function home4(src: i32, dst: i32, ports: i32, key: i32): i32 {
+  let h = (src ^ seed) * 0x9e3779b1;
+  h = ((h ^ (h >>> 15)) + dst) * 0x85ebca6b;
+  h = ((h ^ (h >>> 13)) + ports) * 0xc2b2ae35;
+  h = ((h ^ (h >>> 16)) + key) * 0x27d4eb2f;
+  return (h ^ (h >>> 15)) & mask;
+}
+
+/** FlowTable.home6 of the frame at `at`. */
+function home6(at: usize, key: i32): i32 {
+  let g = (load<i32>(at, SRC6 + 12) ^ seed) * 0x9e3779b1;
+  let h = (load<i32>(at, DST6 + 12) ^ load<i32>(at, SRC6)) * 0x85ebca6b;
+  g = ((g ^ (g >>> 15)) + load<i32>(at, SRC6 + 8)) * 0xc2b2ae35;
+  h = ((h ^ (h >>> 13)) + load<i32>(at, DST6 + 8)) * 0x27d4eb2f;
+  g = ((g ^ (g >>> 16)) + load<i32>(at, SRC6 + 4)) * 0x85ebca6b;
+  h = ((h ^ (h >>> 15)) + load<i32>(at, DST6 + 4) + load<i32>(at, DST6)) * 0x9e3779b1;
+  h = ((h ^ (h >>> 13)) + (g ^ (g >>> 16))) * 0xc2b2ae35;
+  h = ((h ^ (h >>> 16)) + load<i32>(at, L4_6) + key) * 0x27d4eb2f;
+  h = (h ^ (h >>> 15)) * 0x85ebca6b;
+  return (h ^ (h >>> 16)) & mask;
+}
+
+/** The first pass over the `n` slots of the list, all from `port`: hashes, then touches all entries at once. */
+export function touch(n: i32, port: i32, clock: i32, macLow: i32, macHigh: i32): void {
+  now = clock;
+  mac01 = macLow;
+  mac25 = macHigh;
+  for (let k = 0; k < n; k++) {
+    const m = meta + (<usize>load<u32>(slots + (k << 2)) * META_WORDS << 2);
+    const at = frames + <usize>load<u32>(m, META_OFF << 2);
+    const length = load<i32>(m, META_LEN << 2);
+    const etherType = load<u16>(at, ETHERTYPE);
+    let home = -1;
+    if (etherType == 0x0008) {
+      const proto = <i32>load<u8>(at, PROTO4);
+      // No options, no fragment; protocols that an entry can be keyed by.
+      const plain = load<u8>(at, IP4) == 0x45 && (load<i32>(at, IP4 + 4) & <i32>0xff3f0000) == 0;
+      if (plain && length >= 42 && (proto == UDP || proto == TCP || proto == ESP || proto == IPV6_IN_IP)) {
+        const ports = proto == IPV6_IN_IP ? 0 : load<i32>(at, L4_4);
+        home = home4(load<i32>(at, SRC4), load<i32>(at, SRC4 + 4), ports, proto | (port << 8) | KEY_VALID);
+      }
+    } else if (etherType == 0xdd86) {
+      const proto = <i32>load<u8>(at, PROTO6);
+      const plain = (load<u8>(at, IP4) & 0xf0) == 0x60;
+      if (plain && length >= 62 && (proto == UDP || proto == TCP || proto == ESP))
+        home = HOME6 | home6(at, proto | (port << 8) | KEY_VALID);
+    }
+    store<i32>(homes + (k << 2), home);
+  }
+  let seen = 0;
+  for (let k = 0; k < n; k++) {
+    const home = load<i32>(homes + (k << 2));
+    if (home < 0) continue;
+    if (home < HOME6) seen ^= load<i32>(flows4 + <usize>home * (FLOW4_WORDS << 2), F4_KEY << 2);
+    else if (flows6 != 0) {
+      // An IPv6 entry has two lines.
+      const e = flows6 + <usize>(home & ~HOME6) * (FLOW6_WORDS << 2);
+      seen ^= load<i32>(e, F6_KEY << 2) ^ load<i32>(e, F6_LAST << 2);
+    }
+  }
+  sink = seen;
+}
+
+// --- second pass -----------------------------------------------------------------------------------------------------------
+
+/** Address of an IPv4 flow's entry, 0 when there is none. */
+function find4(home: i32, at: usize, ports: i32, key: i32): usize {
+  const addresses = load<u64>(at, SRC4);
+  const rest = <u64>(<u32>ports) | (<u64>(<u32>key) << 32);
+  let p = home;
+  let e = flows4 + <usize>p * (FLOW4_WORDS << 2);
+  // The key first, as a writer stores it last.
+  let found = load<u64>(e, F4_PORTS << 2);
+  while (found != rest || load<u64>(e) != addresses) {
+    if (found >>> 32 == 0) return 0;
+    p = (p + 1) & mask;
+    e = flows4 + <usize>p * (FLOW4_WORDS << 2);
+    found = load<u64>(e, F4_PORTS << 2);
+  }
+  return e;
+}
+
+/** The same for IPv6. */
+function find6(home: i32, at: usize, key: i32): usize {
+  const rest = <u64>load<u32>(at, L4_6) | (<u64>(<u32>key) << 32);
+  let p = home;
+  let e = flows6 + <usize>p * (FLOW6_WORDS << 2);
+  let found = load<u64>(e, F6_PORTS << 2);
+  while (found != rest || differ(e, at)) {
+    if (found >>> 32 == 0) return 0;
+    p = (p + 1) & mask;
+    e = flows6 + <usize>p * (FLOW6_WORDS << 2);
+    found = load<u64>(e, F6_PORTS << 2);
+  }
+  return e;
+}
+
+/** True when a frame has other IPv6 addresses than an entry. */
+function differ(e: usize, at: usize): bool {
+  const src = v128.xor(v128.load(e), v128.load(at, SRC6));
+  const dst = v128.xor(v128.load(e, F6_DST << 2), v128.load(at, DST6));
+  return v128.any_true(v128.or(src, dst));
+}
+
+/** True when the entry's next hop is the neighbour that it was made for, and need not be asked for. */
+function isNeighbour(word: i32): bool {
+  const n = neighbours + <usize>(<u32>word >>> 16) * (NEIGH_WORDS << 2);
+  return (load<i32>(n) & NUD_QUIET) != 0 && ((load<i32>(n, NEIGH_GEN << 2) ^ word) & 0xffff) == 0;
+}
+
+/** Bytes of headers, TCP's or UDP's included, of which every piece of a super-frame has a copy; 0: not for an engine. */
+function headersOf(l4: usize, size: i32, proto: i32, gso: i32, link: i32): i32 {
+  if (proto == UDP) return gso != 0 || <i32>bswap<u16>(load<u16>(l4, 4)) == size ? link + 8 : 0;
+  if (proto != TCP) return link + 8;
+  if (size < 20) return 0;
+  const words = load<i32>(l4, 12);
+  const offset = (words & 0xf0) >> 2;
+  // ACK, and none of FIN, SYN, RST.
+  return (words & 0x1700) == 0x1000 && offset >= 20 && size >= offset ? link + offset : 0;
+}
+
+/** Address of the transport's checksum field; 0: it has none. */
+function fieldOf(l4: usize, proto: i32, flags: i32): usize {
+  if (proto == TCP) return l4 + 16;
+  return proto == UDP && (load<u16>(l4, 6) != 0 || (flags & FRAME_NEEDS_CSUM) != 0) ? l4 + 6 : 0;
+}
+
+/** Writes a link header with the VLAN tag of the egress port, 4 bytes before the old one. Returns the 4. */
+function tagged(m: usize, at: usize, r: usize, macs: u64, etherType: u32): i32 {
+  const to = at - 4;
+  const vlan = <u32>bswap<u16>(load<u16>(r, IF_VLAN << 2));
+  store<u64>(to, macs);
+  store<u32>(to, load<u16>(r, (IF_MAC_LO << 2) + 2) | (load<u32>(r, IF_MAC_HI << 2) << 16), 8);
+  store<u32>(to, 0x0081 | (vlan << 16), ETHERTYPE);
+  store<u16>(to, etherType, ETHERTYPE + 4);
+  store<i32>(m, load<i32>(m, META_OFF << 2) - 4, META_OFF << 2);
+  if ((load<i32>(m, META_FLAGS << 2) & FRAME_NEEDS_CSUM) != 0)
+    store<i32>(m, load<i32>(m, META_CSUM << 2) + 4, META_CSUM << 2);
+  return 4;
+}
+
+/**
+ * The second pass, from place `from` of the list on, as long as frames are hits that leave by one port. Returns the place
+ * behind the last; the report says the port, the bytes received and sent, and why it stopped before `n`: 0, another port;
+ * EX_MISS; UNDECIDED.
+ */
+export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
+  let out = -1;
+  let received = 0;
+  let sent = 0;
+  let why = 0;
+  let k = from;
+  for (; k < n; k++) {
+    const home = load<i32>(homes + (k << 2));
+    const m = meta + (<usize>load<u32>(slots + (k << 2)) * META_WORDS << 2);
+    const at = frames + <usize>load<u32>(m, META_OFF << 2);
+    const length = load<i32>(m, META_LEN << 2);
+    const flags = load<i32>(m, META_FLAGS << 2);
+    const gso = load<u32>(m, META_GSO << 2);
+    why = EX_MISS;
+    if (home < 0) break;
+
+    // The match. Both families' entries have one order from DMAC_LO to LAST: `e` is where that begins.
+    const four = home < HOME6;
+    const proto = <i32>(four ? load<u8>(at, PROTO4) : load<u8>(at, PROTO6));
+    const key = proto | (port << 8) | KEY_VALID;
+    let e: usize;
+    let l4: usize;
+    let size: i32;
+    let hops: i32;
+    let headers: i32;
+    let pseudo: u64;
+    if (four) {
+      e = find4(home, at, proto == IPV6_IN_IP ? 0 : load<i32>(at, L4_4), key);
+      if (e == 0) break;
+      e += BEFORE4;
+      why = UNDECIDED;
+      l4 = at + L4_4;
+      size = <i32>bswap<u16>(load<u16>(at, LENGTH4)) - 20;
+      hops = load<i32>(at, IP4 + 8);
+      pseudo = two(load<u64>(at, SRC4));
+      if (fold(two(load<u64>(at, IP4)) + <u64>(<u32>hops) + pseudo) != 0xffff) break;
+      headers = 20;
+    } else {
+      if (flows6 == 0) {
+        why = UNDECIDED;
+        break;
+      }
+      e = find6(home & ~HOME6, at, key);
+      if (e == 0) break;
+      e += BEFORE6;
+      why = UNDECIDED;
+      l4 = at + L4_6;
+      size = <i32>bswap<u16>(load<u16>(at, LENGTH6));
+      hops = load<u8>(at, HOPS6);
+      pseudo = 0;
+      headers = 40;
+    }
+
+    // What an engine must leave to the slow path.
+    const last = load<i32>(e, LAST);
+    if (load<i32>(e, EPOCH) != epoch || now - last >= ENGINE_IDLE || !isNeighbour(load<i32>(e, NEIGH))) break;
+    if (size > length - 14 - headers || size < 8 || (hops & 0xff) <= 1) break;
+    const copied = headersOf(l4, size, proto, gso, headers);
+    const action = load<u32>(e, DMAC_HI);
+    const egress = <i32>(action >>> 16) & 0xff;
+    const r = interfaces + <usize>egress * (IF_WORDS << 2);
+    const longest = gso == 0 ? headers + size : copied + <i32>(gso >>> 16);
+    if (copied == 0 || longest > load<i32>(r, IF_MTU << 2)) break;
+    const field = fieldOf(l4, proto, flags);
+    if (field != 0 && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) == 0) {
+      pseudo += ((size & 0xff) << 8) + (size >> 8) + (proto << 8);
+      // IPv6 addresses lie before the transport: one sum.
+      const summed: usize = four ? 0 : 32;
+      if (fold(sumOf(l4 - summed, size + <i32>summed) + pseudo) != 0xffff) break;
+    }
+    if (load<u16>(at) != mac01 || load<i32>(at, 2) != mac25 || (load<u8>(at, SMAC) & 1) != 0) break;
+    why = 0;
+    if (out != egress) {
+      if (out >= 0) break;
+      out = egress;
+    }
+    store<i32>(e, load<i32>(e, PACKETS) + 1, PACKETS);
+    store<i32>(e, load<i32>(e, BYTES) + headers + size, BYTES);
+    if (last != now) store<i32>(e, now, LAST);
+
+    // The action.
+    if (four) {
+      const changes = load<u32>(e - BEFORE4, F4_DELTA << 2);
+      const before = load<u64>(at, SRC4);
+      const after = load<u64>(e - BEFORE4, F4_NSRC << 2);
+      store<u64>(at, after, SRC4);
+      // TTL and header checksum share a word.
+      const header = ~fold(<u64>(~(<u32>hops) >>> 16) + (changes & 0xffff));
+      store<i32>(at, ((hops & 0xffff) - 1) | (header << 16), IP4 + 8);
+      if (proto == UDP || proto == TCP) {
+        store<i32>(l4, load<i32>(e - BEFORE4, F4_NPORTS << 2));
+        if (field != 0) {
+          const old = <u32>load<u16>(field);
+          if ((flags & FRAME_NEEDS_CSUM) == 0) {
+            const sum = ~fold(<u64>(~old & 0xffff) + (changes >>> 16)) & 0xffff;
+            store<u16>(field, sum == 0 && proto == UDP ? 0xffff : sum);
+          } else {
+            const both = delta(<u32>before, <u32>after) + delta(<u32>(before >>> 32), <u32>(after >>> 32));
+            store<u16>(field, fold(both + old));
+          }
+        }
+      }
+    } else store<u8>(at, hops - 1, HOPS6);
+    const etherType: u32 = four ? 0x0008 : 0xdd86;
+    const own = load<u32>(r, IF_MAC_LO << 2);
+    const macs = <u64>load<u32>(e) | (<u64>(action & 0xffff) << 32) | (<u64>own << 48);
+    let leaves = headers + size + 14;
+    if (load<i32>(r, IF_VLAN << 2) == 0) {
+      store<u64>(at, macs);
+      store<u32>(at, (own >>> 16) | (load<u32>(r, IF_MAC_HI << 2) << 16), 8);
+      store<u16>(at, etherType, ETHERTYPE);
+    } else leaves += tagged(m, at, r, macs, etherType);
+    store<i32>(m, leaves, META_LEN << 2);
+    received += length;
+    sent += leaves;
+  }
+  if (k == n) why = 0;
+  store<i32>(report, out, REPORT_OUT << 2);
+  store<i32>(report, received, REPORT_RECEIVED << 2);
+  store<i32>(report, sent, REPORT_SENT << 2);
+  store<i32>(report, why, REPORT_WHY << 2);
+  return k;
+}
