@@ -94,22 +94,26 @@ export class MasterPort implements Port {
       const slot = frames.alloc(length);
       if (slot < 0) break;
       slots[n] = slot;
-      list[n] = slot;
     }
     const { generator } = this;
     if (generator !== null) {
+      let at = slots.byteOffset;
+      if (slots.buffer !== list.buffer) {
+        at = this.listAt;
+        for (let k = 0; k < n; k++) list[k] = slots[k];
+      }
       const from = this.masterAt + this.at * CACHE_LINE;
-      generator.receive(frames.region, frames.ground, this.listAt, n, from, length, this.number);
-    } else this.copyIn(frames, n);
+      generator.receive(frames.region, frames.ground, at, n, from, length, this.number);
+    } else this.copyIn(frames, slots, n);
     this.at = this.at + n === count ? 0 : this.at + n;
     this.left -= n;
     return n;
   }
 
-  private copyIn(frames: Frames, n: number): void {
+  private copyIn(frames: Frames, slots: Int32Array, n: number): void {
     const { meta, i32 } = frames;
     for (let k = 0; k < n; k++) {
-      const m = this.list[k] * META_WORDS;
+      const m = slots[k] * META_WORDS;
       copyLine(i32, (meta[m + META_OFF] - 2) >> 2, this.master, (this.at + k) * STRIDE);
       meta[m + META_LEN] = this.length;
       meta[m + META_PORT] = this.number;

@@ -43,6 +43,8 @@ export interface RouterOptions {
   log?: (level: 'info' | 'warn', message: string) => void;
   /** Slots for ordinary frames and for super-frames. */
   slots?: { small: number; large: number };
+  /** False: the fast path's passes are JavaScript alone, without their compiled form (dataplane/compiled/). Default true. */
+  compiled?: boolean;
   /** Makes the engine wrong on purpose (FAULT_* of dataplane/shadow.ts): proves that verify notices. Tests only. */
   engineFault?: number;
   /** Verify mode judges what an engine behind the flow table shows, which the caller has put there. Tests only. */
@@ -96,7 +98,7 @@ export class Router {
       workers: 1,
     };
     const { small = 2048, large = 64 } = options.slots ?? {};
-    const module = compiledBurst();
+    const module = options.compiled === false ? null : compiledBurst();
     const buffers = createTables(sizes, seed, offload && module !== null ? { module, small, large } : null);
     this.tables = new Tables(buffers, 0);
     this.frames = new Frames(small, large, buffers.ground === null ? undefined : groundFrames(buffers.ground, 0));

@@ -5,15 +5,7 @@
  */
 import type { FlowTable } from '../offload/table.ts';
 import type { Frames } from './frames.ts';
-import {
-  BURST,
-  type GroundBuffers,
-  REPORT_OUT,
-  REPORT_RECEIVED,
-  REPORT_SENT,
-  REPORT_WHY,
-  regionOf,
-} from './ground.ts';
+import { BURST, type GroundBuffers, REPORT_OUT, REPORT_RECEIVED, REPORT_SENT, REPORT_WHY, regionOf } from './ground.ts';
 import { WebAssembly } from './wire/webassembly.ts';
 
 /** What the module exports (compiled/burst.ts says what each does). */
@@ -26,7 +18,8 @@ interface Exports {
 export class CompiledBurst {
   /** Where the entry of each frame of the burst must be, as fastpath.ts has it. */
   readonly homes: Int32Array;
-  private readonly slots: Int32Array;
+  /** The list of a burst's slots: who receives into it spares a copy. */
+  readonly slots: Int32Array;
   private readonly report: Int32Array;
   private readonly module: Exports;
 
@@ -57,7 +50,7 @@ export class CompiledBurst {
   /** The first pass over `n` frames from `port`. */
   touch(slots: Int32Array, n: number, port: number, now: number, mac01: number, mac25: number): void {
     const own = this.slots;
-    for (let k = 0; k < n; k++) own[k] = slots[k];
+    if (slots !== own) for (let k = 0; k < n; k++) own[k] = slots[k];
     this.module.touch(n, port, now, mac01, mac25);
   }
 

@@ -171,7 +171,8 @@ export class FastPath {
     this.first = this.levels[0];
     const { ground } = tables.buffers;
     const plain = !options.verify && options.fault === 0 && this.levels.length === 1;
-    this.compiled = plain && ground !== null && frames.ground >= 0 ? new CompiledBurst(ground, frames, this.first) : null;
+    this.compiled =
+      plain && ground !== null && frames.ground >= 0 ? new CompiledBurst(ground, frames, this.first) : null;
     this.homes = this.compiled?.homes ?? new Int32Array(BURST);
     this.programmer = new Programmer(
       tables.conntrack,
@@ -186,6 +187,11 @@ export class FastPath {
       this.forget(index);
       released(index);
     };
+  }
+
+  /** Where a burst's slots are best received into. */
+  get slots(): Int32Array {
+    return this.compiled?.slots ?? new Int32Array(BURST);
   }
 
   // --- offload-lookup ------------------------------------------------------------------------------------------------

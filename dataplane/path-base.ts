@@ -97,7 +97,7 @@ export abstract class PathBase {
   protected readonly counters: Float64Array;
   protected readonly txSlots: Int32Array[] = [];
   protected readonly txCount = new Int32Array(IF.MAX_PORTS);
-  protected readonly rxSlots = new Int32Array(BURST);
+  protected readonly rxSlots: Int32Array;
   protected readonly quote = { s: new Int32Array(4), d: new Int32Array(4), ports: 0 };
   protected readonly errorSource = new Int32Array(4);
   protected neighbourEpoch = 0;
@@ -132,6 +132,7 @@ export abstract class PathBase {
       this.txSlots = like.txSlots;
       this.txCount = like.txCount;
       this.fast = like.fast;
+      this.rxSlots = like.rxSlots;
       return;
     }
     const events = new EventSink(tables.buffers.events, tables.worker, tables.conntrack);
@@ -157,6 +158,7 @@ export abstract class PathBase {
       const fast = new FastPath(tables, frames, options.offload);
       this.fast = fast;
     }
+    this.rxSlots = this.fast?.slots ?? new Int32Array(BURST);
     this.hookTracker();
   }
 

@@ -48,7 +48,7 @@ import {
 } from './live.ts';
 
 import { Path, type Punt } from './path.ts';
-import { liveArena } from './ports/arena.ts';
+import { groundArena, liveArena } from './ports/arena.ts';
 import { CaptureClock, CaptureWriter } from './ports/capture-writer.ts';
 import { type FaultOptions, FaultPort } from './ports/fault.ts';
 import { attachKernelFlows, type KernelTask } from './ports/kernel-engine.ts';
@@ -110,7 +110,7 @@ export interface WorkerTask {
   /** How to reach the other workers: rings for fragments, and everybody's eventfd; null: there are none. */
   peers: { rings: HandoverRings; wakers: number[] } | null;
   ports: PortTask[];
-  /** Frame slots, and the address where they are: the same for every start of this worker. */
+  /** Frame slots, and the address where they are: the same for every start of this worker. On the ground, it says where. */
   arena: { small: number; large: number; base: number };
   /** Seed of port choice. */
   seed: number;
@@ -303,7 +303,9 @@ export default async function run(task: WorkerTask): Promise<void> {
   const tables = new Tables(task.buffers, worker);
   const control = tables.control;
   const clock = monotonic();
-  const frames = liveArena(task.arena.small, task.arena.large, task.arena.base);
+  const { ground } = task.buffers;
+  const { small, large, base } = task.arena;
+  const frames = ground === null ? liveArena(small, large, base) : groundArena(ground, worker);
   const punt = new RingWriter(task.punt);
   const inject = new RingReader(task.inject);
   const domains = (task.domains ?? []).map((domain) => ({

@@ -17,18 +17,10 @@ function copyLine(to: usize, from: usize): void {
 }
 
 /** Fills `n` slots of the list with as many lines from `from` on: frames of `length` bytes that `port` receives. */
-export function receive(
-  meta: usize,
-  frames: usize,
-  list: usize,
-  n: i32,
-  from: usize,
-  length: i32,
-  port: i32,
-): void {
+export function receive(meta: usize, frames: usize, list: usize, n: i32, from: usize, length: i32, port: i32): void {
   for (let k = 0; k < n; k++) {
-    const m = meta + (<usize>load<u32>(list + (k << 2)) * META_WORDS << 2);
-    copyLine(frames + <usize>load<u32>(m, META_OFF << 2) - LEAD, from + (<usize>k << 6));
+    const m = meta + ((<usize>load<u32>(list + (k << 2)) * META_WORDS) << 2);
+    copyLine(frames + <usize>load<u32>(m, META_OFF << 2) - LEAD, from + ((<usize>k) << 6));
     store<i32>(m, length, META_LEN << 2);
     store<i32>(m, port, META_PORT << 2);
   }
@@ -37,7 +29,7 @@ export function receive(
 /** Copies the frames of the list to lines `at`, `at` + 1 … of a ring of `mask` + 1 lines. */
 export function send(meta: usize, frames: usize, list: usize, n: i32, ring: usize, at: i32, mask: i32): void {
   for (let k = 0; k < n; k++) {
-    const m = meta + (<usize>load<u32>(list + (k << 2)) * META_WORDS << 2);
-    copyLine(ring + (<usize>((at + k) & mask) << 6), frames + <usize>load<u32>(m, META_OFF << 2) - LEAD);
+    const m = meta + ((<usize>load<u32>(list + (k << 2)) * META_WORDS) << 2);
+    copyLine(ring + ((<usize>((at + k) & mask)) << 6), frames + <usize>load<u32>(m, META_OFF << 2) - LEAD);
   }
 }

@@ -33,6 +33,7 @@ import {
   workerAt,
 } from '../../dataplane/live.ts';
 import { mapArena } from '../../dataplane/ports/arena.ts';
+import { compiledBurst } from '../../dataplane/ports/compiled.ts';
 import { inlineStages } from '../../dataplane/ports/compiler.ts';
 import { exactLead } from '../../dataplane/ports/hugepages.ts';
 import { KernelEngine } from '../../dataplane/ports/kernel-engine.ts';
@@ -260,7 +261,8 @@ export class Supervisor {
     };
     exactLead();
     inlineStages();
-    const buffers = createTables(sizes, seed);
+    const module = engine ? compiledBurst() : null;
+    const buffers = createTables(sizes, seed, module === null ? null : { module, ...ARENA });
     takeMemory(buffers);
     this.tables = new Tables(buffers, workers);
     this.adoptDeletions();
@@ -295,7 +297,7 @@ export class Supervisor {
         waker: wakers[worker],
         peers,
         ports,
-        arena: { ...ARENA, base: mapArena(ARENA.small, ARENA.large) },
+        arena: { ...ARENA, base: buffers.ground === null ? mapArena(ARENA.small, ARENA.large) : -1 },
         seed: seed ^ Math.imul(worker + 1, 0x9e3779b1),
         startedAt: this.startedAt,
         io: options.io ?? 'auto',

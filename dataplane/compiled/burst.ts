@@ -12,6 +12,7 @@
  * All addresses are bytes in the one memory (dataplane/ground.ts). Values are as they are in frames, network order.
  */
 import { EX_MISS } from '../../offload/engine.ts';
+import { ENGINE_IDLE } from '../../offload/policy.ts';
 import {
   F4_BYTES,
   F4_DELTA,
@@ -40,7 +41,6 @@ import {
   FLOW6_WORDS,
   KEY_VALID,
 } from '../../offload/table.ts';
-import { ENGINE_IDLE } from '../../offload/policy.ts';
 import {
   FRAME_DATA_VALID,
   FRAME_NEEDS_CSUM,
@@ -208,23 +208,23 @@ export function touch(n: i32, port: i32, clock: i32, macLow: i32, macHigh: i32):
   mac01 = macLow;
   mac25 = macHigh;
   for (let k = 0; k < n; k++) {
-    const m = meta + (<usize>load<u32>(slots + (k << 2)) * META_WORDS << 2);
+    const m = meta + ((<usize>load<u32>(slots + (k << 2)) * META_WORDS) << 2);
     const at = frames + <usize>load<u32>(m, META_OFF << 2);
     const length = load<i32>(m, META_LEN << 2);
     const etherType = load<u16>(at, ETHERTYPE);
     let home = -1;
-    if (etherType == 0x0008) {
+    if (etherType === 0x0008) {
       const proto = <i32>load<u8>(at, PROTO4);
       // No options, no fragment; protocols that an entry can be keyed by.
-      const plain = load<u8>(at, IP4) == 0x45 && (load<i32>(at, IP4 + 4) & <i32>0xff3f0000) == 0;
-      if (plain && length >= 42 && (proto == UDP || proto == TCP || proto == ESP || proto == IPV6_IN_IP)) {
-        const ports = proto == IPV6_IN_IP ? 0 : load<i32>(at, L4_4);
+      const plain = load<u8>(at, IP4) === 0x45 && (load<i32>(at, IP4 + 4) & <i32>0xff3f0000) === 0;
+      if (plain && length >= 42 && (proto === UDP || proto === TCP || proto === ESP || proto === IPV6_IN_IP)) {
+        const ports = proto === IPV6_IN_IP ? 0 : load<i32>(at, L4_4);
         home = home4(load<i32>(at, SRC4), load<i32>(at, SRC4 + 4), ports, proto | (port << 8) | KEY_VALID);
       }
-    } else if (etherType == 0xdd86) {
+    } else if (etherType === 0xdd86) {
       const proto = <i32>load<u8>(at, PROTO6);
-      const plain = (load<u8>(at, IP4) & 0xf0) == 0x60;
-      if (plain && length >= 62 && (proto == UDP || proto == TCP || proto == ESP))
+      const plain = (load<u8>(at, IP4) & 0xf0) === 0x60;
+      if (plain && length >= 62 && (proto === UDP || proto === TCP || proto === ESP))
         home = HOME6 | home6(at, proto | (port << 8) | KEY_VALID);
     }
     store<i32>(homes + (k << 2), home);
@@ -234,7 +234,7 @@ export function touch(n: i32, port: i32, clock: i32, macLow: i32, macHigh: i32):
     const home = load<i32>(homes + (k << 2));
     if (home < 0) continue;
     if (home < HOME6) seen ^= load<i32>(flows4 + <usize>home * (FLOW4_WORDS << 2), F4_KEY << 2);
-    else if (flows6 != 0) {
+    else if (flows6 !== 0) {
       // An IPv6 entry has two lines.
       const e = flows6 + <usize>(home & ~HOME6) * (FLOW6_WORDS << 2);
       seen ^= load<i32>(e, F6_KEY << 2) ^ load<i32>(e, F6_LAST << 2);
@@ -248,13 +248,13 @@ export function touch(n: i32, port: i32, clock: i32, macLow: i32, macHigh: i32):
 /** Address of an IPv4 flow's entry, 0 when there is none. */
 function find4(home: i32, at: usize, ports: i32, key: i32): usize {
   const addresses = load<u64>(at, SRC4);
-  const rest = <u64>(<u32>ports) | (<u64>(<u32>key) << 32);
+  const rest = <u64>(<u32>ports) | ((<u64>(<u32>key)) << 32);
   let p = home;
   let e = flows4 + <usize>p * (FLOW4_WORDS << 2);
   // The key first, as a writer stores it last.
   let found = load<u64>(e, F4_PORTS << 2);
-  while (found != rest || load<u64>(e) != addresses) {
-    if (found >>> 32 == 0) return 0;
+  while (found !== rest || load<u64>(e) !== addresses) {
+    if (found >>> 32 === 0) return 0;
     p = (p + 1) & mask;
     e = flows4 + <usize>p * (FLOW4_WORDS << 2);
     found = load<u64>(e, F4_PORTS << 2);
@@ -264,12 +264,12 @@ function find4(home: i32, at: usize, ports: i32, key: i32): usize {
 
 /** The same for IPv6. */
 function find6(home: i32, at: usize, key: i32): usize {
-  const rest = <u64>load<u32>(at, L4_6) | (<u64>(<u32>key) << 32);
+  const rest = <u64>load<u32>(at, L4_6) | ((<u64>(<u32>key)) << 32);
   let p = home;
   let e = flows6 + <usize>p * (FLOW6_WORDS << 2);
   let found = load<u64>(e, F6_PORTS << 2);
-  while (found != rest || differ(e, at)) {
-    if (found >>> 32 == 0) return 0;
+  while (found !== rest || differ(e, at)) {
+    if (found >>> 32 === 0) return 0;
     p = (p + 1) & mask;
     e = flows6 + <usize>p * (FLOW6_WORDS << 2);
     found = load<u64>(e, F6_PORTS << 2);
@@ -287,24 +287,24 @@ function differ(e: usize, at: usize): bool {
 /** True when the entry's next hop is the neighbour that it was made for, and need not be asked for. */
 function isNeighbour(word: i32): bool {
   const n = neighbours + <usize>(<u32>word >>> 16) * (NEIGH_WORDS << 2);
-  return (load<i32>(n) & NUD_QUIET) != 0 && ((load<i32>(n, NEIGH_GEN << 2) ^ word) & 0xffff) == 0;
+  return (load<i32>(n) & NUD_QUIET) !== 0 && ((load<i32>(n, NEIGH_GEN << 2) ^ word) & 0xffff) === 0;
 }
 
 /** Bytes of headers, TCP's or UDP's included, of which every piece of a super-frame has a copy; 0: not for an engine. */
 function headersOf(l4: usize, size: i32, proto: i32, gso: i32, link: i32): i32 {
-  if (proto == UDP) return gso != 0 || <i32>bswap<u16>(load<u16>(l4, 4)) == size ? link + 8 : 0;
-  if (proto != TCP) return link + 8;
+  if (proto === UDP) return gso !== 0 || <i32>bswap<u16>(load<u16>(l4, 4)) === size ? link + 8 : 0;
+  if (proto !== TCP) return link + 8;
   if (size < 20) return 0;
   const words = load<i32>(l4, 12);
   const offset = (words & 0xf0) >> 2;
   // ACK, and none of FIN, SYN, RST.
-  return (words & 0x1700) == 0x1000 && offset >= 20 && size >= offset ? link + offset : 0;
+  return (words & 0x1700) === 0x1000 && offset >= 20 && size >= offset ? link + offset : 0;
 }
 
 /** Address of the transport's checksum field; 0: it has none. */
 function fieldOf(l4: usize, proto: i32, flags: i32): usize {
-  if (proto == TCP) return l4 + 16;
-  return proto == UDP && (load<u16>(l4, 6) != 0 || (flags & FRAME_NEEDS_CSUM) != 0) ? l4 + 6 : 0;
+  if (proto === TCP) return l4 + 16;
+  return proto === UDP && (load<u16>(l4, 6) !== 0 || (flags & FRAME_NEEDS_CSUM) !== 0) ? l4 + 6 : 0;
 }
 
 /** Writes a link header with the VLAN tag of the egress port, 4 bytes before the old one. Returns the 4. */
@@ -316,7 +316,7 @@ function tagged(m: usize, at: usize, r: usize, macs: u64, etherType: u32): i32 {
   store<u32>(to, 0x0081 | (vlan << 16), ETHERTYPE);
   store<u16>(to, etherType, ETHERTYPE + 4);
   store<i32>(m, load<i32>(m, META_OFF << 2) - 4, META_OFF << 2);
-  if ((load<i32>(m, META_FLAGS << 2) & FRAME_NEEDS_CSUM) != 0)
+  if ((load<i32>(m, META_FLAGS << 2) & FRAME_NEEDS_CSUM) !== 0)
     store<i32>(m, load<i32>(m, META_CSUM << 2) + 4, META_CSUM << 2);
   return 4;
 }
@@ -334,7 +334,7 @@ export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
   let k = from;
   for (; k < n; k++) {
     const home = load<i32>(homes + (k << 2));
-    const m = meta + (<usize>load<u32>(slots + (k << 2)) * META_WORDS << 2);
+    const m = meta + ((<usize>load<u32>(slots + (k << 2)) * META_WORDS) << 2);
     const at = frames + <usize>load<u32>(m, META_OFF << 2);
     const length = load<i32>(m, META_LEN << 2);
     const flags = load<i32>(m, META_FLAGS << 2);
@@ -353,23 +353,23 @@ export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
     let headers: i32;
     let pseudo: u64;
     if (four) {
-      e = find4(home, at, proto == IPV6_IN_IP ? 0 : load<i32>(at, L4_4), key);
-      if (e == 0) break;
+      e = find4(home, at, proto === IPV6_IN_IP ? 0 : load<i32>(at, L4_4), key);
+      if (e === 0) break;
       e += BEFORE4;
       why = UNDECIDED;
       l4 = at + L4_4;
       size = <i32>bswap<u16>(load<u16>(at, LENGTH4)) - 20;
       hops = load<i32>(at, IP4 + 8);
       pseudo = two(load<u64>(at, SRC4));
-      if (fold(two(load<u64>(at, IP4)) + <u64>(<u32>hops) + pseudo) != 0xffff) break;
+      if (fold(two(load<u64>(at, IP4)) + <u64>(<u32>hops) + pseudo) !== 0xffff) break;
       headers = 20;
     } else {
-      if (flows6 == 0) {
+      if (flows6 === 0) {
         why = UNDECIDED;
         break;
       }
       e = find6(home & ~HOME6, at, key);
-      if (e == 0) break;
+      if (e === 0) break;
       e += BEFORE6;
       why = UNDECIDED;
       l4 = at + L4_6;
@@ -381,30 +381,30 @@ export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
 
     // What an engine must leave to the slow path.
     const last = load<i32>(e, LAST);
-    if (load<i32>(e, EPOCH) != epoch || now - last >= ENGINE_IDLE || !isNeighbour(load<i32>(e, NEIGH))) break;
+    if (load<i32>(e, EPOCH) !== epoch || now - last >= ENGINE_IDLE || !isNeighbour(load<i32>(e, NEIGH))) break;
     if (size > length - 14 - headers || size < 8 || (hops & 0xff) <= 1) break;
     const copied = headersOf(l4, size, proto, gso, headers);
     const action = load<u32>(e, DMAC_HI);
     const egress = <i32>(action >>> 16) & 0xff;
     const r = interfaces + <usize>egress * (IF_WORDS << 2);
-    const longest = gso == 0 ? headers + size : copied + <i32>(gso >>> 16);
-    if (copied == 0 || longest > load<i32>(r, IF_MTU << 2)) break;
+    const longest = gso === 0 ? headers + size : copied + <i32>(gso >>> 16);
+    if (copied === 0 || longest > load<i32>(r, IF_MTU << 2)) break;
     const field = fieldOf(l4, proto, flags);
-    if (field != 0 && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) == 0) {
+    if (field !== 0 && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) === 0) {
       pseudo += ((size & 0xff) << 8) + (size >> 8) + (proto << 8);
       // IPv6 addresses lie before the transport: one sum.
       const summed: usize = four ? 0 : 32;
-      if (fold(sumOf(l4 - summed, size + <i32>summed) + pseudo) != 0xffff) break;
+      if (fold(sumOf(l4 - summed, size + <i32>summed) + pseudo) !== 0xffff) break;
     }
-    if (load<u16>(at) != mac01 || load<i32>(at, 2) != mac25 || (load<u8>(at, SMAC) & 1) != 0) break;
+    if (load<u16>(at) !== mac01 || load<i32>(at, 2) !== mac25 || (load<u8>(at, SMAC) & 1) !== 0) break;
     why = 0;
-    if (out != egress) {
+    if (out !== egress) {
       if (out >= 0) break;
       out = egress;
     }
     store<i32>(e, load<i32>(e, PACKETS) + 1, PACKETS);
     store<i32>(e, load<i32>(e, BYTES) + headers + size, BYTES);
-    if (last != now) store<i32>(e, now, LAST);
+    if (last !== now) store<i32>(e, now, LAST);
 
     // The action.
     if (four) {
@@ -415,13 +415,13 @@ export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
       // TTL and header checksum share a word.
       const header = ~fold(<u64>(~(<u32>hops) >>> 16) + (changes & 0xffff));
       store<i32>(at, ((hops & 0xffff) - 1) | (header << 16), IP4 + 8);
-      if (proto == UDP || proto == TCP) {
+      if (proto === UDP || proto === TCP) {
         store<i32>(l4, load<i32>(e - BEFORE4, F4_NPORTS << 2));
-        if (field != 0) {
+        if (field !== 0) {
           const old = <u32>load<u16>(field);
-          if ((flags & FRAME_NEEDS_CSUM) == 0) {
+          if ((flags & FRAME_NEEDS_CSUM) === 0) {
             const sum = ~fold(<u64>(~old & 0xffff) + (changes >>> 16)) & 0xffff;
-            store<u16>(field, sum == 0 && proto == UDP ? 0xffff : sum);
+            store<u16>(field, sum === 0 && proto === UDP ? 0xffff : sum);
           } else {
             const both = delta(<u32>before, <u32>after) + delta(<u32>(before >>> 32), <u32>(after >>> 32));
             store<u16>(field, fold(both + old));
@@ -431,9 +431,9 @@ export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
     } else store<u8>(at, hops - 1, HOPS6);
     const etherType: u32 = four ? 0x0008 : 0xdd86;
     const own = load<u32>(r, IF_MAC_LO << 2);
-    const macs = <u64>load<u32>(e) | (<u64>(action & 0xffff) << 32) | (<u64>own << 48);
+    const macs = <u64>load<u32>(e) | ((<u64>(action & 0xffff)) << 32) | ((<u64>own) << 48);
     let leaves = headers + size + 14;
-    if (load<i32>(r, IF_VLAN << 2) == 0) {
+    if (load<i32>(r, IF_VLAN << 2) === 0) {
       store<u64>(at, macs);
       store<u32>(at, (own >>> 16) | (load<u32>(r, IF_MAC_HI << 2) << 16), 8);
       store<u16>(at, etherType, ETHERTYPE);
@@ -442,7 +442,7 @@ export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
     received += length;
     sent += leaves;
   }
-  if (k == n) why = 0;
+  if (k === n) why = 0;
   store<i32>(report, out, REPORT_OUT << 2);
   store<i32>(report, received, REPORT_RECEIVED << 2);
   store<i32>(report, sent, REPORT_SENT << 2);

@@ -13,9 +13,15 @@ export type WasmModule = object;
 
 interface WebAssemblyApi {
   /** @throws RangeError without address space for it */
-  Memory: new (descriptor: { initial: number; maximum: number; shared: true }) => WasmMemory;
+  Memory: new (descriptor: {
+    initial: number;
+    maximum: number;
+    shared: true;
+  }) => WasmMemory;
   /** @throws CompileError when the engine cannot run it */
-  Module: new (bytes: Uint8Array) => WasmModule;
+  Module: new (
+    bytes: Uint8Array,
+  ) => WasmModule;
   Instance: new (module: WasmModule, imports: { env: { memory: WasmMemory } }) => { exports: object };
 }
 
