@@ -204,8 +204,8 @@ export function kernelBed(): Promise<Bed> {
   );
 }
 
-/** The ceiling: a loop in C between two TAPs. */
-export function loopBed(): Promise<Bed> {
+/** The ceiling: a loop in C between two TAPs; `header`: with virtio's header in front of each frame, as Sluice has it. */
+export function loopBed(header = false): Promise<Bed> {
   const lab = new Lab();
   return safely(
     lab,
@@ -213,7 +213,7 @@ export function loopBed(): Promise<Bed> {
     async () => {
       const [client, host, server] = ['client', 'loop', 'server'].map((label) => lab.namespace(label));
       lab.apply();
-      const router = lab.spawn(host, compile('tap-loop'), ['sb-lan', 'sb-wan']);
+      const router = lab.spawn(host, compile('tap-loop'), ['sb-lan', 'sb-wan', ...(header ? ['header'] : [])]);
       await until(router, /ready/, 'tap-loop');
       lab.runSync(host, 'ip', ['link', 'set', 'sb-lan', 'netns', client]);
       lab.runSync(host, 'ip', ['link', 'set', 'sb-wan', 'netns', server]);

@@ -22,6 +22,7 @@ import {
   startSender,
   userStackBed,
 } from './bed.ts';
+import { drainCost, lengthenQueue } from './drain.ts';
 import { median, type Result, type Skipped, summarize, type Unit } from './results.ts';
 import type { Context, Workload } from './workload.ts';
 
@@ -144,8 +145,35 @@ const kernel = {
 };
 const loop = {
   title: 'C read/write loop (ceiling, no NAT)',
-  make: loopBed,
+  make: () => loopBed(),
   why: () => (findProgram('gcc') === null ? 'gcc is not installed' : ''),
+};
+
+const headerLoop = {
+  ...loop,
+  title: 'C read/write loop with virtio header (no NAT)',
+  make: () => loopBed(true),
+};
+
+const drain: Workload = {
+  name: 'tap.nat44.cpu',
+  quick: false,
+  measure: (context) =>
+    contest(
+      {
+        name: 'tap.nat44.cpu',
+        unit: 's',
+        note: 'CPU time a frame of the thread that forwards, emptying a full queue; 64 bytes, NAT44; a smaller ratio is better',
+        ours: () => sluiceBed('tap'),
+        peers: [loop, headerLoop],
+        prepare: async (bed) => {
+          await prime(bed);
+          lengthenQueue(bed);
+        },
+        sample: async (bed) => ({ value: await drainCost(bed), detail: {} }),
+      },
+      context,
+    ),
 };
 
 function packets(name: string, kind: Kind, lengths: number[]): Workload {
@@ -385,6 +413,7 @@ export function liveWorkloads(): Workload[] {
   return [
     packets('tap.nat44.64b', 'tap', SMALL),
     packets('tap.nat44.imix', 'tap', IMIX),
+    drain,
     bulk('tap.nat44.tcp', 'tap'),
     latency('tap.latency', 'tap'),
     packets('packet.nat44.64b', 'packet', SMALL),

@@ -3,7 +3,10 @@
  * unchanged: read(2), write(2), poll(2) when both are empty. No parsing, no table, no checksum: the least that any user
  * space program must do that forwards between TAPs with a system call a frame.
  *
- *   tap-loop DEVICE DEVICE     prints "ready"; ends by a signal
+ *   tap-loop DEVICE DEVICE [header]     prints "ready"; ends by a signal
+ *
+ * header: the devices put virtio's header in front of each frame (IFF_VNET_HDR), as they must for whoever wants super-frames
+ * and partial checksums. It is passed on with the frame.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,12 +18,12 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static int open_tap(const char *name) {
+static int open_tap(const char *name, int header) {
   struct ifreq request;
   int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK);
   if (fd < 0) return -1;
   memset(&request, 0, sizeof request);
-  request.ifr_flags = IFF_TAP | IFF_NO_PI;
+  request.ifr_flags = IFF_TAP | IFF_NO_PI | (header ? IFF_VNET_HDR : 0);
   strncpy(request.ifr_name, name, IFNAMSIZ - 1);
   return ioctl(fd, TUNSETIFF, &request) < 0 ? -1 : fd;
 }
@@ -28,9 +31,9 @@ static int open_tap(const char *name) {
 int main(int argc, char **argv) {
   static char frame[65536];
   struct pollfd ends[2];
-  if (argc != 3) return 2;
+  if (argc != 3 && (argc != 4 || strcmp(argv[3], "header") != 0)) return 2;
   for (int n = 0; n < 2; n++) {
-    ends[n].fd = open_tap(argv[n + 1]);
+    ends[n].fd = open_tap(argv[n + 1], argc == 4);
     ends[n].events = POLLIN;
     if (ends[n].fd < 0) {
       perror(argv[n + 1]);
