@@ -8,6 +8,7 @@
  * for Enter where there is somebody to press it) and is bounded in time. Exit codes: 0 all checks passed, 1 not, 2 usage.
  */
 import { closeSync, openSync } from 'node:fs';
+import { askShow } from '../api/client.ts';
 import { EXIT_FAILED, EXIT_OK, parseArguments, UsageError } from '../cli/args.ts';
 import { draw } from '../lab/draw.ts';
 import { startHttpServer } from '../lab/http.ts';
@@ -35,6 +36,11 @@ them, over IPv4 with NAT and over IPv6, checks what happened and takes everythin
 
 Exit codes: 0 every check passed, 1 not, 2 usage.
 `;
+
+/** What somebody who has seen the lab may want to see now. */
+const NEXT = `Next: npx sluice demo --keep      the same lab, to look around in
+      npx sluice demo --gateway   a home that provisions itself behind a provider
+      npx sluice help             all commands; docs/ has the rest`;
 
 /** All of it, but for --keep's waiting, must be over by then. */
 const DEADLINE_MS = 55_000;
@@ -116,6 +122,7 @@ export async function demoCommand(argv: string[]): Promise<number> {
   summary.passed = summary.passed && summary.checks.every((check) => check.passed);
   const count = summary.checks.filter((check) => check.passed).length;
   say(`\n${count} of ${summary.checks.length} checks passed in ${summary.seconds.toFixed(1)} s`);
+  if (summary.passed && summary.mode === 'lab') say(NEXT);
   if (json) process.stdout.write(`${JSON.stringify(summary)}\n`);
   return summary.passed ? EXIT_OK : EXIT_FAILED;
 }
@@ -156,7 +163,7 @@ async function demoLab(summary: Summary, say: Say, stay: boolean, engine: 'emula
     say(CABLES[engine]);
     await startServers(world);
     await runAll(engine === 'kernel' ? [...TRAFFIC, KERNEL_FORWARDS] : TRAFFIC, world, summary, say);
-    if (ended.reason === '') await showAll(world, summary, say);
+    if (ended.reason === '') await showAll(VIEWS, world.show, summary, say);
     if (summary.checks.some((check) => !check.passed)) tellLog(world, summary, say);
     if (stay && ended.reason === '') {
       clearTimeout(deadline);
@@ -187,7 +194,9 @@ async function startServers(world: World): Promise<void> {
   await Promise.all([startHttpServer(world.lab, world.server, 80), startHttpServer(world.lab, world.client, 80)]);
 }
 
-const VIEWS: readonly (readonly [string, string])[] = [
+type View = readonly [what: string, title: string];
+
+const VIEWS: readonly View[] = [
   ['conntrack', 'Connections, as the conntrack tool prints them'],
   ['nat', 'Translation rules'],
   ['route', 'Routes'],
@@ -196,6 +205,14 @@ const VIEWS: readonly (readonly [string, string])[] = [
   ['offload', 'The offload engine'],
   ['drops', 'Why packets were dropped'],
   ['stages', 'Counters'],
+];
+
+const GATEWAY_VIEWS: readonly View[] = [
+  ['gateway', 'How far the gateway is'],
+  ['leases', 'Leases of the hosts'],
+  ['ra', 'Router advertisements, sent and heard'],
+  ['dhcp6', 'DHCPv6'],
+  ['dns', 'The DNS forwarder'],
 ];
 
 /** Lines of a view that the terminal gets; --json has all of it. */
@@ -207,10 +224,10 @@ function short(what: string, lines: string[]): string[] {
   return what === 'route' ? lines.filter((line) => !line.includes(' table local ')) : lines;
 }
 
-async function showAll(world: World, summary: Summary, say: Say): Promise<void> {
+async function showAll(views: readonly View[], show: World['show'], summary: Summary, say: Say): Promise<void> {
   summary.show = {};
-  for (const [what, title] of VIEWS) {
-    const answer = await world.show(what);
+  for (const [what, title] of views) {
+    const answer = await show(what);
     summary.show[what] = answer.json;
     const lines = short(what, answer.text.split('\n'));
     say(`\n${title} (sluice show ${what}):`);
@@ -242,7 +259,10 @@ async function demoGateway(summary: Summary, say: Say): Promise<void> {
   try {
     await withGateway(
       say,
-      (world) => runAll(GATEWAY_CHECKS, world, summary, say),
+      async (world) => {
+        await runAll(GATEWAY_CHECKS, world, summary, say);
+        if (ended.reason === '') await showAll(GATEWAY_VIEWS, (what) => askShow(world.socket, what), summary, say);
+      },
       () => ended.reason !== '',
     );
     summary.passed = ended.reason === '';

@@ -6,8 +6,9 @@
  *   │ eth0 10.0.0.10/24 ├────┤ lan 10.0.0.1/24├────┤ eth0 192.0.2.9/24│
  *   └───────────────────┘    └────────────────┘    └─────────────────┘
  *
- * A chain is drawn from left to right in the order of its links. Any other shape is drawn around its most linked
- * box, the others in columns to its left and right. When that is wider than `width`, boxes stand below each other.
+ * A chain is drawn from left to right in the order of its links, also when it fans out at its end. Any other shape is
+ * drawn around its most linked box, the others in columns to its left and right, which shows a star as it is. When that
+ * is wider than `width`, boxes stand below each other.
  */
 import type { Sketch } from './namespace.ts';
 
@@ -36,24 +37,33 @@ export function draw(lab: { sketch: Sketch } | Sketch, options: { width?: number
   return wide.some((line) => line.length > width) ? stack(columns.flat()) : wide.join('\n');
 }
 
-/** Columns of keys: a chain one by one; else the hub in the middle and the others on both sides. */
+/** Columns of keys: a chain, or one that fans out at its end, level by level; else the hub in the middle, others on both sides. */
 function arrange(keys: readonly string[], links: readonly [string, string][]): string[][] {
   const peers = (key: string) => links.flatMap(([a, b]) => (a === key ? [b] : b === key ? [a] : []));
-  const isChain = links.length === keys.length - 1 && keys.every((k) => peers(k).length <= 2);
-  if (isChain) {
-    const ends = keys.filter((k) => peers(k).length <= 1);
-    const order: string[] = [];
-    let at: string | undefined = ends[0] ?? keys[0];
-    while (at !== undefined && !order.includes(at)) {
-      order.push(at);
-      at = peers(at).find((p) => !order.includes(p));
-    }
-    if (order.length === keys.length) return order.map((key) => [key]);
-  }
   const hub = keys.reduce((best, key) => (peers(key).length > peers(best).length ? key : best), keys[0]);
+  const isStar = keys.length > 3 && peers(hub).length === keys.length - 1;
+  if (links.length === keys.length - 1 && !isStar)
+    for (const end of keys.filter((key) => peers(key).length <= 1)) {
+      const levels = levelsFrom(end, peers);
+      // Wires are straight lines: only the last level may have several boxes.
+      if (levels.flat().length === keys.length && levels.slice(0, -1).every(({ length }) => length === 1))
+        return levels;
+    }
   const others = keys.filter((k) => k !== hub);
   const half = Math.ceil(others.length / 2);
   return [others.slice(0, half), hub === undefined ? [] : [hub], others.slice(half)].filter((c) => c.length > 0);
+}
+
+/** Keys by their distance from one of them. */
+function levelsFrom(key: string, peers: (key: string) => string[]): string[][] {
+  const seen = new Set([key]);
+  const levels: string[][] = [];
+  for (let level = [key]; level.length > 0; ) {
+    levels.push(level);
+    level = level.flatMap(peers).filter((next) => !seen.has(next));
+    for (const next of level) seen.add(next);
+  }
+  return levels;
 }
 
 function frame(box: Box, width: number, height: number, left: readonly number[], right: readonly number[]): string[] {

@@ -94,7 +94,11 @@ export function showStages(source: ShowSource, filters: Readonly<Record<string, 
   const totals = { received, forwarded, delivered, generated, held };
   const summary = Object.entries(totals).map(([name, count]) => `${name} ${count}`);
   return {
-    text: `${summary.join(', ')}\n${table(['STAGE', 'PACKETS', 'NS', 'DROPPED', 'REASONS'], rows, [1, 2, 3])}`,
+    text: [
+      summary.join(', '),
+      table(['STAGE', 'PACKETS', 'NS', 'DROPPED', 'REASONS'], rows, [1, 2, 3]),
+      ...(stages.some(({ packets }) => packets !== undefined) ? [] : ['PACKETS and NS: show stages --sample 1']),
+    ].join('\n'),
     json: { ...totals, stages },
   };
 }

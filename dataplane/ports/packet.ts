@@ -36,7 +36,6 @@ import {
   ENETDOWN,
   errno,
   getsockopt,
-  IoError,
   ioctlPointer,
   mapDescriptor,
   mapMemory,
@@ -459,13 +458,4 @@ export class PacketPort implements Port {
     for (let i = 0; i < batched; i++) frames.free(batch[i]);
     this.batched = 0;
   }
-}
-
-/** For messages: which geometry a mode has. */
-export function describeRing(ring: PacketRing): string {
-  if (ring.version !== TPACKET_V2 && ring.version !== TPACKET_V3)
-    throw new IoError('packet ring', 'TPACKET version 1 or 2', String(ring.version), 'use openPacket');
-  return ring.version === TPACKET_V3
-    ? `TPACKET_V3, ${ring.blocks} blocks of 1 MiB`
-    : `TPACKET_V2, ${Math.floor(BLOCK_BYTES / ring.slotBytes) * ring.blocks} slots of ${ring.slotBytes} bytes`;
 }

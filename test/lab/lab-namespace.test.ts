@@ -253,6 +253,28 @@ describe('draw', () => {
     );
   });
 
+  it('a chain with two hosts at its end: every wire is one that is there', () => {
+    const nodes = new Map([node('isp', ['wan', []]), node('a'), node('switch'), node('router'), node('b')]);
+    const links: [string, string][] = [
+      ['switch', 'a'],
+      ['switch', 'b'],
+      ['router', 'isp'],
+      ['router', 'switch'],
+    ];
+    expect(draw({ nodes, links })).toBe(
+      [
+        '┌─────┐    ┌────────┐    ┌────────┐    ┌───┐',
+        '│ isp │    │ router │    │ switch │    │ a │',
+        '│ wan ├────┤        ├────┤        ├────┤   │',
+        '│     │    │        │    │        │    └───┘',
+        '│     │    │        │    │        │    ┌───┐',
+        '│     │    │        │    │        │    │ b │',
+        '│     │    │        │    │        ├────┤   │',
+        '└─────┘    └────────┘    └────────┘    └───┘',
+      ].join('\n'),
+    );
+  });
+
   it('stands upright where the terminal is narrow', () => {
     const nodes = new Map([node('a', ['eth0', []]), node('b', ['eth0', []])]);
     expect(draw({ nodes, links: [['a', 'b']] }, { width: 12 })).toBe(
