@@ -54,6 +54,9 @@ const CONFIG: RouterConfig = {
   alg: { ftp: {} },
 };
 
+/** Seconds for what would otherwise be forgotten before the tables are looked at, by the kernel's names. */
+const TIMEOUTS = { udp: 300, 'udp-stream': 300, icmp: 300, icmpv6: 300, 'tcp-close': 300, 'tcp-time-wait': 300 };
+
 /** What one router did: the programs' words, its table, and the packets that tshark finds fault with. */
 interface Run {
   said: Record<string, string>;
@@ -88,7 +91,13 @@ describe.skipIf(!labReady(PROGRAMS, { tun: true }))('live twin', () => {
       const forwarding = sluice ? 0 : 1;
       lab.sysctl(router, { 'net.ipv4.ip_forward': forwarding, 'net.ipv6.conf.all.forwarding': forwarding });
       if (sluice) lab.sysctl(router, { 'net.ipv6.conf.default.disable_ipv6': 1 });
-      else lab.shell(router, `nft -f - <<'END'\n${ruleset(CONFIG)}END`);
+      else {
+        for (const [name, seconds] of Object.entries(TIMEOUTS)) {
+          const [protocol, ...state] = name.split('-');
+          lab.sysctl(router, { [`net.netfilter.nf_conntrack_${[protocol, 'timeout', ...state].join('_')}`]: seconds });
+        }
+        lab.shell(router, `nft -f - <<'END'\n${ruleset(CONFIG)}END`);
+      }
       for (const [ns, name, net4, net6] of [
         [client, 'lan', '10.77.1', '2001:db8:77:1'],
         [server, 'wan', '203.0.113', '2001:db8:77:2'],
@@ -108,7 +117,10 @@ describe.skipIf(!labReady(PROGRAMS, { tun: true }))('live twin', () => {
           Object.entries(CONFIG.ports).map(([name, port]) => [name, { ...port, ifname: name }]),
         );
         const file = join(folder, 'router.yaml');
-        writeFileSync(file, JSON.stringify({ ...CONFIG, ports, control: { socket }, workers: 1 }));
+        writeFileSync(
+          file,
+          JSON.stringify({ ...CONFIG, conntrack: { timeouts: TIMEOUTS }, ports, control: { socket }, workers: 1 }),
+        );
         const process_ = lab.spawn(router, process.execPath, [MAIN, 'run', file]);
         await waitFor('the router to run', () => /running/.test(process_.stderr()) || !process_.running(), {
           timeout: 60_000,

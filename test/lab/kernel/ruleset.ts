@@ -35,7 +35,7 @@ export interface RouterConfig {
     dmz?: { in: string; to: string };
   };
   alg?: Record<string, { ports?: number[] }>;
-  conntrack?: { max?: number; 'tcp-liberal'?: boolean };
+  conntrack?: { max?: number; 'tcp-liberal'?: boolean; timeouts?: Record<string, number> };
 }
 
 /** What the kernel calls the helpers: name, protocols and usual ports. */
