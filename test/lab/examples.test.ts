@@ -67,7 +67,7 @@ describe.skipIf(!labReady(['ping', 'setpriv'], { tun: true }))('the labs of exam
     const shown = spawnSync(process.execPath, [MAIN, 'show', 'conntrack', '--socket', socket], { encoding: 'utf8' });
     expect(shown.stdout).toMatch(/src=192\.168\.1\.10 dst=203\.0\.113\.10 .*src=203\.0\.113\.10 dst=203\.0\.113\.1 /);
     process.kill(router.pid, 'SIGTERM');
-    expect(await router.exited).toEqual({ code: 0, signal: null });
+    expect(await router.exited, router.stderr()).toEqual({ code: 0, signal: null });
   });
 
   it('systemd: the unit is one, and two capabilities without root are enough', async () => {
@@ -120,6 +120,6 @@ describe.skipIf(!labReady(['ping', 'setpriv'], { tun: true }))('the labs of exam
       return shown.stdout.includes('"operstate":"UP"');
     });
     process.kill(router.pid, 'SIGTERM');
-    expect(await router.exited).toEqual({ code: 0, signal: null });
+    expect(await router.exited, router.stderr()).toEqual({ code: 0, signal: null });
   });
 });
