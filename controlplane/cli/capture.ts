@@ -116,7 +116,7 @@ function stream(
       }
       try {
         // The router has agreed: only now is a file of this name given up.
-        target = file === '-' ? 1 : openSync(file, 'w');
+        target = file === '-' ? 1 : openSync(file, 'w', 0o600);
       } catch (error) {
         end(refused(`${file}: expected a file that can be written, got ${(error as Error).message}`));
         return;

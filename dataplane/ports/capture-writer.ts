@@ -95,7 +95,8 @@ export class CaptureWriter {
     this.view = new DataView(this.buffer.buffer);
     if (typeof target === 'string') {
       try {
-        this.descriptor = openSync(target, 'w');
+        // What a capture shows is its owner's alone to read.
+        this.descriptor = openSync(target, 'w', 0o600);
       } catch (cause) {
         throw new CaptureError(target, 0, 'a file that can be written', (cause as Error).message);
       }

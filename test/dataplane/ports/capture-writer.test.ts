@@ -1,6 +1,17 @@
 /** Capture writer: exact bytes, what is written is read again, files and descriptors, targets that fail, Wireshark's view. */
 import { spawnSync } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -184,6 +195,14 @@ describe('targets', () => {
     writer.close();
     writer.write(FRAME, 0, 5, 5, 0, 0);
     expect([writer.frames, writer.dropped]).toEqual([0, 1]);
+  });
+
+  test('a capture that anybody could read: a new file is its owner’s alone, one that was there keeps its mode', () => {
+    const [fresh, shared] = [join(folder, 'owner.pcap'), join(folder, 'shared.pcap')];
+    writeFileSync(shared, '');
+    chmodSync(shared, 0o644);
+    for (const path of [fresh, shared]) new CaptureWriter(path).close();
+    expect([fresh, shared].map((path) => statSync(path).mode & 0o777)).toEqual([0o600, 0o644]);
   });
 
   test('a path that cannot be created throws, with its name', () => {
