@@ -586,6 +586,14 @@ export class FlowTable {
     return (four ? this.live4 : this.live6)[at];
   }
 
+  /** The place that `nextLive` gives at its n-th call from now (0: the next), if nothing changes; −1 when there is none. */
+  upcoming(family: number, n: number): number {
+    const four = family === 4;
+    const count = this.control[four ? LIVE4 : LIVE6];
+    if (count === 0) return -1;
+    return (four ? this.live4 : this.live6)[(this.control[four ? CURSOR4 : CURSOR6] + 1 + n) % count];
+  }
+
   // --- sweeps -----------------------------------------------------------------------------------------------------------
 
   /** Sweeps so far; to be read before a walk begins, and put into the spec that comes of it. */
