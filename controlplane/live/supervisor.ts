@@ -36,7 +36,7 @@ import { mapArena } from '../../dataplane/ports/arena.ts';
 import { compiledBurst } from '../../dataplane/ports/compiled.ts';
 import { inlineStages } from '../../dataplane/ports/compiler.ts';
 import { exactLead } from '../../dataplane/ports/hugepages.ts';
-import { KernelEngine } from '../../dataplane/ports/kernel-engine.ts';
+import type { KernelEngine } from '../../dataplane/ports/kernel-engine.ts';
 import { linkDetails } from '../../dataplane/ports/links.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import { type IoBackend, openGroup } from '../../dataplane/ports/uring.ts';
@@ -64,7 +64,6 @@ import {
 } from '../../dataplane/tables.ts';
 import { createWatchBlock, WATCH_RING } from '../../dataplane/watch-block.ts';
 import { monotonic, type WorkerTask } from '../../dataplane/worker.ts';
-import { ENGINE_IDLE } from '../../offload/policy.ts';
 import { type Applied, applyConfig } from '../apply/index.ts';
 import { Watchers } from '../capture/watchers.ts';
 import type { Config } from '../config/index.ts';
@@ -75,7 +74,7 @@ import { type Event, FAREWELLS, STOPPING } from '../protocol.ts';
 import { reasonOf } from '../reason.ts';
 import type { RemoteFactory } from '../remote-domain.ts';
 import { neededSizes } from '../table-sizes.ts';
-import { checkKinds, closeDevice, type Device, kernelPorts, openDevices } from './devices.ts';
+import { checkKinds, closeDevice, type Device, openDevices } from './devices.ts';
 import { DomainHost } from './domain-host.ts';
 import {
   announceHostPort,
@@ -87,6 +86,7 @@ import {
   readdressHostPort,
   withdrawHostPort,
 } from './hostport.ts';
+import { openKernel } from './kernel.ts';
 import { type DeviceState, LinkPace, lookByName, TapLink } from './links.ts';
 import { takeMemory } from './memory.ts';
 import { EventScript } from './script.ts';
@@ -802,43 +802,6 @@ export function lostRecords(task: Pick<WorkerTask, 'punt' | 'inject' | 'domains'
   const { punt, inject, domains = [] } = task;
   const lost = (rings: SharedArrayBuffer[]): number => rings.reduce((sum, ring) => sum + new RingReader(ring).lost, 0);
   return [lost([punt, ...domains.map((room) => room.punt)]), lost([inject, ...domains.map((room) => room.inject)])];
-}
-
-/** Verify mode of the kernel engine: how many hits one is walked of, by chance, beside the first 16 of every entry. */
-const SAMPLE_ONE_OF = 64;
-
-/** The kernel engine that the configuration asks for; null, with a warning, when the emulated one must do. */
-function openKernel(config: Config, log: Log): KernelEngine | null {
-  const { engine, mode, entries } = config.offload;
-  if (engine !== 'kernel' || mode === 'off' || entries === 0) return null;
-  const instead = 'the emulated engine is used';
-  const ports = kernelPorts(config);
-  if (ports.length === 0) {
-    log('warn', `offload.engine: expected ports of kind packet for the kernel engine, got none; ${instead}`);
-    return null;
-  }
-  try {
-    const sample = mode === 'verify' ? SAMPLE_ONE_OF : 0;
-    const { neighbours } = DEFAULT_SIZES;
-    const kernel = new KernelEngine({ entries, neighbours, idle: ENGINE_IDLE, ports, sample });
-    kernel.attach();
-    for (const { name, kind, number, parent } of config.ports)
-      if (parent < 0 && !ports.some((port) => port.number === number))
-        log(
-          'info',
-          `ports.${name}: the kernel engine has no program on it (${whyNoProgram(kind)}); it has the emulated one`,
-        );
-    return kernel;
-  } catch (error) {
-    log('warn', `offload.engine: ${(error as Error).message}; ${instead}`);
-    return null;
-  }
-}
-
-/** Why a port has none of the kernel engine's programs (docs/offload.md). */
-function whyNoProgram(kind: string): string {
-  if (kind === 'tap') return 'fault, mirror, or VLANs on a TAP';
-  return kind === 'packet' ? 'fault, mirror, or no such device' : `kind ${kind}`;
 }
 
 function pause(milliseconds: number): Promise<void> {
