@@ -6,6 +6,7 @@
  */
 import { conntrackJson, conntrackLine } from '../conntrack/format.ts';
 import { CT_F64, CT_WORDS } from '../conntrack/record.ts';
+import { isCompilable } from '../dataplane/fastpath.ts';
 import { Frames, META_LEN, META_OFF, META_WORDS } from '../dataplane/frames.ts';
 import { groundFrames } from '../dataplane/ground.ts';
 import { Path, type Punt } from '../dataplane/path.ts';
@@ -98,8 +99,11 @@ export class Router {
       workers: 1,
     };
     const { small = 2048, large = 64 } = options.slots ?? {};
-    const module = options.compiled === false ? null : compiledBurst();
-    const buffers = createTables(sizes, seed, offload && module !== null ? { module, small, large } : null);
+    const engine = engineOptions(config.offload, options.engineFault ?? 0, options.engineBehind);
+    const levels = sizes.cachedFlows > 0 ? 2 : 1;
+    const compilable = offload && options.compiled !== false && engine !== null && isCompilable(engine, levels);
+    const module = compilable ? compiledBurst() : null;
+    const buffers = createTables(sizes, seed, module === null ? null : { module, small, large });
     this.tables = new Tables(buffers, 0);
     this.frames = new Frames(small, large, buffers.ground === null ? undefined : groundFrames(buffers.ground, 0));
     const ports: (Port | null)[] = [];
@@ -118,7 +122,7 @@ export class Router {
     this.own = new Path(this.tables, this.frames, ports, this.punt(), {
       seed,
       shared: false,
-      offload: engineOptions(config.offload, options.engineFault ?? 0, options.engineBehind),
+      offload: engine,
     });
     const { fast } = this.own;
     const { inspect, mismatch } = options;

@@ -192,7 +192,8 @@ function sourceState() {
     }
   };
   for (const folder of sources) if (existsSync(join(root, folder))) walk(folder);
-  for (const file of ['package-lock.json', 'tsconfig.json']) add(file);
+  for (const file of ['package-lock.json', 'tsconfig.json', 'controlplane/fold.mjs', 'controlplane/compile.mjs'])
+    add(file);
   return lines.sort().join('\n');
 }
 

@@ -101,6 +101,11 @@ export interface Egress {
   queue(slot: number, port: number, length: number): number;
 }
 
+/** True when the compiled burst may be used: verify mode, faults and a second level are JavaScript's. */
+export function isCompilable(options: { verify: boolean; fault: number }, levels: number): boolean {
+  return !options.verify && options.fault === 0 && levels === 1;
+}
+
 export class FastPath {
   readonly policy: Policy;
   readonly programmer: Programmer;
@@ -122,6 +127,10 @@ export class FastPath {
   private readonly spec = newFlowSpec();
   private readonly replicator: Replicator;
   private readonly homes: Int32Array;
+  /** Where a burst's slots are best received into. */
+  readonly slots: Int32Array;
+  /** True when the entries of IPv6 are not where the compiled burst reaches. */
+  private readonly apart: boolean;
   private readonly fault: number;
   /** Views that every packet needs, one field away. */
   private readonly i32: Int32Array;
@@ -170,10 +179,12 @@ export class FastPath {
     }
     this.first = this.levels[0];
     const { ground } = tables.buffers;
-    const plain = !options.verify && options.fault === 0 && this.levels.length === 1;
+    const plain = isCompilable(options, this.levels.length);
     this.compiled =
       plain && ground !== null && frames.ground >= 0 ? new CompiledBurst(ground, frames, this.first) : null;
     this.homes = this.compiled?.homes ?? new Int32Array(BURST);
+    this.slots = this.compiled?.slots ?? new Int32Array(BURST);
+    this.apart = ground?.flows6 === 0;
     this.programmer = new Programmer(
       tables.conntrack,
       this.levels,
@@ -187,11 +198,6 @@ export class FastPath {
       this.forget(index);
       released(index);
     };
-  }
-
-  /** Where a burst's slots are best received into. */
-  get slots(): Int32Array {
-    return this.compiled?.slots ?? new Int32Array(BURST);
   }
 
   // --- offload-lookup ------------------------------------------------------------------------------------------------
@@ -277,7 +283,8 @@ export class FastPath {
   run(slots: Int32Array, from: number, n: number, port: number, epoch: number): number {
     const { compiled } = this;
     let to = n;
-    if (compiled !== null && this.copy === null && this.enabled[0]) {
+    const here = this.apart && this.homes[from] >= HOME6;
+    if (compiled !== null && !here && this.copy === null && this.enabled[0]) {
       if (this.undecided !== from) {
         const end = compiled.run(from, n, port, epoch);
         const { why } = compiled;

@@ -1,7 +1,8 @@
 /**
  * Frames: the arena of frame slots that one worker owns.
  *
- * A plain ArrayBuffer (bulk copies in a SharedArrayBuffer are several times slower in V8), cut into two classes of
+ * A plain ArrayBuffer (bulk copies in a SharedArrayBuffer are several times slower in V8) or, inline with the compiled
+ * burst, a piece of the ground (ground.ts), cut into two classes of
  * slots: small ones for ordinary frames, large ones for GSO super-frames. A frame starts HEADROOM bytes into its slot,
  * at an offset ≡ 2 (mod 4), so that after a 14- or 18-byte link header the IP header is 4-aligned and is read as
  * int32 words. Slot strides are an odd number of cache lines, so that equal offsets of neighbouring slots do not fall

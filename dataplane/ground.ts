@@ -3,7 +3,7 @@
  *
  *   worker 0: metadata | slots | homes | report | frames     worker 1: …     interfaces | neighbours | room | IPv4 entries | IPv6 entries
  *
- * WebAssembly addresses one memory of at most 4 GiB. Frames lie in front, so that an offset into them is an int32. Entries
+ * WebAssembly addresses one memory of at most 4 GiB. Entries
  * of IPv6 that find no room lie in a buffer of their own, and the burst leaves them to fastpath.ts; where nothing fits, there is
  * no ground. Every access of JavaScript goes through ordinary views, as if these were separate buffers.
  */
@@ -12,7 +12,7 @@ import { type FrameMemory, Frames, META_WORDS } from './frames.ts';
 import { CACHE_LINE, hugeLead, sharedAligned } from './wire/aligned.ts';
 import { type WasmMemory, type WasmModule, WebAssembly } from './wire/webassembly.ts';
 
-/** Most frames of a burst. */
+/** Most frames of a burst: what is taken from one port per turn, and the length of the compiled burst's lists. */
 export const BURST = 256;
 /** Mark of an IPv6 flow's home. */
 export const HOME6 = 0x40000000;

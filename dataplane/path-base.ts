@@ -13,6 +13,7 @@ import { DELIVERED, DROP, FORWARDED, HELD } from './drop.ts';
 import { FastPath, type FastPathOptions } from './fastpath.ts';
 import { Fragmenter } from './fragment.ts';
 import { type Frames, META_LEN, META_OFF, META_WORDS, SMALL_ROOM } from './frames.ts';
+import { BURST } from './ground.ts';
 import type { Handover } from './handover.ts';
 import { Hold } from './hold.ts';
 import { buildError, ErrorLimiter, mayAnswer } from './icmp-errors.ts';
@@ -29,12 +30,12 @@ import { buildReset, mayReset } from './tcp-reset.ts';
 import { Toucher } from './touch.ts';
 import { Packet } from './wire/packet.ts';
 
+export { BURST };
+
 export const ETHERTYPE_IPV4 = 0x0800;
 export const ETHERTYPE_ARP = 0x0806;
 export const ETHERTYPE_VLAN = 0x8100;
 export const ETHERTYPE_IPV6 = 0x86dd;
-/** Frames taken from one port per turn. */
-export const BURST = 256;
 /** Datagrams whose reassembly is given up in one turn of housekeeping. */
 export const EXPIRE_BURST = 64;
 /** Frames queued for one port before they are sent. */

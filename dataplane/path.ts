@@ -94,7 +94,7 @@ export class Path extends PathLocal {
     return received;
   }
 
-  /** Walks the frames in slots[0 … n), all received on one port. */
+  /** Walks the frames in slots[0 … n), at most BURST, all received on one port. */
   burst(slots: Int32Array, n: number): void {
     this.now = this.tables.now();
     this.counters[T.C_BURSTS]++;

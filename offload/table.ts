@@ -267,6 +267,29 @@ export class FlowTable {
     return buffers;
   }
 
+  /** The same entries in memory of their own, the lock free. */
+  copy(): FlowBuffers {
+    const own = (words: Int32Array) => {
+      const buffer = new SharedArrayBuffer(words.byteLength);
+      new Int32Array(buffer).set(words);
+      return buffer;
+    };
+    const control = own(this.control);
+    const words = new Int32Array(control);
+    words[LOCK] = 0;
+    words[LEAD4] = 0;
+    words[LEAD6] = 0;
+    return {
+      control,
+      flows4: own(this.words4),
+      flows6: own(this.words6),
+      aux4: own(this.aux4),
+      aux6: own(this.aux6),
+      live4: own(this.live4),
+      live6: own(this.live6),
+    };
+  }
+
   get capacity(): number {
     return this.control[CAPACITY];
   }

@@ -6,8 +6,8 @@
  */
 import { copyShared, snapshotConntrack, snapshotExpectations, snapshotMappings } from '../../conntrack/snapshot.ts';
 import { SUB_WORDS } from '../../conntrack/subscribers.ts';
+import type { Piece } from '../../dataplane/ground.ts';
 import { type TableBuffers, Tables } from '../../dataplane/tables.ts';
-import type { FlowBuffers } from '../../offload/table.ts';
 
 /** Buffers whose content is of no use to a copy: counts, events for listeners, timers of the workers. */
 const EMPTY: readonly (keyof TableBuffers)[] = ['counters', 'events', 'wheels'];
@@ -23,8 +23,12 @@ export function copyTables(from: Tables): Tables {
   copy.conntrack = snapshotConntrack(from.conntrack);
   copy.natMappings = snapshotMappings(buffers.natMappings);
   copy.expectations = snapshotExpectations(from.expectations);
-  copy.flows = buffers.flows === null ? null : copyFlows(buffers.flows);
-  copy.cachedFlows = buffers.cachedFlows === null ? null : copyFlows(buffers.cachedFlows);
+  copy.interfaces = copyPiece(buffers.interfaces);
+  copy.neighbours = copyPiece(buffers.neighbours);
+  copy.flows = from.flows?.copy() ?? null;
+  copy.cachedFlows = from.cachedFlows?.copy() ?? null;
+  // Of the ground there is no copy: whoever walks here does without compiled code.
+  copy.ground = null;
   const tables = new Tables(copy as unknown as TableBuffers, buffers.sizes.workers);
   // Locks that somebody held at this moment are nobody's here.
   new Int32Array(tables.buffers.natPools)[0] = 0;
@@ -34,21 +38,8 @@ export function copyTables(from: Tables): Tables {
   return tables;
 }
 
-function copyFlows(from: FlowBuffers): FlowBuffers {
-  const copy: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(from))
-    copy[name] = value instanceof SharedArrayBuffer ? copyShared(value) : value;
-  new Int32Array(copy.control as SharedArrayBuffer)[1] = 0; // its lock
-  return copy as unknown as FlowBuffers;
-}
-
-/** Bytes of memory behind a set of tables. */
-export function tableBytes(tables: Tables): number {
-  const sum = (value: unknown): number =>
-    value instanceof SharedArrayBuffer
-      ? value.byteLength
-      : typeof value === 'object' && value !== null
-        ? Object.values(value).reduce((all: number, one) => all + sum(one), 0)
-        : 0;
-  return sum(tables.buffers);
+function copyPiece({ buffer, lead, bytes }: Piece): Piece {
+  const copy = new SharedArrayBuffer(bytes);
+  new Uint8Array(copy).set(new Uint8Array(buffer, lead, bytes));
+  return { buffer: copy, lead: 0, bytes };
 }

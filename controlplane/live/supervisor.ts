@@ -19,6 +19,7 @@ import { Aging } from '../../conntrack/aging.ts';
 import { CT_HELPER, CT_WORDS } from '../../conntrack/record.ts';
 import { MAX_WORKERS } from '../../conntrack/table.ts';
 import { NO_BUFFER } from '../../dataplane/drop.ts';
+import { isCompilable } from '../../dataplane/fastpath.ts';
 import { Frames, META_LEN, META_OFF, META_WORDS } from '../../dataplane/frames.ts';
 import { createHandover } from '../../dataplane/handover.ts';
 import {
@@ -261,8 +262,12 @@ export class Supervisor {
     };
     exactLead();
     inlineStages();
-    const module = engine ? compiledBurst() : null;
+    const switches = engineOptions(offload, 0, kernel !== null);
+    const compilable = engine && switches !== null && isCompilable(switches, sizes.cachedFlows > 0 ? 2 : 1);
+    const module = compilable ? compiledBurst() : null;
     const buffers = createTables(sizes, seed, module === null ? null : { module, ...ARENA });
+    if (compilable && buffers.ground === null)
+      this.log('warn', 'offload: expected the compiled burst, got none; the engine runs in JavaScript: npm run build');
     takeMemory(buffers);
     this.tables = new Tables(buffers, workers);
     this.adoptDeletions();
@@ -301,7 +306,7 @@ export class Supervisor {
         seed: seed ^ Math.imul(worker + 1, 0x9e3779b1),
         startedAt: this.startedAt,
         io: options.io ?? 'auto',
-        offload: engineOptions(offload, 0, kernel !== null),
+        offload: switches,
         kernel: kernel?.task ?? null,
         watch: { block: watchBlock, ring: watchRings[worker] },
       };

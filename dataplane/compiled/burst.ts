@@ -3,11 +3,11 @@
  *
  * AssemblyScript, TypeScript's syntax with a processor's types: `npm run build` compiles it (controlplane/compile.mjs).
  * JavaScript checks the bounds of every access and has no value between 32 bits and a double; here a key is compared in two
- * loads, a checksum adds sixteen bytes at a time, and an address that is out of bounds would meet a guard page.
+ * loads, a checksum adds sixteen bytes at a time, and only an address beyond the whole memory is caught, by a guard page.
  *
- * What is done here is what fastpath.ts does, in the same order, but only where nothing is left to decide: no verify mode,
- * no fault, no second level. A frame that is no hit, or that needs more, stops the run; fastpath.ts looks at it again and says
- * why. The engine's tests run over both (test/offload/compiled.test.ts).
+ * The checks are those of fastpath.ts, but only for what leaves nothing to decide: no verify mode, no fault, no second level. A
+ * frame without an entry, or for which a check fails, stops the run; of the latter fastpath.ts says why. Both are held
+ * to each other by test/dataplane/compiled.test.ts.
  *
  * All addresses are bytes in the one memory (dataplane/ground.ts). Values are as they are in frames, network order.
  */

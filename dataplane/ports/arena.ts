@@ -2,8 +2,8 @@
  * Arena: frame slots at addresses that the kernel may be given.
  *
  * A Frames over mapped memory: slot offsets become addresses by adding `base`, so a port passes `base + offset` to a
- * system call and nothing is copied or allocated. The memory is never unmapped while the process lives (a view of
- * unmapped memory is a crash); a worker that restarts takes the address of its predecessor's memory and starts with
+ * system call and nothing is copied or allocated. The memory is never unmapped while the process lives, on the ground while
+ * the arena does (a view of unmapped memory is a crash); a worker that restarts takes the address of its predecessor's memory and starts with
  * all slots free, instead of mapping another piece.
  */
 import { type FrameMemory, Frames } from '../frames.ts';
@@ -14,10 +14,13 @@ import { adviseHugeAt, bufferAddress } from './hugepages.ts';
 export class LiveFrames extends Frames {
   /** Address of the arena's first byte. */
   readonly base: number;
+  /** Whose memory this is, when it is not this process's for good: it lives as long as the arena. */
+  readonly owner: object | null;
 
-  constructor(small: number, large: number, memory: FrameMemory, base: number) {
+  constructor(small: number, large: number, memory: FrameMemory, base: number, owner: object | null = null) {
     super(small, large, memory);
     this.base = base;
+    this.owner = owner;
   }
 }
 
@@ -36,16 +39,13 @@ export function liveArena(small: number, large: number, base = -1): LiveFrames {
   return new LiveFrames(small, large, { buffer: memory.buffer, at: 0 }, memory.base);
 }
 
-/**
- * A worker's arena on the ground, by views of one thread: bulk copies in shared memory are several times slower in V8. The
- * caller keeps the ground alive for as long as the arena is used.
- */
+/** A worker's arena on the ground, by views of one thread: bulk copies in shared memory are several times slower in V8. */
 export function groundArena(ground: GroundBuffers, worker: number): LiveFrames {
   const start = bufferAddress(ground.memory.buffer);
   // A worker's first frames are the ones in use; refused: ordinary pages do as well.
   adviseHugeAt(start + ground.first + worker * ground.region, ground.region);
   const memory = groundFrames(ground, worker, (at, bytes) => viewMemory(start + at, bytes).buffer);
-  return new LiveFrames(ground.small, ground.large, memory, start + memory.ground!);
+  return new LiveFrames(ground.small, ground.large, memory, start + memory.ground!, ground.memory);
 }
 
 /**

@@ -113,6 +113,7 @@ describe('the compiled burst', () => {
   it.each([1, 2, 3, 4])('seed %i: forwards, refuses and counts as JavaScript does', (seed) => {
     const random = new Random(seed);
     const routers = [make(true), make(false)];
+    expect(routers.map((router) => router.frames.ground >= 0)).toEqual([true, false]);
     for (let burst = 0; burst < 500; burst++) {
       const port = random.pick(['lan', 'wan'] as const);
       const frames = Array.from({ length: random.int(1, 24) }, () => packet(random)).filter(
@@ -123,6 +124,11 @@ describe('the compiled burst', () => {
         // Anything in the headers may be wrong; the metadata stays true to the frame's length.
         sent.frame[random.int(0, Math.min(sent.frame.length, 76) - 1)] ^= 1 << random.int(0, 7);
       }
+      // Entries are outdated, or are left behind by a link, or stand idle.
+      if (random.chance(0.03)) for (const router of routers) router.offload.flush();
+      const down = random.chance(0.03);
+      if (down) for (const router of routers) router.setLink('wan', false);
+      if (down) for (const router of routers) router.setLink('wan', true);
       const advance = random.pick([0, 0, 1, 50, 20_000, 40_000]);
       const states = routers.map((router) => {
         for (const { frame, meta } of frames) router.port(port).push(frame, 0, 0, meta);
