@@ -309,14 +309,19 @@ const latency = (name: string, kind: Kind): Workload => ({
 });
 
 /**
- * CPU seconds that a process has used, its threads included: by the scheduler's own account, to the nanosecond, where the
+ * CPU seconds that a process has used, the threads that it has now included: by the scheduler's own account, to the nanosecond, where the
  * kernel keeps one, as a hundredth of a second is much for a process that does nearly nothing.
  */
 function processSeconds(pid: number): number {
   const tasks = `/proc/${pid}/task`;
   if (existsSync(`${tasks}/${pid}/schedstat`)) {
-    const used = (task: string): number =>
-      Number(readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ', 1)[0]) / 1e9;
+    const used = (task: string): number => {
+      try {
+        return Number(readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ', 1)[0]) / 1e9;
+      } catch {
+        return 0; // The thread has ended since the folder was read.
+      }
+    };
     return readdirSync(tasks).reduce((sum, task) => sum + used(task), 0);
   }
   const text = readFileSync(`/proc/${pid}/stat`, 'latin1');

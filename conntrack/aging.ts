@@ -161,6 +161,11 @@ export class Aging {
     }
   }
 
+  /** True when others have deleted records of ours that `turn` must take back. */
+  get hasReturned(): boolean {
+    return this.wheel[RETURNED] !== 0;
+  }
+
   /**
    * Looks at up to `budget` filed connections that have come up. Returns how many it looked at: less than `budget` means
    * that nothing is left to do now.

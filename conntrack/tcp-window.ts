@@ -91,7 +91,7 @@ export function relearnTcp(w: Int32Array, c: number): void {
  * sequence number must be within reach of the last one seen, what the engine has carried since (`carried` bytes in its
  * direction; −1: not known) and a window; and so must what it acknowledges, by `acknowledged` bytes in the other direction. One of the two
  * is enough when it is near and little was carried: data of the other may have come another way (a capture with gaps, two
- * paths). Coarser than RFC 5961 asks of an end, but it costs who guesses thousands of segments, and what is refused changes
+ * paths). A RST without ACK has one number only: near, whatever was carried, must do. Coarser than RFC 5961 asks of an end, but it costs who guesses thousands of segments, and what is refused changes
  * nothing. A SYN, with ACK or without, chooses its own number; the state table judges it.
  */
 export function plausibleTcp(

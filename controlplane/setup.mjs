@@ -193,7 +193,7 @@ function sourceState() {
   };
   for (const folder of sources) if (existsSync(join(root, folder))) walk(folder);
   for (const file of ['package-lock.json', 'tsconfig.json', 'controlplane/fold.mjs', 'controlplane/compile.mjs'])
-    add(file);
+    if (existsSync(join(root, file))) add(file);
   return lines.sort().join('\n');
 }
 

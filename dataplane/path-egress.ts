@@ -135,6 +135,12 @@ export abstract class PathEgress extends PathRoute {
     return elapsed >= FORGOTTEN || (elapsed >= FAILED_LOOK && this.neighbourEpoch !== neighbours.epoch());
   }
 
+  /** Milliseconds of `nap` that its worker may sleep: what waits is looked at soon after a neighbour has failed. */
+  restUntilLook(nap: number): number {
+    const failed = this.hold.count > 0 && this.neighbourEpoch !== this.tables.neighbours.epoch();
+    return failed && nap > FAILED_LOOK ? FAILED_LOOK : nap;
+  }
+
   /** Looks again at every packet that waits: its neighbour may have answered, or never will. */
   protected retryHeld(): void {
     const neighbours = this.tables.neighbours;

@@ -184,9 +184,10 @@ export class Path extends PathLocal {
     this.tables.conntrack.quiet();
   }
 
-  /** True: `housekeeping` has nothing to do, and will not before a frame comes. */
+  /** True: `housekeeping` has nothing to do, and will not before a frame comes; the engine's entries aside. */
   get isEmpty(): boolean {
     const { conntrack, natMappings } = this.tables;
+    if (this.tracker.aging.hasReturned) return false;
     return this.hold.count + this.fragments.count + conntrack.count + natMappings.count === 0;
   }
 

@@ -408,7 +408,8 @@ export default async function run(task: WorkerTask): Promise<void> {
       }
       tables.conntrack.offline();
       if (task.kernel) poller.wait(Math.min(samples === null ? nap : SAMPLE_NAP, nap, agingNap(tables)));
-      else poller.wait(nap === BUSY_SLEEP_MS && isIdle(walked, mineOnly) ? MAX_SLEEP_MS : nap);
+      else if (nap === BUSY_SLEEP_MS && isIdle(walked, mineOnly)) poller.wait(MAX_SLEEP_MS);
+      else poller.wait(walked.restUntilLook(nap));
       tables.conntrack.quiet();
       Atomics.store(live, mine + LW_STATE, WORKER_RUNNING);
     }

@@ -123,9 +123,12 @@ export class OffloadAging {
 
   /** Visits the next entries of a family; a group's lines are touched before, so that their misses overlap. */
   private visitNext(family: number, visits: number, now: number): void {
-    for (let n = 0; n < visits && this.flows.liveCount(family) > 0; n++) {
+    for (let n = 0; n < visits; n++) {
       if (n % GROUP === 0) this.touch(family, Math.min(GROUP, visits - n));
-      this.visit(family, this.flows.nextLive(family), now);
+      const place = this.flows.nextLive(family);
+      // Another thread may have taken the last one out just now.
+      if (place < 0) return;
+      this.visit(family, place, now);
     }
   }
 
@@ -137,6 +140,8 @@ export class OffloadAging {
     let sink = 0;
     for (let k = 0; k < n; k++) {
       const place = flows.upcoming(family, k);
+      owners[k] = 0;
+      if (place < 0) continue;
       sink ^= aux[place * AUX_WORDS];
       owners[k] = entries[four ? (place << 4) + F4_CONN : (place << 5) + F6_CONN] >> 1;
     }

@@ -566,6 +566,7 @@ export class FlowTable {
 
   /** Takes an entry out; its place rests until `grace` has grown by two. Its counters must have been harvested. */
   remove(family: number, place: number, grace: number): void {
+    if (place < 0) return;
     this.lock();
     const four = family === 4;
     const w = four ? this.words4 : this.words6;

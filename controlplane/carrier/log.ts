@@ -124,7 +124,7 @@ export class BlockLog {
 
   private append(lines: string): void {
     try {
-      appendFileSync(this.file, lines);
+      appendFileSync(this.file, lines, { mode: 0o600 });
       this.failed = false;
     } catch (error) {
       if (!this.failed)

@@ -155,7 +155,7 @@ export class DomainHost implements Remote {
     const limit = this.ready ? this.patience : START_MS;
     const beat = Atomics.load(this.live, domainBeat(this.family));
     // Who has not looked himself for so long (a suspended process) says nothing about others.
-    const late = now - this.watchedAt > this.patience / 2;
+    const late = now - this.watchedAt > this.patience;
     this.watchedAt = now;
     if (beat !== this.beat || late || this.worker === null) {
       this.beat = beat;

@@ -106,7 +106,7 @@ const ARENA = { small: 8192, large: 512 };
 /** Records taken from one ring before the other rings, timers and sockets have their turn. */
 const PUNT_BURST = 256;
 const HOST_POLL_MS = 2;
-/** Housekeeping: while something waits for it, and else. */
+/** Housekeeping: while something waits for it, and else (well below a domain's HANG_MS: DomainHost.watch). */
 const HOUSEKEEPING_MS = 1000;
 const IDLE_HOUSEKEEPING_MS = 2000;
 const FAREWELL_PAUSE_MS = 40;
@@ -223,7 +223,12 @@ export class Supervisor {
       // An io_uring that is demanded and cannot be had is said here, not by every worker.
       openGroup(options.io ?? 'auto')?.close();
       const supervisor = new Supervisor(config, workers, devices, hostPort, kernel, options);
-      supervisor.begin();
+      try {
+        supervisor.begin();
+      } catch (error) {
+        supervisor.pace.close();
+        throw error;
+      }
       return supervisor;
     } catch (error) {
       kernel?.close();
@@ -733,7 +738,8 @@ export class Supervisor {
     this.pace.rest();
     let left = false;
     for (const host of this.hosts) left = host.watch() || left;
-    this.control.blockLog.drain();
+    // Its ring holds some thousand records: while there are any, it is emptied every second.
+    left = this.control.blockLog.drain() > 0 || left;
     this.reclaim();
     return left || this.control.rests;
   }
@@ -766,7 +772,6 @@ export class Supervisor {
     await Promise.allSettled(this.running);
     await this.pool.destroy();
     for (const watch of this.watches) watch.close();
-    this.pace.close();
     this.kernel?.close();
     for (const device of this.devices) closeDevice(device);
     if (this.hostPort !== null) closeHostPort(this.hostPort);
@@ -785,6 +790,7 @@ export class Supervisor {
     for (const timer of this.timers) clearInterval(timer);
     if (this.tickTimer !== null) clearTimeout(this.tickTimer);
     if (this.keeper !== null) clearTimeout(this.keeper);
+    this.pace.close();
     Atomics.store(this.tables.control, STOP, 1);
     this.wakeAll();
     Atomics.add(this.live, BELL, 1);

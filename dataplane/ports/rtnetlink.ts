@@ -7,8 +7,8 @@
  * looked at: whoever hears asks the devices themselves. So a socket that overflows has lost nothing, as it says so
  * (ENOBUFS), and a device that was deleted and made again is seen as what it is now.
  *
- * The kernel tells of a carrier that is lost at most once a second, in one namespace for all devices: what comes in that
- * second comes late. So who has heard should look again for some time. Main thread only: no signal reaches a worker's loop.
+ * The kernel tells of a carrier that is lost at most once a second, for all devices of the machine (link_watch.c has one
+ * list): what comes in that second may come late. So who has heard should look again for some time. Main thread only: no signal reaches a worker's loop.
  * Source: rtnetlink(7), netlink(7), fcntl(2), net/core/link_watch.c.
  */
 import { constants } from 'node:os';
