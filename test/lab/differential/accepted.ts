@@ -6,7 +6,7 @@
 import { checksum, complete, get16, ipText, put16 } from '../../lib/build.ts';
 import { hasSurplus, isSip, KEPT } from './generator.ts';
 import { MEDIA_PORTS } from './generator-alg.ts';
-import { LAN4, LAN6, type Played, WAN6 } from './scenario.ts';
+import { LAN4, LAN6, type Played, type ScenarioFrame, WAN6 } from './scenario.ts';
 
 type Frames = readonly Played[];
 
@@ -14,8 +14,8 @@ const latin1 = (bytes: Uint8Array) => new TextDecoder('latin1').decode(bytes);
 
 export interface Accepted {
   name: string;
-  /** What the kernel and what Sluice sent, as it is where the difference does not matter. */
-  views(kernel: Frames, sluice: Frames): [Frames, Frames];
+  /** What the kernel and what Sluice sent for what `entered`, as it is where the difference does not matter. */
+  views(kernel: Frames, sluice: Frames, entered: readonly ScenarioFrame[]): [Frames, Frames];
 }
 
 /** The same view on both sides: frames changed, or left out where `change` returns null. */
@@ -104,30 +104,33 @@ const CALL = [1, 2, 7, 8];
 const CALL_ENDS = [3, 12, 13];
 
 /** GRE from the first packet on that belonged to no call: that Linux forwarded, and behind which no call stood. */
-function beforeStrayGre(kernel: Frames, sluice: Frames): [Frames, Frames] {
+function beforeStrayGre(kernel: Frames, sluice: Frames, entered: readonly ScenarioFrame[]): [Frames, Frames] {
   const stray = kernel.find((k) => isGre(k) && !sluice.some((s) => isGre(s) && s.after === k.after));
   if (stray === undefined) return [kernel, sluice];
   // How far each control connection has come, by the client's port.
   const stages = new Map<number, number>();
   // Neither router listens before the server has answered once.
   const answered = new Set<number>();
-  const named = new Set<number>();
+  // Call IDs that the server has named, each with the client that it told.
+  const named = new Set<string>();
   for (const { port, frame, after } of sluice) {
     if (after > stray.after || get16(frame, 12) !== 0x0800 || frame[23] !== 6) continue;
     if (get16(frame, 34) !== 1723 && get16(frame, 36) !== 1723) continue;
-    const client = get16(frame, port === 'wan' ? 34 : 36);
-    const stage = stages.get(client) ?? 0;
+    const clientPort = get16(frame, port === 'wan' ? 34 : 36);
+    const stage = stages.get(clientPort) ?? 0;
     const message = pptpMessage(frame);
     const data = 34 + (frame[46] >> 4) * 4;
     const refused = message === 8 && frame[data + 16] !== 1;
-    if (message === 8) named.add(get16(frame, data + 12));
-    if (port !== 'wan') answered.add(client);
-    if (message === CALL[stage] && !refused && answered.has(client)) stages.set(client, stage + 1);
-    else if (CALL_ENDS.includes(message) || (frame[47] & 5) !== 0 || refused) stages.set(client, 0);
-    else stages.set(client, stage);
+    if (message === 8) named.add(`${ipText(frame.subarray(30, 34))} ${get16(frame, data + 12)}`);
+    if (port !== 'wan') answered.add(clientPort);
+    if (message === CALL[stage] && !refused && answered.has(clientPort)) stages.set(clientPort, stage + 1);
+    else if (CALL_ENDS.includes(message) || (frame[47] & 5) !== 0 || refused) stages.set(clientPort, 0);
+    else stages.set(clientPort, stage);
   }
   const calls = [...stages.values()];
-  const isNamed = stray.port !== 'wan' || named.has(get16(stray.frame, 40));
+  const { frame: own } = entered[stray.after];
+  const client = typeof own === 'function' ? '' : ipText(own.subarray(26, 30));
+  const isNamed = stray.port !== 'wan' || named.has(`${client} ${get16(stray.frame, 40)}`);
   if (calls.length > 0 && isNamed && calls.every((stage) => stage === CALL.length)) return [kernel, sluice];
   const rest = (frames: Frames) => frames.filter((p) => !(isGre(p) && p.after >= stray.after));
   return [rest(kernel), rest(sluice)];

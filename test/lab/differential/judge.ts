@@ -81,11 +81,11 @@ export class Judge {
     const verdict = { scenario, difference, accepted: null, frames: scenario.frames.length, kernel, sluice };
     if (difference === null) return verdict;
     const all = { ...settings, normalise: scenario.normalise };
-    let accepted = explanation(kernel, sluice, all);
+    let accepted = explanation(kernel, sluice, played, all);
     if (accepted === null && scenario.frames.some((f) => typeof f.frame === 'function')) {
       // A frame about what had left was another one for Sluice, since a known difference came before it.
       const again = playInline(makeRouter(scenario.topology), ports, played);
-      accepted = compare(kernel, again, all) === null ? null : explanation(kernel, again, all);
+      accepted = compare(kernel, again, all) === null ? null : explanation(kernel, again, played, all);
     }
     // A port that the kernel has to choose it draws, now and then one that a host of the scenario uses. Another draw, the
     // same used Sluice: a difference of ours stays.
@@ -132,16 +132,21 @@ function recorded(f: ScenarioFrame, n: number, played: ScenarioFrame[]): Scenari
 }
 
 /** The accepted difference, or all of them together, under whose view both sent the same; null when there is none. */
-function explanation(kernel: readonly Played[], sluice: readonly Played[], options: CompareOptions): string | null {
+function explanation(
+  kernel: readonly Played[],
+  sluice: readonly Played[],
+  entered: readonly ScenarioFrame[],
+  options: CompareOptions,
+): string | null {
   const equal = (a: Accepted) => {
-    const [left, right] = a.views(kernel, sluice);
+    const [left, right] = a.views(kernel, sluice, entered);
     return compare(left, right, options) === null;
   };
   const several: Accepted = {
     name: 'several',
     views: (k, s) => {
       let seen: [readonly Played[], readonly Played[]] = [k, s];
-      for (const a of ACCEPTED) seen = a.views(seen[0], seen[1]);
+      for (const a of ACCEPTED) seen = a.views(seen[0], seen[1], entered);
       return seen;
     },
   };
