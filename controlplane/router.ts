@@ -100,8 +100,7 @@ export class Router {
     };
     const { small = 2048, large = 64 } = options.slots ?? {};
     const engine = engineOptions(config.offload, options.engineFault ?? 0, options.engineBehind);
-    const levels = sizes.cachedFlows > 0 ? 2 : 1;
-    const compilable = offload && options.compiled !== false && engine !== null && isCompilable(engine, levels);
+    const compilable = offload && options.compiled !== false && isCompilable(engine, sizes.cachedFlows);
     const module = compilable ? compiledBurst() : null;
     const buffers = createTables(sizes, seed, module === null ? null : { module, small, large });
     this.tables = new Tables(buffers, 0);

@@ -101,9 +101,9 @@ export interface Egress {
   queue(slot: number, port: number, length: number): number;
 }
 
-/** True when the compiled burst may be used: verify mode, faults and a second level are JavaScript's. */
-export function isCompilable(options: { verify: boolean; fault: number }, levels: number): boolean {
-  return !options.verify && options.fault === 0 && levels === 1;
+/** True when the compiled burst may be used: verify mode, faults and a second level (`cachedFlows`) are JavaScript's. */
+export function isCompilable(options: { verify: boolean; fault: number } | null, cachedFlows: number): boolean {
+  return options !== null && !options.verify && options.fault === 0 && cachedFlows === 0;
 }
 
 export class FastPath {
@@ -179,7 +179,7 @@ export class FastPath {
     }
     this.first = this.levels[0];
     const { ground } = tables.buffers;
-    const plain = isCompilable(options, this.levels.length);
+    const plain = isCompilable(options, this.levels.length - 1);
     this.compiled =
       plain && ground !== null && frames.ground >= 0 ? new CompiledBurst(ground, frames, this.first) : null;
     this.homes = this.compiled?.homes ?? new Int32Array(BURST);

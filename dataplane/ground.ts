@@ -3,9 +3,8 @@
  *
  *   worker 0: metadata | slots | homes | report | frames     worker 1: …     interfaces | neighbours | room | IPv4 entries | IPv6 entries
  *
- * WebAssembly addresses one memory of at most 4 GiB. Entries
- * of IPv6 that find no room lie in a buffer of their own, and the burst leaves them to fastpath.ts; where nothing fits, there is
- * no ground. Every access of JavaScript goes through ordinary views, as if these were separate buffers.
+ * WebAssembly addresses one memory of at most 4 GiB. Entries of IPv6 that find no room lie in a buffer of their own, and the
+ * burst leaves them to fastpath.ts; where nothing fits, there is no ground. Every access of JavaScript goes through ordinary views, as if these were separate buffers.
  */
 import { FlowTable } from '../offload/table.ts';
 import { type FrameMemory, Frames, META_WORDS } from './frames.ts';

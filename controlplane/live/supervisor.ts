@@ -268,7 +268,7 @@ export class Supervisor {
     exactLead();
     inlineStages();
     const switches = engineOptions(offload, 0, kernel !== null);
-    const compilable = engine && switches !== null && isCompilable(switches, sizes.cachedFlows > 0 ? 2 : 1);
+    const compilable = engine && isCompilable(switches, sizes.cachedFlows);
     const module = compilable ? compiledBurst() : null;
     const buffers = createTables(sizes, seed, module === null ? null : { module, ...ARENA });
     if (compilable && buffers.ground === null)
