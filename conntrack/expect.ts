@@ -14,6 +14,9 @@
  *   18 SAVED_PORT raw, high half: the announcer's real port   19 CLASS                                 20 TIMEOUT s
  *   21 REPLY_PORTS of a GRE call, raw; 0 else                 22 WANTED: announced port before NAT     23–31 spare
  *
+ * Behind the records, a word for each: its MASTER while it is live, else 0. Who looks for a master's own or for a free place
+ * reads these words side by side, not a cache line for every record.
+ *
  * Few at a time, so one lock serves all writers (it holds its owner's number + 1, see `repair`); readers ask COUNT first,
  * which is 0 in most networks most of the time.
  *
@@ -84,6 +87,7 @@ export interface ExpectSpec {
 export class ExpectTable {
   readonly words: Int32Array;
   readonly capacity: number;
+  private readonly owners: Int32Array;
   private readonly conntrack: ConntrackTable;
   private readonly owner: number;
 
@@ -91,12 +95,13 @@ export class ExpectTable {
   constructor(buffer: SharedArrayBuffer, conntrack: ConntrackTable, worker = 0) {
     this.owner = worker + 1;
     this.words = new Int32Array(buffer);
-    this.capacity = Math.floor((this.words.length - FIRST) / EXP_WORDS);
+    this.capacity = Math.floor((this.words.length - FIRST) / (EXP_WORDS + 1));
+    this.owners = new Int32Array(buffer, (FIRST + this.capacity * EXP_WORDS) * 4, this.capacity);
     this.conntrack = conntrack;
   }
 
   static bytes(capacity: number): number {
-    return (FIRST + capacity * EXP_WORDS) * 4;
+    return (FIRST + capacity * (EXP_WORDS + 1)) * 4;
   }
 
   get count(): number {
@@ -232,33 +237,41 @@ export class ExpectTable {
     return -1;
   }
 
-  /** A free record; one of the master's own gives way when it has `limit` of the class already (the oldest first). */
+  /**
+   * A free record; one of the master's own gives way when it has `limit` of the class already (the oldest first). Without a
+   * free one, that of an expectation which is over but was not taken out.
+   */
   private place(spec: ExpectSpec, limit: number, now: number): number {
-    const w = this.words;
+    const { words: w, owners, capacity } = this;
+    const owner = spec.master + 1;
     let free = -1;
     let own = 0;
     let oldest = -1;
-    for (let n = 0; n < this.capacity; n++) {
-      const r = this.at(n);
-      if (w[r + EXP_STATE] === 0) {
+    for (let n = 0; n < capacity; n++) {
+      if (owners[n] === 0) {
         if (free < 0) free = n;
         continue;
       }
-      if (!this.live(r, now)) {
+      if (owners[n] !== owner || w[this.at(n) + EXP_CLASS] !== spec.class) continue;
+      if (!this.live(this.at(n), now)) {
         this.unlink(n);
         if (free < 0) free = n;
         continue;
       }
-      if (w[r + EXP_MASTER] === spec.master + 1 && w[r + EXP_CLASS] === spec.class) {
-        own++;
-        if (oldest < 0 || ((w[r + EXP_DEADLINE] - w[this.at(oldest) + EXP_DEADLINE]) | 0) < 0) oldest = n;
-      }
+      own++;
+      if (oldest < 0 || ((w[this.at(n) + EXP_DEADLINE] - w[this.at(oldest) + EXP_DEADLINE]) | 0) < 0) oldest = n;
     }
     if (limit > 0 && own >= limit && oldest >= 0) {
       this.unlink(oldest);
       return oldest;
     }
-    return free >= 0 ? free : -2;
+    if (free >= 0) return free;
+    for (let n = 0; n < capacity; n++)
+      if (!this.live(this.at(n), now)) {
+        this.unlink(n);
+        return n;
+      }
+    return -2;
   }
 
   private write(n: number, spec: ExpectSpec, now: number): void {
@@ -282,6 +295,7 @@ export class ExpectTable {
     w[r + EXP_REPLY_PORTS] = spec.replyPorts;
     w[r + EXP_WANTED] = spec.wanted;
     w[r + EXP_STATE] = 1;
+    this.owners[n] = spec.master + 1;
     const bucket = this.bucket(spec.key, spec.dst[0], spec.dst[3], spec.ports);
     w[r] = w[bucket];
     Atomics.store(w, bucket, n + 1);
@@ -304,35 +318,44 @@ export class ExpectTable {
     while (w[at] !== 0 && w[at] !== n + 1) at = this.at(w[at] - 1);
     if (w[at] === n + 1) Atomics.store(w, at, w[r]);
     w[r + EXP_STATE] = 0;
+    this.owners[n] = 0;
     Atomics.sub(w, COUNT, 1);
     w[DELETED]++;
   }
 
   /** Removes what a master expects: all, or one class; `keep`: a number to leave alone (−1: none). */
   removeOf(master: number, which: number, keep = -1): void {
-    const w = this.words;
+    const { words: w, owners, capacity } = this;
     if (w[COUNT] === 0) return;
     this.lock();
-    for (let n = 0; n < this.capacity; n++) {
-      const r = this.at(n);
-      if (
-        w[r + EXP_STATE] === 1 &&
-        n !== keep &&
-        w[r + EXP_MASTER] === master + 1 &&
-        (which < 0 || w[r + EXP_CLASS] === which)
-      )
-        this.unlink(n);
+    for (let n = 0; n < capacity; n++) {
+      if (owners[n] !== master + 1 || n === keep) continue;
+      if (which < 0 || w[this.at(n) + EXP_CLASS] === which) this.unlink(n);
     }
     this.unlock();
   }
 
+  /** The first record from number `from` on that holds keys of a call of this master's (EXP_KEYMAP), or −1. */
+  callKeys(master: number, from: number): number {
+    const { words: w, owners, capacity } = this;
+    if (w[COUNT] === 0) return -1;
+    const generation = this.conntrack.words[master * CT_WORDS + CT_GEN];
+    for (let n = from; n < capacity; n++) {
+      if (owners[n] !== master + 1) continue;
+      const r = this.at(n);
+      if ((w[r + EXP_FLAGS] & EXP_KEYMAP) !== 0 && w[r + EXP_MASTER_GEN] === generation) return n;
+    }
+    return -1;
+  }
+
   /** Gives a master's expectations of a class `timeout` seconds from now, and makes them active (a registration was confirmed). */
   prolong(master: number, which: number, timeout: number, now: number): void {
-    const w = this.words;
+    const { words: w, owners, capacity } = this;
     if (w[COUNT] === 0) return;
-    for (let n = 0; n < this.capacity; n++) {
+    for (let n = 0; n < capacity; n++) {
+      if (owners[n] !== master + 1) continue;
       const r = this.at(n);
-      if (w[r + EXP_MASTER] !== master + 1 || w[r + EXP_CLASS] !== which || !this.live(r, now)) continue;
+      if (w[r + EXP_CLASS] !== which || !this.live(r, now)) continue;
       w[r + EXP_DEADLINE] = (now + timeout * 1000) | 0;
       w[r + EXP_FLAGS] &= ~EXP_INACTIVE;
     }
@@ -340,18 +363,12 @@ export class ExpectTable {
 
   /** Number of the master's expectation of an announced endpoint (real port, raw high half), or −1. */
   findAnnounced(master: number, wanted: number, proto: number, now: number): number {
-    const w = this.words;
+    const { words: w, owners, capacity } = this;
     if (w[COUNT] === 0) return -1;
-    for (let n = 0; n < this.capacity; n++) {
+    for (let n = 0; n < capacity; n++) {
+      if (owners[n] !== master + 1) continue;
       const r = this.at(n);
-      if (
-        w[r + EXP_STATE] === 1 &&
-        w[r + EXP_MASTER] === master + 1 &&
-        w[r + EXP_WANTED] === wanted &&
-        (w[r + EXP_KEY] & 0xff) === proto &&
-        this.live(r, now)
-      )
-        return n;
+      if (w[r + EXP_WANTED] === wanted && (w[r + EXP_KEY] & 0xff) === proto && this.live(r, now)) return n;
     }
     return -1;
   }
@@ -385,6 +402,7 @@ export class ExpectTable {
     let count = 0;
     for (let n = 0; n < this.capacity; n++) {
       const r = this.at(n);
+      this.owners[n] = w[r + EXP_STATE] === 1 ? w[r + EXP_MASTER] : 0;
       if (w[r + EXP_STATE] !== 1) continue;
       const bucket = this.bucket(w[r + EXP_KEY], w[r + EXP_DST], w[r + EXP_DST + 3], w[r + EXP_PORTS]);
       w[r] = w[bucket];

@@ -24,6 +24,8 @@ const OWNER = 14;
 const OWNER_GEN = 15;
 const EDITED_AT = 16;
 const EDITED = 18;
+/** Places that are looked at for one packet: when all are taken, thousands would cost it more than everything else. */
+const PROBES = 64;
 
 export class Extensions {
   readonly words: Int32Array;
@@ -41,18 +43,21 @@ export class Extensions {
     return capacity * EXT_WORDS * 4;
   }
 
-  /** Word index of a connection's extension, made when it has none yet; −1 when all are taken. */
+  /**
+   * Word index of a connection's extension, made when it has none yet; −1 when PROBES places in a row are taken. The next
+   * packet looks at the next ones.
+   */
   of(index: number): number {
     const words = this.conntrack.words;
     const c = index * CT_WORDS;
     const number = words[c + CT_HELPER] >>> 8;
     if (number !== 0) return (number - 1) * EXT_WORDS;
-    for (let probe = 0; probe < this.capacity; probe++) {
-      const n = (this.hint + probe) % this.capacity;
+    for (let probe = 0; probe < PROBES; probe++) {
+      const n = this.hint < this.capacity ? this.hint : 0;
+      this.hint = n + 1;
       const owner = this.words[n * EXT_WORDS + OWNER];
       if (owner !== 0 && !this.orphaned(n, owner - 1)) continue;
       if (Atomics.compareExchange(this.words, n * EXT_WORDS + OWNER, owner, index + 1) !== owner) continue;
-      this.hint = n + 1;
       this.words.fill(0, n * EXT_WORDS, n * EXT_WORDS + OWNER);
       this.words[n * EXT_WORDS + EDITED] = 0;
       this.words[n * EXT_WORDS + OWNER_GEN] = words[c + CT_GEN];

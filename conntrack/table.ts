@@ -260,6 +260,29 @@ export class ConntrackTable {
     return -1;
   }
 
+  /** As find4, for who may stand on a chain: it only looks. Nothing is deleted, expired or not, and `hash` stays. */
+  peek4(src: number, dst: number, ports: number, key: number): number {
+    const w = this.words;
+    const hash = this.hash4(src, dst, ports, key);
+    for (let link = this.heads[hash & this.mask]; link !== 0; ) {
+      const index = (link - 1) >> 1;
+      const dir = (link - 1) & 1;
+      const c = index * CT_WORDS;
+      const t = c + (dir << 2);
+      link = w[c + CT_NEXT + dir];
+      if (
+        w[c + CT_HASH + dir] === hash &&
+        w[t + CT_O_SRC] === src &&
+        w[t + CT_O_DST] === dst &&
+        w[t + CT_O_PORTS] === ports &&
+        w[c + CT_KEY] === key &&
+        (w[c + CT_STATUS] & IPS_DYING) === 0
+      )
+        return (index << 1) | dir;
+    }
+    return -1;
+  }
+
   /** Finds an IPv6 tuple; as find4. */
   find6(
     s0: number,

@@ -14,10 +14,13 @@
  */
 import {
   EXP_ADDRESS,
+  EXP_DEADLINE,
   EXP_DIR,
+  EXP_DST,
   EXP_FLAGS,
   EXP_HELPER,
   EXP_INACTIVE,
+  EXP_KEY,
   EXP_KEYMAP,
   EXP_MASTER,
   EXP_MASTER_GEN,
@@ -26,6 +29,7 @@ import {
   EXP_PORTS,
   EXP_REPLY_PORTS,
   EXP_SAVED_PORT,
+  EXP_SRC,
   type ExpectSpec,
   type ExpectTable,
 } from '../conntrack/expect.ts';
@@ -51,7 +55,6 @@ import { HELPER_PPTP, HELPER_SIP, helperOf } from '../conntrack/helpers/index.ts
 import {
   CT_DEADLINE,
   CT_ESTABLISHED,
-  CT_GEN,
   CT_HELPER,
   CT_KEY,
   CT_MASTER,
@@ -121,6 +124,8 @@ export class Mangler {
   private readonly spec: ExpectSpec;
   private readonly text = new Uint8Array(MAX_PAYLOAD + 64 * TEXT_ROOM);
   private readonly address = new Int32Array(4);
+  /** The table of expectations had no room for this payload's last: nor will it have for the next. */
+  private full = false;
   /** For each finding with a replacement: its bytes' place in `pieces`, and length. */
   private readonly pieceAt = new Int32Array(64);
   private readonly pieceLength = new Int32Array(64);
@@ -217,10 +222,10 @@ export class Mangler {
   released(index: number): void {
     const helper = this.table.words[index * CT_WORDS + CT_HELPER];
     if (helper === 0) return;
-    this.expectations.removeOf(index, -1);
-    this.extensions.release(index);
     // Not ended here and now: whoever collects the master may be walking the list that the calls stand in.
     if ((helper & 0xff) === HELPER_PPTP) this.endCalls(index, false);
+    this.expectations.removeOf(index, -1);
+    this.extensions.release(index);
   }
 
   // --- the stage ----------------------------------------------------------------------------------------------------------
@@ -300,6 +305,7 @@ export class Mangler {
     const c = p.ct * CT_WORDS;
     let edits = 0;
     let change = 0;
+    this.full = false;
     for (let n = 0; n < x.count; n++) {
       const f = x.findings[n];
       this.pieceLength[n] = -1;
@@ -314,11 +320,11 @@ export class Mangler {
           if (x.nat && f.to > f.from) this.rewriteEndpoint(p, helper, f, n);
           break;
         case FIND_CLOSE:
-          this.expectations.removeOf(p.ct, f.class);
           if (helper.number === HELPER_PPTP) {
-            this.expectations.removeOf(p.ct, GRE_CLASS_KEYS);
             this.endCalls(p.ct, true);
+            this.expectations.removeOf(p.ct, GRE_CLASS_KEYS);
           }
+          this.expectations.removeOf(p.ct, f.class);
           break;
         case FIND_DONE:
           // Its time is over from the next millisecond on; this packet still needs the record.
@@ -393,6 +399,7 @@ export class Mangler {
    * not be made. A port is kept when it is free among the expectations, else the next free one is taken (as nf_nat_ftp).
    */
   private expect(p: Packet, helper: Helper, f: Finding, now: number): number {
+    if (this.full) return -1;
     if (f.proto === GRE) return this.expectCall(p, f, now);
     const x = this.context;
     // What names itself in text may name anything; where nothing is named (TFTP) it is the connection's own port.
@@ -444,7 +451,10 @@ export class Mangler {
         spec.wanted = ((f.port + made) << 16) | 1;
         const result = this.expectations.add(spec, limit, now);
         if (result < 0) {
-          if (result === -2) return -1;
+          if (result === -2) {
+            this.full = true;
+            return -1;
+          }
           break;
         }
       }
@@ -491,24 +501,47 @@ export class Mangler {
     spec.flags |= EXP_KEYMAP;
     spec.class = GRE_CLASS_KEYS;
     spec.timeout = 1_000_000;
+    this.spareKeys(p.ct);
     this.expectations.add(spec, CALL_KEYS, now);
     return toKey;
   }
 
-  /** A PPTP call is over: its GRE connections end, at once or as soon as they are collected. */
-  private endCalls(master: number, atOnce: boolean): void {
-    const table = this.table;
-    const w = table.words;
-    const high = table.highWater;
-    const generation = w[master * CT_WORDS + CT_GEN];
-    // Calls end rarely: looking at all connections costs less than a list that every connection would carry.
-    for (let index = 0; index < high; index++) {
-      const c = index * CT_WORDS;
-      if (w[c + CT_MASTER] !== master + 1 || w[c + CT_MASTER_GEN] !== generation || (w[c + CT_KEY] & 0xff) !== GRE)
-        continue;
-      if (atOnce) this.endConnection(index);
-      else w[c + CT_DEADLINE] = (this.tables.now() - 1) | 0;
+  /** A control connection with all the keys that it may have: the oldest will give way, and their call ends with them. */
+  private spareKeys(master: number): void {
+    const { expectations } = this;
+    const e = expectations.words;
+    let count = 0;
+    let oldest = -1;
+    for (let n = expectations.callKeys(master, 0); n >= 0; n = expectations.callKeys(master, n + 1)) {
+      count++;
+      const age = oldest < 0 ? -1 : e[expectations.at(n) + EXP_DEADLINE] - e[expectations.at(oldest) + EXP_DEADLINE];
+      if ((age | 0) < 0) oldest = n;
     }
+    if (count >= CALL_KEYS) this.endCall(oldest, true);
+  }
+
+  /**
+   * A control connection's calls are over: their GRE connections end, at once or as soon as they are collected. They are
+   * found by the calls' keys, which are their tuples: one that has lost its keys gets no packet any more. Asked before the
+   * keys go.
+   */
+  private endCalls(master: number, atOnce: boolean): void {
+    const { expectations } = this;
+    for (let n = expectations.callKeys(master, 0); n >= 0; n = expectations.callKeys(master, n + 1))
+      this.endCall(n, atOnce);
+  }
+
+  /** Ends the GRE connection of the keys in record `n`, if there is one. */
+  private endCall(n: number, atOnce: boolean): void {
+    const e = this.expectations.words;
+    const r = this.expectations.at(n);
+    const found = this.table.peek4(e[r + EXP_SRC], e[r + EXP_DST], e[r + EXP_PORTS], e[r + EXP_KEY]);
+    if (found < 0) return;
+    const c = (found >> 1) * CT_WORDS;
+    const w = this.table.words;
+    if (w[c + CT_MASTER] !== e[r + EXP_MASTER] || w[c + CT_MASTER_GEN] !== e[r + EXP_MASTER_GEN]) return;
+    if (atOnce) this.endConnection(found >> 1);
+    else w[c + CT_DEADLINE] = (this.tables.now() - 1) | 0;
   }
 
   /** Deletes a connection and reports it; set by the path. */

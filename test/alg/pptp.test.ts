@@ -1,9 +1,9 @@
 /** PPTP through the whole router (trap 10): Call IDs both ways, two clients with the same one, the ends of a call. */
-import { beforeEach, describe, expect, it } from 'vitest';
-import { get16, gre, grePptp, ipv4 } from '../lib/build.ts';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { get16, gre, grePptp, ipv4, tcp } from '../lib/build.ts';
 import { HOST, HOST_MAC, HOST2, HOST2_MAC, Home, ROUTER_WAN, SERVER } from '../lib/home.ts';
 import { FIRST_ID, pptp, SECOND_ID } from './messages.ts';
-import { packet, Talk, through } from './talk.ts';
+import { expectations, packet, Talk, through } from './talk.ts';
 
 const raw = (text: string) => Uint8Array.from(text, (c) => c.charCodeAt(0));
 const id = (text: string, at: number) => get16(raw(text), at);
@@ -124,6 +124,33 @@ describe('PPTP', () => {
     talk.say('b', pptp.outgoingCallReply(302, told));
     expect(up(home, HOST, 302)).toHaveLength(1);
     expect(get16(down(home, told)[0].l4, 6)).toBe(9);
+  });
+
+  it('more calls at once than a control connection has keys for: the oldest gives way, and the end is the end of all', () => {
+    const { talk, told } = call(home, HOST, 7, 300);
+    up(home, HOST, 300);
+    for (let n = 1; n <= 4; n++) {
+      expect(greLines(home)).toHaveLength(n);
+      talk.say('a', pptp.outgoingCallRequest(7 + n));
+      talk.say('b', pptp.outgoingCallReply(300 + n, told));
+      expect(up(home, HOST, 300 + n)).toHaveLength(1);
+    }
+    expect(greLines(home)).toHaveLength(4);
+    expect(up(home, HOST, 300)).toEqual([]);
+    talk.say('a', pptp.stopRequest());
+    expect(greLines(home)).toEqual([]);
+    expect(expectations(home).count).toBe(0);
+  });
+
+  it('SYNs to port 1723 that nobody answered made the router look at all of its connections, once for each', () => {
+    const looked = vi.spyOn(home.router.tables.conntrack, 'highWater', 'get');
+    const syn = (sport: number) => packet(HOST, SERVER, tcp({ sport, dport: 1723, seq: 1, flags: 'S' }));
+    for (let n = 0; n < 100; n++) expect(through(home, 'lan', syn(2000 + n))).toHaveLength(1);
+    const { talk } = call(home, HOST, 7, 300);
+    for (let n = 0; n < 100; n++) talk.say('b', pptp.callDisconnect(300));
+    home.router.advance(130_000);
+    expect(home.router.tables.conntrack.count).toBe(1);
+    expect(looked).not.toHaveBeenCalled();
   });
 
   it('GRE version 1 without a call is refused, plain GRE goes as ever', () => {
