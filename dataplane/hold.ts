@@ -212,6 +212,7 @@ export class Hold {
     w[at + 41] = p.dontFragment;
     w[at + 42] = p.hasOptions;
     w[at + 43] = p.groupMac;
+    w[at + 44] = p.tcpFlags;
   }
 
   /** Restores the packet at position `n` into `p` (frame bytes are still as received); it stays here. */
@@ -261,6 +262,7 @@ export class Hold {
     p.dontFragment = w[at + 41];
     p.hasOptions = w[at + 42];
     p.groupMac = w[at + 43];
+    p.tcpFlags = w[at + 44];
     p.fresh = 0;
     p.errorType = 0;
     const l3 = p.l3 >> 2;

@@ -1,8 +1,8 @@
 /** MSS clamping: SYN and SYN/ACK that cross a port with `mss-clamp`, checksums right, everything else untouched. */
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../../controlplane/index.ts';
-import { ethernet, hex, ipv4, ipv6, type Segment, tcp, tcpOptions } from '../lib/build.ts';
-import { FAR, HOST, hopped, LAN, routed, send, taken } from './fragment-cut.ts';
+import { arp, ethernet, hex, ipv4, ipv6, type Segment, tcp, tcpOptions, udp } from '../lib/build.ts';
+import { FAR, HOST, hopped, LAN, routed, send, taken, WAN } from './fragment-cut.ts';
 
 const out4 = (segment: Segment) => ipv4({ src: HOST.v4, dst: FAR.v4, df: true }, segment);
 const out6 = (segment: Segment) => ipv6({ src: HOST.v6, dst: FAR.v6 }, segment);
@@ -58,6 +58,21 @@ describe('mss-clamp', () => {
     const data = back(mss(1460), 'A', 8, 101); // no SYN: whatever it carries is no announcement
     send(router, [data], 'wan');
     expect(`${taken(router, 'lan').map((p) => [...p])}`).toBe(forwarded(data));
+  });
+
+  it('a SYN that had waited for its next hop left as it came; and what waited behind it is no SYN', () => {
+    const gate = '203.0.113.254';
+    const router = routed({
+      wan: { 'mss-clamp': 1300 },
+      extra: { neighbors: [{ port: 'lan', ip: HOST.v4, mac: HOST.mac }] },
+    });
+    const data = ipv4({ src: HOST.v4, dst: FAR.v4, df: true }, udp({ sport: 7, dport: 9 }, new Uint8Array(40).fill(2)));
+    send(router, [out4(syn(mss(1460))), data]);
+    router.take('wan'); // the question
+    const answer = arp({ op: 2, sha: FAR.mac, spa: gate, tha: WAN.mac, tpa: WAN.v4 });
+    router.inject('wan', ethernet({ src: FAR.mac, dst: WAN.mac, type: 0x0806 }, answer));
+    router.advance(1);
+    expect(taken(router).map((p) => `${[...p]}`)).toEqual([forwarded(out4(syn(mss(1300)))), forwarded(data)]);
   });
 
   it('an option at an odd byte', () => {
