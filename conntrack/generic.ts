@@ -56,6 +56,7 @@ export const WHY_SCTP_STATE = 26;
 export const WHY_GRE_PROTOCOL = 27;
 export const WHY_ND_UNTRACKED = 28;
 export const WHY_ESP_RESERVED = 29;
+export const WHY_TCP_RST_DOUBTFUL = 30;
 
 /** One sentence for each number, for `explain` and traces. */
 export const WHY_TEXT: readonly string[] = [
@@ -89,6 +90,7 @@ export const WHY_TEXT: readonly string[] = [
   'GRE version 1 without PPP in it',
   'neighbour discovery and MLD are never tracked',
   'an SPI from 0 to 255 is reserved (RFC 4303 §2.1) and cannot tell tunnels behind one address apart',
+  'RST of a connection that the offload engine has carried, with a number that may be a guess: the next one is judged by the segment that it answers',
 ];
 
 /** Sets the deadline `timeout` ms from `now`, unless somebody fixed it (IPS_FIXED_TIMEOUT). */

@@ -64,6 +64,7 @@ import {
   CT_WORDS,
   CT6_WORDS,
   IPS_DYING,
+  IPS_SEEN_REPLY,
   ORIGINAL,
   TCP_ESTABLISHED,
 } from './record.ts';
@@ -434,7 +435,8 @@ export class Mapper {
 
   /**
    * A packet of a session with a mapping: outbound packets move the deadlines, inbound ones when configured (RFC 4787
-   * REQ-6); ICMP errors never get here (RFC 7857 §6). A TCP session lives at least as long as RFC 5382 REQ-5 asks.
+   * REQ-6); ICMP errors never get here (RFC 7857 §7.1). A TCP session lives at least as long as RFC 5382 REQ-5 asks, but for
+   * one that an outside host begins: until the inside has answered, it does not keep the mapping any longer (RFC 7857 §7).
    */
   touch(p: Packet, now: number): void {
     const w = this.table.words;
@@ -447,6 +449,10 @@ export class Mapper {
     const outbound = (p.dir === ORIGINAL) !== ((reference & MAPPING_INBOUND) !== 0);
     const refreshes = outbound || second || (r[NH_OPTIONS] & INBOUND_REFRESH) !== 0;
     if (p.proto === TCP) {
+      if (!refreshes && (w[c + CT_STATUS] & IPS_SEEN_REPLY) === 0) {
+        this.boundByMapping(c, reference, now);
+        return;
+      }
       const established = (w[c + CT_STATE] & 0xff) === TCP_ESTABLISHED;
       const least = (now + (established ? r[NH_TCP_ESTABLISHED] : r[NH_TCP_TRANSITORY])) | 0;
       if (((least - w[c + CT_DEADLINE]) | 0) > 0) w[c + CT_DEADLINE] = least;
@@ -455,9 +461,18 @@ export class Mapper {
       // Behind us: the engine has carried the outbound packets, and the tracker's own time stands.
       else if (((w[c + CT_OUTBOUND] - now) | 0) >= 0) w[c + CT_DEADLINE] = w[c + CT_OUTBOUND];
     }
-    if (!refreshes && p.proto !== TCP) return;
+    if (!refreshes) return;
     this.extend(reference, now, lifetime);
     if (second) this.extend(this.table.words6[p.ct * CT6_WORDS], now, lifetime);
+  }
+
+  /** The session at word `c` ends with its mapping, unless others keep that: then the tracker's own time stands. */
+  private boundByMapping(c: number, reference: number, now: number): void {
+    const w = this.table.words;
+    const index = this.mappings.of(reference);
+    if (index < 0) return;
+    const until = this.mappings.words[index * NM_WORDS + NM_DEADLINE];
+    if (((until - now) | 0) >= 0 && ((w[c + CT_DEADLINE] - until) | 0) > 0) w[c + CT_DEADLINE] = until;
   }
 
   private extend(reference: number, now: number, lifetime: number): void {

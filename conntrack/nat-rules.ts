@@ -128,13 +128,19 @@ export class NatRules {
     return ((destination ^ w[at + NR_DST]) & w[at + NR_DST_MASK]) === 0;
   }
 
+  /** True when a destination rule could match what enters here: forwards, the DMZ host, triggered ports. */
   hasDestinationRule(zone: number, port: number): boolean {
     const w = this.words;
     // With hairpins, a rule may be meant whatever the packet enters by.
     if ((w[NH_OPTIONS] & NO_HAIRPIN) === 0) return (w[NH_OPTIONS] & HAS_DESTINATION) !== 0;
     for (let n = 0, at = this.first(); n < this.count(); n++, at += NR_WORDS) {
       const kind = w[at + NR_KIND];
-      if ((kind === NAT_DNAT || kind === NAT_DMZ) && this.matchesWhere(at, zone, port)) return true;
+      if (
+        kind === NAT_TRIGGER
+          ? !this.matchesInside(at, zone, port)
+          : (kind === NAT_DNAT || kind === NAT_DMZ) && this.matchesWhere(at, zone, port)
+      )
+        return true;
     }
     return false;
   }

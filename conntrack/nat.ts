@@ -184,7 +184,7 @@ export class Nat {
       }
       this.rule = n;
       if (hairpin && (r[NH_OPTIONS] & HAIRPIN_INTERNAL) === 0) this.outer = owner;
-      this.setDestination(p, kind === NAT_TRIGGER ? rules.triggeredBy(at) : r[at + NR_TO], toPort, now);
+      this.setDestination(p, kind === NAT_TRIGGER ? rules.triggeredBy(at) : r[at + NR_TO], toPort);
       return;
     }
   }
@@ -232,7 +232,7 @@ export class Nat {
     return NAT_OK;
   }
 
-  private setDestination(p: Packet, to: number, toPort: number, _now: number): void {
+  private setDestination(p: Packet, to: number, toPort: number): void {
     const w = this.table.words;
     const c = p.ct * CT_WORDS;
     w[c + CT_R_SRC] = to;
@@ -241,11 +241,13 @@ export class Nat {
   }
 
   /** nat-prerouting: the effective destination of a packet, from its connection's tuples. */
-  prerouting(p: Packet): void {
+  prerouting(p: Packet, now: number): void {
     const w = this.table.words;
     const c = p.ct * CT_WORDS;
     const status = w[c + CT_STATUS];
     if ((status & (IPS_SRC_NAT | IPS_DST_NAT)) === 0) return;
+    // Here, and not where the packet leaves: one that does not get so far has moved the tracker's deadline all the same.
+    if (w[c + CT_MAPPING] !== 0 && p.fresh === 0 && p.innerL3 === 0) this.mapper.touch(p, now);
     const original = p.dir === ORIGINAL;
     if ((status & (original ? IPS_DST_NAT : IPS_SRC_NAT)) === 0) return;
     // The other direction's tuple, seen from its receiver: its source is where this packet goes.
@@ -270,7 +272,8 @@ export class Nat {
     const c = p.ct * CT_WORDS;
     const status = w[c + CT_STATUS];
     if ((status & (IPS_SRC_NAT | IPS_DST_NAT)) === 0) return;
-    if (w[c + CT_MAPPING] !== 0 && p.innerL3 === 0) this.mapper.touch(p, now);
+    // A new connection has its mappings from here on.
+    if (w[c + CT_MAPPING] !== 0 && p.fresh !== 0 && p.innerL3 === 0) this.mapper.touch(p, now);
     const original = p.dir === ORIGINAL;
     if ((status & (original ? IPS_SRC_NAT : IPS_DST_NAT)) === 0) return;
     const t = original ? c + CT_R_SRC : c + CT_O_SRC;

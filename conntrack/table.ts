@@ -24,6 +24,7 @@
  *   16 + 16w, a cache line: of worker w: LOCAL_EPOCH, FREE list, LIMBO head, LIMBO tail, INSERTS, DELETES
  */
 import { sharedAligned } from '../dataplane/wire/aligned.ts';
+import { canEarlyDrop } from './protocols.ts';
 import {
   CT_DEADLINE,
   CT_F64,
@@ -561,11 +562,13 @@ export class ConntrackTable {
   }
 
   /**
-   * Gives up one connection that is not ASSURED near `hash` (nf_conntrack's early drop). Returns true when one went; its
-   * record is free again after the next quiet points.
+   * Gives up one connection near `hash`: one that is not ASSURED (nf_conntrack's early drop), else one that is closing, as
+   * its collector does while the table is full. Returns true when one went; its record is free again after the next quiet
+   * points.
    */
   earlyDrop(hash: number, now: number): boolean {
     const w = this.words;
+    let closing = -1;
     for (let n = 0; n < EVICTION_RANGE; n++) {
       for (let link = Atomics.load(this.heads, (hash + n) & this.mask); link !== 0; ) {
         const index = (link - 1) >> 1;
@@ -573,15 +576,19 @@ export class ConntrackTable {
         const status = w[c + CT_STATUS];
         link = w[c + CT_NEXT + ((link - 1) & 1)];
         const expired = ((w[c + CT_DEADLINE] - now) | 0) < 0;
-        if ((status & (IPS_DYING | IPS_OFFLOAD)) === 0 && (expired || (status & IPS_ASSURED) === 0)) {
-          if (this.delete(index)) {
-            Atomics.add(this.control, EARLY_DROP, 1);
-            return true;
-          }
-        }
+        if ((status & (IPS_DYING | IPS_OFFLOAD)) !== 0) continue;
+        if (expired || (status & IPS_ASSURED) === 0) {
+          if (this.giveUp(index)) return true;
+        } else if (closing < 0 && canEarlyDrop(w, c)) closing = index;
       }
     }
-    return false;
+    return closing >= 0 && this.giveUp(closing);
+  }
+
+  private giveUp(index: number): boolean {
+    if (!this.delete(index)) return false;
+    Atomics.add(this.control, EARLY_DROP, 1);
+    return true;
   }
 
   // --- quiet points ------------------------------------------------------------------------------------------------

@@ -86,13 +86,20 @@ export function relearnTcp(w: Int32Array, c: number): void {
   if (w[c + CT_STATE] === TCP_CLOSE) setFlags(w, c, ORIGINAL, flagsOf(w, c, ORIGINAL) | TCPF_CLOSE_INIT);
 }
 
+/** True from `relearnTcp` until a segment has come: the numbers in the record are those from before the engine. */
+export function isRelearning(w: Int32Array, c: number): boolean {
+  return (w[c + CT_TCP + TCP_MAXWIN] | w[c + CT_TCP + 4 + TCP_MAXWIN]) === 0;
+}
+
 /**
- * Whether a FIN or RST may be of a connection that the engine carries, of which the tracker knows old numbers only. Its
- * sequence number must be within reach of the last one seen, what the engine has carried since (`carried` bytes in its
- * direction; −1: not known) and a window; and so must what it acknowledges, by `acknowledged` bytes in the other direction. One of the two
- * is enough when it is near and little was carried: data of the other may have come another way (a capture with gaps, two
- * paths). A RST without ACK has one number only: near, whatever was carried, must do. Coarser than RFC 5961 asks of an end, but it costs who guesses thousands of segments, and what is refused changes
- * nothing. A SYN, with ACK or without, chooses its own number; the state table judges it.
+ * Whether a segment may be of a connection of which the tracker knows old numbers only: a FIN or RST of one that the
+ * engine carries, the first segment of one that it has given back. Its sequence number must be within reach of the last one seen,
+ * what the engine has carried since (`carried` bytes in its direction, at most; −1: not known) and a window; and so must
+ * what it acknowledges, by `acknowledged` bytes in the other direction. One of the two is enough when it is near and little was
+ * carried: data of the other may have come another way (a capture with gaps, two paths). A RST without ACK has one number
+ * only: near, whatever was carried, must do here; it is judged once more by `plausibleRst`. Coarser than RFC 5961 asks of an end,
+ * but it costs who guesses thousands of segments, and what is refused changes nothing. A SYN, with ACK or without,
+ * chooses its own number; the state table judges it.
  */
 export function plausibleTcp(
   w: Int32Array,
@@ -126,6 +133,18 @@ export function plausibleTcp(
   }
   p.detail = ahead > 0 ? WHY_TCP_SEQ_ABOVE : WHY_TCP_SEQ_BELOW;
   return false;
+}
+
+/**
+ * Whether a RST that `plausibleTcp` lets pass may end a connection whose windows are being learned anew. With ACK both of its
+ * numbers were judged. Without, the one that it has must be near what is known: where the engine has carried much that
+ * is no more than a guess. What is refused costs its sender nothing: such a RST answers a segment (RFC 9293 §3.10.7.1), which its
+ * sender repeats; that one is seen, and the next RST has exactly the number that it acknowledges.
+ */
+export function plausibleRst(w: Int32Array, c: number, p: Packet, u8: Uint8Array, cfg: Int32Array): boolean {
+  const hasAck = (p.tcpFlags & ACK) !== 0 && be32(u8, p.l4 + 8) !== 0;
+  const reach = !isRelearning(w, c) ? 0 : hasAck ? -1 : LEAST_SLACK;
+  return plausibleTcp(w, c, p, u8, cfg, reach, reach);
 }
 
 /** True when a number so far from the last one seen may follow `carried` bytes (−1: nobody knows how many). */

@@ -26,6 +26,7 @@ import {
   WHY_TCP_NOT_LOOSE,
   WHY_TCP_REFUSED,
   WHY_TCP_REOPEN,
+  WHY_TCP_RST_DOUBTFUL,
   WHY_TCP_RST_INEXACT,
   WHY_TCP_RST_OUTSIDE,
   WHY_TCP_RST_RELEARN,
@@ -91,6 +92,7 @@ import {
   flagsOf,
   inWindow,
   lastFlags,
+  plausibleRst,
   setFlags,
   setLastFlags,
   setScale,
@@ -108,7 +110,7 @@ import {
   CFG_TCP_UNACK,
 } from './timeouts.ts';
 
-export { plausibleTcp, relearnTcp, tcpSeqEnd } from './tcp-window.ts';
+export { isRelearning, plausibleTcp, relearnTcp, tcpSeqEnd } from './tcp-window.ts';
 
 export const TCP = 6;
 
@@ -121,6 +123,7 @@ const RST_CLOSE = 1; // CLOSE, whatever the window says
 const RST_KEEP = 2; // in the window or not, the state stays
 const RST_OUTSIDE = 3; // INVALID
 const RST_RELEARN = 4; // passes, the state stays
+const RST_DOUBTFUL = 5; // INVALID: its sender will repeat it, with a number that is known by then
 
 /**
  * Decides whether this segment may open a connection, and initialises the record's protocol words: a SYN, or with
@@ -217,9 +220,12 @@ export function trackTcp(
     // In a simultaneous open the ACK of the SYN/ACK may come from either side.
     if (dir === REPLY && kind === KIND_ACK && (lastFlags(w, c) & TCPF_SIMULTANEOUS_OPEN) !== 0) next = TCP_ESTABLISHED;
   } else if (kind === KIND_RST) {
-    switch (judgeRst(w, c, u8, l4, dir, state, cfg)) {
+    switch (judgeRst(w, c, p, u8, dir, state, cfg)) {
       case RST_OUTSIDE:
         p.detail = WHY_TCP_RST_OUTSIDE;
+        return TRACK_INVALID;
+      case RST_DOUBTFUL:
+        p.detail = WHY_TCP_RST_DOUBTFUL;
         return TRACK_INVALID;
       case RST_RELEARN:
         refresh(w, c, now, cfg[CFG_TCP + TCP_CLOSE]);
@@ -267,16 +273,17 @@ export function tcpEarlyDrop(state: number): boolean {
 function judgeRst(
   w: Int32Array,
   c: number,
+  p: Packet,
   u8: Uint8Array,
-  l4: number,
   dir: number,
   state: number,
   cfg: Int32Array,
 ): number {
+  const l4 = p.l4;
   // Closing already: the ports may be in use again and our numbers be those of the connection before.
   if (isClosing(state)) return RST_CLOSE;
-  // Back from the engine: there is nothing to compare with yet, and the window must not be learned from a RST.
-  if (tolerance(w, c, dir ^ 1) === TOLERANT) return RST_RELEARN;
+  // Back from the engine: there is nothing exact to compare with yet, and the window must not be learned from a RST.
+  if (tolerance(w, c, dir ^ 1) === TOLERANT) return plausibleRst(w, c, p, u8, cfg) ? RST_RELEARN : RST_DOUBTFUL;
   const seq = be32(u8, l4 + 4);
   const last = w[c + CT_TCP_LAST];
   const lastKind = (last >> 1) & 7;

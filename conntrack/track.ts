@@ -19,6 +19,8 @@ import { TRACK_ACCEPT, TRACK_ACCEPT_LAST, TRACK_DROP, TRACK_IGNORE, TRACK_REPEAT
 import { GRE, ICMP, ICMPV6, invertPorts, portsOf, TCP, trackNew, trackPacket } from './protocols.ts';
 import {
   CT_ESTABLISHED,
+  CT_F64,
+  CT_F64_PACKETS,
   CT_HASH,
   CT_INVALID,
   CT_KEY,
@@ -50,6 +52,7 @@ import {
   REPLY,
 } from './record.ts';
 import type { ConntrackTable } from './table.ts';
+import { isRelearning, plausibleTcp } from './tcp.ts';
 
 /** Results of `in` and `confirm`. */
 export const TRACKED = 0;
@@ -172,6 +175,10 @@ export class Tracker {
         return NOT_VALID;
       }
     }
+    if (p.proto === TCP && isRelearning(w, c) && !this.mayFollowEngine(index, p, u8)) {
+      p.ctinfo = CT_INVALID;
+      return NOT_VALID;
+    }
     const before = w[c + CT_STATUS];
     const state = w[c + CT_STATE] & 0xff;
     if (this.shared) table.lock(c + CT_LOCK, w);
@@ -215,6 +222,27 @@ export class Tracker {
     else p.ctinfo = (before & IPS_EXPECTED) !== 0 ? CT_RELATED : CT_NEW;
     if ((w[c + CT_STATUS] & ~before & IPS_ASSURED) !== 0) this.events.emit(EVENT_ASSURED, index);
     return TRACKED;
+  }
+
+  /**
+   * True when the first segment behind the engine's may be the connection's: a blind one would teach wrong numbers, and
+   * shut out the ends. The engine has carried no more than the connection's own count of bytes.
+   */
+  private mayFollowEngine(index: number, p: Packet, u8: Uint8Array): boolean {
+    const { words, doubles } = this.table;
+    const bytes = index * CT_F64 + CT_F64_PACKETS + 2;
+    const carried = doubles[bytes + p.dir];
+    const back = doubles[bytes + (p.dir ^ 1)];
+    // Numbers have 32 bits: of more than half of that they say nothing.
+    return plausibleTcp(
+      words,
+      index * CT_WORDS,
+      p,
+      u8,
+      this.cfg,
+      carried > 0x7fffffff ? -1 : carried,
+      back > 0x7fffffff ? -1 : back,
+    );
   }
 
   /**

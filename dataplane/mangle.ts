@@ -136,7 +136,7 @@ export class Mangler {
     this.table = tables.conntrack;
     this.expectations = tables.expectations;
     this.extensions = tables.extensions;
-    this.sequence = new SequenceAdjuster(tables.conntrack, tables.extensions, frames);
+    this.sequence = new SequenceAdjuster(tables.extensions, frames);
     this.frames = frames;
     this.context = newHelperContext(frames.u8);
     this.spec = {

@@ -467,7 +467,7 @@ export class Path extends PathLocal {
       const zone = this.tables.interfaces.words[p.port * IF.IF_WORDS + IF.IF_ZONE];
       if (this.nat.chooseDestination6(p, zone) !== NAT_OK) return this.reject(p, D.NAT_NO_ADDRESS, 1, 1, 0);
     }
-    this.nat.prerouting(p);
+    this.nat.prerouting(p, this.now);
     return GO_ON;
   }
 
@@ -635,7 +635,7 @@ export class Path extends PathLocal {
       }
       if (result === ADOPTED) {
         this.resetEffective(p);
-        this.nat.prerouting(p);
+        this.nat.prerouting(p, this.now);
         this.nat.postrouting(p, this.now);
         return GO_ON;
       }

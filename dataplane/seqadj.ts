@@ -6,10 +6,7 @@
  * window tracker, which sees what the ends of the connection have sent.
  */
 import type { Extensions } from '../conntrack/extensions.ts';
-import { CT_STATUS, CT_WORDS, IPS_SEQ_ADJUST } from '../conntrack/record.ts';
-import type { ConntrackTable } from '../conntrack/table.ts';
 import { FRAME_NEEDS_CSUM, type Frames } from './frames.ts';
-import { TCP } from './parse.ts';
 import type { Packet } from './wire/packet.ts';
 import { adjust } from './wire/sum.ts';
 
@@ -17,19 +14,19 @@ const ACK = 16;
 const OPTION_SACK = 5;
 
 export class SequenceAdjuster {
-  private readonly table: ConntrackTable;
   private readonly extensions: Extensions;
   private readonly frames: Frames;
 
-  constructor(table: ConntrackTable, extensions: Extensions, frames: Frames) {
-    this.table = table;
+  constructor(extensions: Extensions, frames: Frames) {
     this.extensions = extensions;
     this.frames = frames;
   }
 
-  /** What the router has added to the data that this packet acknowledges (for the window tracker). */
+  /**
+   * What the router has added to the data that this segment acknowledges, for the window tracker, which asks of connections
+   * with IPS_SEQ_ADJUST only.
+   */
   ackOffset(index: number, dir: number, p: Packet): number {
-    if (p.proto !== TCP || (this.table.words[index * CT_WORDS + CT_STATUS] & IPS_SEQ_ADJUST) === 0) return 0;
     const e = this.extensions.existing(index);
     if (e < 0) return 0;
     return this.extensions.ackOffset(e, dir ^ 1, be32(this.frames.u8, p.l4 + 8));

@@ -112,8 +112,13 @@ describe('one by one', () => {
   }
   const toServer = (flags: string, seq: number, ack = 0) =>
     fromLan(ipv4({ src: H.HOST, dst: H.SERVER }, tcp({ sport: 20000, dport: 443, flags, seq, ack })));
-  const toHost = (flags: string, seq: number, ack = 0) =>
-    fromWan(ipv4({ src: H.SERVER, dst: H.ROUTER_WAN }, tcp({ sport: 443, dport: 20000, flags, seq, ack })));
+  const toHost = (flags: string, seq: number, ack = 0, size = 0) =>
+    fromWan(
+      ipv4(
+        { src: H.SERVER, dst: H.ROUTER_WAN },
+        tcp({ sport: 443, dport: 20000, flags, seq, ack }, new Uint8Array(size)),
+      ),
+    );
 
   it('one blind FIN ended a download of more than 65,535 packets: the connection’s own count says how much there was', () => {
     const { world, entries } = carried();
@@ -179,6 +184,72 @@ describe('one by one', () => {
     expect(world.router.take('wan')).toHaveLength(1);
     world.put('wan', toHost('RA', 0, 0x1234568));
     expect(world.router.take('lan')).toHaveLength(1);
+  });
+
+  /** The line of the first TCP connection, '' when it is gone. */
+  const line = (world: World) => world.router.conntrack.lines().find((text) => /^tcp .* sport=20000 /.test(text)) ?? '';
+  const seconds = (world: World, count: number) => {
+    for (let second = 0; second < count; second++) world.work(1000);
+  };
+  const [SEQ, ACK] = [0x60000000 + 1 + 9, 0x10000000 + 1 + 8];
+
+  it.each(['R', 'RA', 'FA'])('one blind %s ended an idle connection that the engine had given back', (flags) => {
+    const { world } = carried();
+    // A download: then nothing for longer than an entry without a hit stays.
+    for (let n = 0; n < 100; n++) world.push('wan', toHost('A', SEQ + 1000 * n, ACK, 1000));
+    seconds(world, 60);
+    world.drain();
+    expect(line(world)).toMatch(/ ESTABLISHED /);
+    expect(line(world)).not.toContain('OFFLOAD');
+    for (let n = 1; n <= 20; n++) world.put('wan', toHost(flags, 0x1234567 * n, 0x7654321 * n));
+    expect(world.router.take('lan')).toEqual([]);
+    seconds(world, 130);
+    expect(line(world)).toMatch(/ESTABLISHED/);
+    // The end's own is believed.
+    world.put('wan', toHost(flags, SEQ + 1000 * 100, ACK));
+    expect(world.router.take('lan')).toHaveLength(1);
+    seconds(world, 130);
+    expect(line(world)).toBe('');
+  });
+
+  it('one blind segment to a connection that the engine had given back shut out its ends', () => {
+    const { world } = carried();
+    for (let n = 0; n < 100; n++) world.push('wan', toHost('A', SEQ + 1000 * n, ACK, 1000));
+    seconds(world, 60);
+    world.drain();
+    world.put('wan', toHost('PA', 0x1234567, 0x7654321, 10));
+    expect(world.router.take('lan')).toEqual([]);
+    world.put('wan', toHost('PA', SEQ + 1000 * 100, ACK, 10));
+    world.put('lan', toServer('A', ACK, SEQ + 1000 * 100 + 10));
+    expect(world.router.take('lan')).toHaveLength(1);
+    expect(world.router.take('wan')).toHaveLength(1);
+  });
+
+  it('a RST without ACK was believed all over what the engine had carried: now it must be near, or exact', () => {
+    const { world } = carried();
+    const megabytes = 8;
+    for (let n = 0; n < megabytes * 1000; n++) {
+      world.push('wan', toHost('A', SEQ + 1000 * n, ACK, 1000));
+      if (n % 128 === 127) {
+        world.work(0);
+        world.drain();
+      }
+    }
+    world.work(1);
+    world.drain();
+    const end = SEQ + megabytes * 1_000_000;
+    for (let n = 2; n < megabytes; n++) world.put('wan', toHost('R', SEQ + n * 1_000_000));
+    expect(world.router.take('lan')).toEqual([]);
+    seconds(world, 15);
+    expect(line(world)).toMatch(/ESTABLISHED/);
+    // The end's own: it answers a segment of the host's, which the host sends again when the first RST did not come.
+    world.put('wan', toHost('R', end));
+    expect(world.router.take('lan')).toEqual([]);
+    world.put('lan', toServer('PA', ACK, end));
+    world.put('wan', toHost('R', end));
+    expect(world.router.take('lan')).toHaveLength(1);
+    seconds(world, 15);
+    expect(line(world)).toBe('');
   });
 
   it('FTP bounce: a PORT that names another host opens nothing', () => {

@@ -78,6 +78,7 @@ export class Conversation {
         break;
       }
       const dir = from ^ this.turned;
+      p.dir = dir;
       this.verdict = trackPacket(this.w, AT, p, u8, dir, this.now, this.cfg, ackOffset);
       if (this.verdict === TRACK_REPEAT) {
         this.live = false;

@@ -67,6 +67,12 @@ describe('port triggering', () => {
     expect(world.in('192.0.2.1:1', `${OUTSIDE}:6206`)).toBeNull();
   });
 
+  it('without hairpins no triggered port was ever open', () => {
+    const world = new World({ trigger, hairpin: false });
+    world.out('192.168.1.10:4000', '198.51.100.1:6112');
+    expect(world.in(S1, `${OUTSIDE}:6205`)).toBe('192.168.1.10:6205');
+  });
+
   it('the last host to pull has the ports', () => {
     const world = new World({ trigger });
     world.out('192.168.1.10:4000', '198.51.100.1:6112');

@@ -497,9 +497,13 @@ describe('back from the offload engine', () => {
     expect(k.tcp('s', 'A', { seq: s, ack: c + 10_000_000 })).toBe(TRACK_INVALID);
   });
 
-  it('a RST that comes first passes, and neither closes nor teaches', () => {
+  it('a RST that comes first passes when it is near, and neither closes nor teaches', () => {
     const { k, c, s } = returned(1_000_000, 1_000_000);
-    expect(k.tcp('s', 'R', { seq: 123_456_789 })).toBe(TRACK_IGNORE);
+    for (const seq of [123_456_789, s + 100_000, 5001 - 40_000]) {
+      expect(k.tcp('s', 'R', { seq })).toBe(TRACK_INVALID);
+      expect([k.state, k.left]).toEqual([TCP_ESTABLISHED, 432_000]);
+    }
+    expect(k.tcp('s', 'R', { seq: s })).toBe(TRACK_IGNORE);
     expect([k.state, k.left]).toEqual([TCP_ESTABLISHED, 10]);
     expect(k.tcp('c', 'PA', { seq: c, ack: s, data: 10 })).toBe(TRACK_ACCEPT);
     expect(k.tcp('s', 'A', { seq: s, ack: c + 10 })).toBe(TRACK_ACCEPT);
@@ -507,6 +511,16 @@ describe('back from the offload engine', () => {
     // Once both sides have spoken, the exact one closes.
     expect(k.tcp('s', 'R', { seq: s })).toBe(TRACK_ACCEPT);
     expect(k.state).toBe(TCP_CLOSE);
+  });
+
+  it('a RST of the side that has spoken first: its number is known by then', () => {
+    const { k, c, s } = returned(5_000_000, 3_000_000);
+    k.tcp('s', 'PA', { seq: s, ack: c, data: 100 });
+    expect(k.tcp('s', 'R', { seq: 5001 })).toBe(TRACK_INVALID);
+    expect(k.tcp('s', 'RA', { seq: 5001, ack: 1101 })).toBe(TRACK_INVALID);
+    expect(k.left).toBe(432_000);
+    expect(k.tcp('s', 'RA', { seq: s + 100, ack: c })).toBe(TRACK_IGNORE);
+    expect(k.left).toBe(10);
   });
 
   it('FINs close as ever', () => {

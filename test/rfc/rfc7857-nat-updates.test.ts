@@ -3,7 +3,7 @@
  * rfc5382-nat-tcp.test.ts, §11 and §12 in rfc5508-nat-icmp.test.ts.
  */
 import { describe, expect, it } from 'vitest';
-import { addressOf, endpoint, portOf, World } from '../conntrack/nat-world.ts';
+import { addressOf, datagram, endpoint, portOf, World } from '../conntrack/nat-world.ts';
 
 const A = '192.168.1.10:4000';
 const S1 = '198.51.100.1:80';
@@ -56,6 +56,35 @@ describe('RFC 7857', () => {
     for (let n = 0; n < 30; n++) {
       world.wait(10);
       world.in(`192.0.2.${n + 1}:999`, seen);
+    }
+    expect(world.mappings).toBe(0);
+  });
+
+  it('§7: of TCP as well: SYNs from outside keep no mapping open, an answer from inside does', () => {
+    const world = new World({ profile: 'full-cone', timeouts: { 'tcp-transitory': 240 } });
+    const seen = world.connect(A, S1);
+    world.tcpOut(A, S1, 'RA', 1001, 5001);
+    // An answered one is a session like any other.
+    world.wait(100);
+    expect(world.tcpIn('192.0.2.99:999', seen)).toBe(A);
+    world.tcpOut(A, '192.0.2.99:999', 'SA', 1000, 5001);
+    world.tcpIn('192.0.2.99:999', seen, 'A', 5001, 1001);
+    world.wait(1000);
+    expect(world.tcpIn('192.0.2.99:999', seen, 'A', 5001, 1001)).toBe(A);
+    world.tcpOut(A, '192.0.2.99:999', 'RA', 1001, 5001);
+    for (let n = 0; n < 20; n++) {
+      world.wait(30);
+      world.tcpIn(`192.0.2.${n + 1}:999`, seen);
+    }
+    expect([world.mappings, world.router.conntrack.count]).toEqual([0, 0]);
+  });
+
+  it('§7: nor does a packet from outside that gets no farther than its hop limit', () => {
+    const world = new World({ profile: 'full-cone', timeouts: { udp: 120 } });
+    const seen = world.out(A, S1)!;
+    for (let n = 0; n < 30; n++) {
+      world.wait(10);
+      world.fromOutside(addressOf(S1), addressOf(seen), datagram(S1, seen), 1);
     }
     expect(world.mappings).toBe(0);
   });

@@ -106,6 +106,31 @@ describe('the connection table', () => {
   });
 });
 
+it('full of connections that are closing: they give their places to new ones, those that are open keep theirs', () => {
+  const home = new H.Home({ conntrack: { max: 64 } });
+  const end = (sport: number, out: boolean, flags: string, seq: number, ack: number) =>
+    out
+      ? home.lan(B.ipv4({ src: H.HOST, dst: H.SERVER }, B.tcp({ sport, dport: 80, flags, seq, ack })))
+      : home.wan(B.ipv4({ src: H.SERVER, dst: H.ROUTER_WAN }, B.tcp({ sport: 80, dport: sport, flags, seq, ack })));
+  for (let n = 0; n < 64; n++) {
+    end(2000 + n, true, 'S', 1000, 0);
+    end(2000 + n, false, 'SA', 5000, 1001);
+    end(2000 + n, true, 'A', 1001, 5001);
+    if (n === 0) continue;
+    end(2000 + n, true, 'FA', 1001, 5001);
+    end(2000 + n, false, 'FA', 5001, 1002);
+    end(2000 + n, true, 'A', 1002, 5002);
+  }
+  expect(home.router.conntrack.lines().filter((line) => /TIME_WAIT .*ASSURED/.test(line))).toHaveLength(63);
+  home.left('wan');
+  home.left('lan');
+  for (let n = 0; n < 20; n++) home.lan(query(5000 + n));
+  expect(home.left('wan')).toHaveLength(20);
+  expect(home.dropped).toEqual({});
+  end(2000, true, 'A', 1001, 5001);
+  expect(home.left('wan')).toHaveLength(1);
+});
+
 describe('the ports of a masquerade', () => {
   const four = { nat: { masquerade: [{ out: 'wan', from: '192.168.1.0/24', ports: '6000-6003' }] } };
 
