@@ -2,7 +2,7 @@
  * Checks: what the items of a configuration mean together. Errors where the router could not do what is written,
  * warnings where it could but hardly anybody means it.
  */
-import { formatAddress, inPrefix, type Words } from '../../dataplane/wire/address.ts';
+import { formatAddress, inPrefix, maskWords, type Words } from '../../dataplane/wire/address.ts';
 import { CONNECTION_BYTES, FLOW_BYTES } from './defaults.ts';
 import { formatPlace, type Path } from './errors.ts';
 import type { Reader } from './reader.ts';
@@ -12,6 +12,7 @@ import type { AddressValue, Config, PortConfig } from './types.ts';
 export function checkConfig(reader: Reader, config: Config, memory: number): void {
   checkAddresses(reader, config.ports);
   checkDevices(reader, config.ports);
+  checkRoutes(reader, config);
   checkForwards(reader, config);
   checkMemory(reader, config, memory);
 }
@@ -72,6 +73,17 @@ function checkDevices(reader: Reader, ports: readonly PortConfig[]): void {
   }
 }
 
+/** A route that is written twice counts once for every time: it is a second share of the same next hop. */
+function checkRoutes(reader: Reader, config: Config): void {
+  const seen = new Map<string, number>();
+  config.routes.forEach((route, n) => {
+    const key = [route.table, route.to.text, route.type, route.via?.text, route.port, route.metric].join(' ');
+    const first = seen.get(key);
+    if (first === undefined) seen.set(key, n);
+    else reader.warn(['routes', n], `the same route as routes[${first}]; "weight" gives a next hop a larger share`);
+  });
+}
+
 /** Forwards compared with each other; beyond, the search would take longer than the warning is worth. */
 const MAX_COMPARED = 1000;
 
@@ -113,6 +125,22 @@ function checkMemory(reader: Reader, config: Config, memory: number): void {
       `a number from 0 to ${flows} (${flowSize})`,
       config.offload.flowCacheEntries,
     );
+}
+
+/** True for the two addresses of an IPv4 subnet that are no host's (RFC 3021: a /31 has none of them). Raw words. */
+export function isNetworkOrBroadcast(word: number, subnet: { words: Words; prefixLength: number }): boolean {
+  const mask = maskWords(4, subnet.prefixLength)[0];
+  return subnet.prefixLength < 31 && ((word & ~mask) === 0 || (word | mask) === -1);
+}
+
+/** True for a network or broadcast address of the most specific connected prefix that covers it. */
+export function isNoHost(ports: readonly PortConfig[], { family, words }: AddressValue): boolean {
+  if (family !== 4) return false;
+  const covering = ports
+    .flatMap(({ addresses }) => addresses)
+    .filter((own) => own.family === 4 && inPrefix(words, own))
+    .sort((a, b) => b.prefixLength - a.prefixLength);
+  return covering.length > 0 && isNetworkOrBroadcast(words[0], covering[0]);
 }
 
 /** fe80::/10. */

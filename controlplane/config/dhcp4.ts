@@ -5,9 +5,9 @@
 import { z } from 'zod';
 import {
   type Address,
+  formatAddress,
   inPrefix,
   macBytes,
-  maskWords,
   networkWords,
   parseIpv4,
   parseMac,
@@ -16,6 +16,7 @@ import type { Dhcp4ClientConfig } from '../dhcp4/client.ts';
 import type { Dhcp4RelayConfig } from '../dhcp4/relay.ts';
 import { type Dhcp4PoolConfig, type Dhcp4ServerConfig, hostOrder, reservationKey } from '../dhcp4/server.ts';
 import type { DnsConfig } from '../dns/forwarder.ts';
+import { isNetworkOrBroadcast } from './checks.ts';
 import { DEFAULTS } from './defaults.ts';
 import type { Path } from './errors.ts';
 import type { Reader } from './reader.ts';
@@ -33,6 +34,7 @@ import {
   oneOrMore,
   prefix,
   toAddress,
+  toDomainName,
 } from './values.ts';
 
 /** One port's DHCP, by role; at most one is there. */
@@ -198,6 +200,7 @@ function serverOf(
         : reservationKey('remote', one['remote-id'] ?? new Uint8Array(0));
     return { key, address: hostOrder(one.address) };
   });
+  checkReservations(reader, reservations, given, own, [...path, 'reservations']);
   if (given.clients === 'known' && reservations.length === 0)
     reader.warn([...path, 'clients'], 'nobody has a reservation, so nobody is served');
   return {
@@ -218,11 +221,47 @@ function serverOf(
 function checkRange(reader: Reader, given: { first: number; last: number }, subnet: PrefixValue, path: Path): void {
   const inside = (host: number) =>
     inPrefix([hostOrder(host) | 0, 0, 0, 0], { family: 4, words: subnet.words, prefixLength: subnet.prefixLength });
-  const network = hostOrder(networkWords(4, subnet.words, subnet.prefixLength)[0]);
-  const broadcast = hostOrder(subnet.words[0] | ~maskWords(4, subnet.prefixLength)[0]);
   if (!inside(given.first) || !inside(given.last)) reader.reportWords(path, `addresses of ${subnet.text}`, 'others');
-  else if (subnet.prefixLength < 31 && (given.first === network || given.last === broadcast))
+  else if ([given.first, given.last].some((host) => isNetworkOrBroadcast(hostOrder(host) | 0, subnet)))
     reader.reportWords(path, 'addresses of hosts', 'the network or broadcast address');
+}
+
+/** An address of a host in a subnet that is served, for one client each: the server goes by the client and by the address. */
+function checkReservations(
+  reader: Reader,
+  reservations: Dhcp4ServerConfig['reservations'],
+  given: GivenServer,
+  own: PrefixValue | undefined,
+  path: Path,
+): void {
+  if (own === undefined) return;
+  const subnets = [own, ...(given.relayed ?? []).map(({ subnet }) => subnet)].filter(({ family }) => family === 4);
+  const clients = new Map<string, number>();
+  const addresses = new Set<number>();
+  reservations.forEach(({ key, address }, n) => {
+    const where = [...path, n, 'address'];
+    const words = [hostOrder(address) | 0, 0, 0, 0] as const;
+    const text = formatAddress(4, ...words);
+    const subnet = subnets.find((one) => inPrefix(words, one));
+    const names = subnets.map(
+      (one) => `${formatAddress(4, ...networkWords(4, one.words, one.prefixLength))}/${one.prefixLength}`,
+    );
+    if (subnet === undefined) reader.report(where, `an address of ${names.join(' or ')}`, text);
+    else if (subnet === own && own.words[0] === words[0])
+      reader.report(where, 'the address of a client', text, "it is this router's own");
+    else if (isNetworkOrBroadcast(words[0], subnet))
+      reader.report(where, 'the address of a host', text, 'it is the network or broadcast address');
+    else if (addresses.has(address)) reader.report(where, 'an address that is reserved once', text);
+    else if (clients.has(key))
+      reader.reportWords(
+        [...path, n],
+        'a client that has one reservation',
+        'another one',
+        `reservations[${clients.get(key)}] is of the same client`,
+      );
+    addresses.add(address);
+    if (!clients.has(key)) clients.set(key, n);
+  });
 }
 
 export const dnsSchema = map({
@@ -245,6 +284,9 @@ export function normalizeDns(
   const given = reader.read(dnsSchema, value ?? {}, ['dns']) ?? {};
   // RFC 5358: by default no answers on ports where the provider, and with it everybody, is.
   const inside = ports.filter((port) => port.acceptRa === null && (port.dhcp4?.client ?? null) === null);
+  for (const name of Object.keys(given.hosts ?? {}))
+    if (toDomainName(name) === undefined)
+      reader.report(['dns', 'hosts', name], 'a domain name without a dot at its end such as nas.home.arpa', name);
   const numbers = given.ports?.map((name, n) => scopes.port(name, ['dns', 'ports', n])).filter((port) => port >= 0);
   return {
     ports: numbers ?? inside.map(({ number }) => number),

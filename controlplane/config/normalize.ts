@@ -6,7 +6,7 @@
  * What items mean together is in checks.ts. Nothing here throws: problems collect in the reader.
  */
 import { MAX_WORKERS } from '../../conntrack/table.ts';
-import { checkConfig, connectedPort, isLinkLocal, isOwnAddress } from './checks.ts';
+import { checkConfig, connectedPort, isLinkLocal, isNoHost, isOwnAddress } from './checks.ts';
 import { DEFAULTS } from './defaults.ts';
 import { normalizeDns } from './dhcp4.ts';
 import { normalizeDelegation, normalizeDhcp6 } from './dhcp6.ts';
@@ -140,6 +140,8 @@ function normalizeRoute(
     if (to.family === 6 && via.family === 4) reader.report(viaPath, 'an IPv6 address, as "to" is', via.text);
     if (isOwnAddress(ports, via.family, via.words)) {
       reader.report(viaPath, 'the address of another router', via.text, "it is this router's own");
+    } else if (isNoHost(ports, via)) {
+      reader.report(viaPath, 'the address of a router', via.text, 'it is the network or broadcast address of its link');
     } else if (given.port === undefined && isLinkLocal(via)) {
       reader.report([...path, 'port'], 'the port that the link-local "via" is on', undefined);
     } else if (given.port === undefined) {

@@ -303,14 +303,12 @@ function compare(a: Words, b: Words): number {
 }
 
 const NAME_LABEL = /^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$/;
-export const domainNames = oneOrMore(
-  'a domain name such as home.example',
-  (input) => {
-    if (typeof input !== 'string' || input.length > 253) return undefined;
-    return input.split('.').every((label) => NAME_LABEL.test(label)) ? input : undefined;
-  },
-  16,
-);
+/** A domain name without a dot at its end (RFC 1035 §2.3.4: 63 octets a label, 253 in all), or undefined. */
+export function toDomainName(input: unknown): string | undefined {
+  if (typeof input !== 'string' || input.length > 253) return undefined;
+  return input.split('.').every((label) => NAME_LABEL.test(label)) ? input : undefined;
+}
+export const domainNames = oneOrMore('a domain name such as home.example', toDomainName, 16);
 
 // --- ports and protocols ---------------------------------------------------------------------------------------------
 

@@ -578,3 +578,49 @@ describe('alg, offload, conntrack', () => {
     ]);
   });
 });
+
+describe('what no host may have', () => {
+  it('a reservation is an address of a host in a subnet that is served, of one client each', () => {
+    const given = (reservations: string) =>
+      `ports: { lan: { addresses: 192.168.1.1/24, dhcp4: { server: { range: 192.168.1.100-192.168.1.150, reservations: [${reservations}], relayed: [{ subnet: 10.1.0.0/24, range: 10.1.0.9-10.1.0.20 }] } } } }`;
+    const mac = (n: number, address: string) => `{ mac: "02:00:00:00:00:0${n}", address: ${address} }`;
+    expect(parse(given(`${mac(1, '192.168.1.9')}, ${mac(2, '10.1.0.77')}`)).warnings).toEqual([]);
+    const path = 'ports.lan.dhcp4.server.reservations';
+    const wrong = [1, 2, 3, 4].map((n) => mac(n, ['10.9.9.9', '192.168.1.1', '192.168.1.255', '10.1.0.0'][n - 1]));
+    expect(faults(given(wrong.join(', ')))).toEqual([
+      `${path}[0].address: an address of 192.168.1.0/24 or 10.1.0.0/24 / "10.9.9.9"`,
+      `${path}[1].address: the address of a client / "192.168.1.1" / it is this router's own`,
+      `${path}[2].address: the address of a host / "192.168.1.255" / it is the network or broadcast address`,
+      `${path}[3].address: the address of a host / "10.1.0.0" / it is the network or broadcast address`,
+    ]);
+    const twice = [mac(1, '192.168.1.9'), mac(2, '192.168.1.9'), mac(1, '192.168.1.10')];
+    expect(faults(given(twice.join(', ')))).toEqual([
+      `${path}[1].address: an address that is reserved once / "192.168.1.9"`,
+      `${path}[2]: a client that has one reservation / another one / reservations[0] is of the same client`,
+    ]);
+  });
+
+  it('a next hop is no network or broadcast address of its link, by the most specific prefix', () => {
+    const to = (via: string) => `${TWO}routes: [{ to: 10.0.0.0/8, via: ${via} }]\n`;
+    for (const via of ['203.0.113.0', '203.0.113.255'])
+      expect(faults(to(via))).toEqual([
+        `routes[0].via: the address of a router / "${via}" / it is the network or broadcast address of its link`,
+      ]);
+    const point = 'ports: { a: { addresses: 10.0.0.1/8 }, b: { addresses: 10.255.255.254/31 } }\n';
+    expect(parse(`${point}routes: [{ to: 0.0.0.0/0, via: 10.255.255.255 }]\n`).routes[0].port).toBe(1);
+  });
+
+  it('a route that is written twice is told', () => {
+    const route = '{ to: 0.0.0.0/0, via: 203.0.113.4 }';
+    expect(parse(`${TWO}routes: [${route}, ${route}]\n`).warnings).toEqual([
+      expect.stringContaining('routes[1]: the same route as routes[0]'),
+    ]);
+    expect(parse(`${TWO}routes: [${route}, { to: 0.0.0.0/0, via: 203.0.113.5 }]\n`).warnings).toEqual([]);
+  });
+
+  it('names of dns.hosts are domain names', () => {
+    expect(parse(`${TWO}dns: { hosts: { nas: 192.168.1.9, a_b.home.arpa: 192.168.1.9 } }\n`).warnings).toEqual([]);
+    for (const name of ['a..b', 'nas.home.arpa.', 'x y', '-a', `${'a'.repeat(64)}.b`])
+      expect(faults(`${TWO}dns: { hosts: { "${name}": 192.168.1.9 } }\n`)[0]).toMatch(/: a domain name without a dot/);
+  });
+});
