@@ -263,6 +263,14 @@ const STATUS_NAMES: readonly (readonly [number, string])[] = [
   [IPS_HW_OFFLOAD, 'HW_OFFLOAD'],
 ];
 
+/** Names that a connection's protocol may have. */
+export const PROTOCOL_NAMES: readonly string[] = [...Object.values(NAMES), 'unknown'];
+
+/** Every word that says how far a connection is: states of TCP and SCTP, and the status. */
+export const STATE_WORDS: readonly string[] = [
+  ...new Set([...TCP_STATE_NAMES, ...SCTP_STATE_NAMES, ...STATUS_NAMES.map(([, name]) => name), 'UNREPLIED']),
+];
+
 /** Everything from the protocol's name to [ASSURED]. */
 function body(
   words: Int32Array,

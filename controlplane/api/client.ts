@@ -140,7 +140,8 @@ function errorOf(text: string): string {
   }
 }
 
-function refusal(path: string, error: NodeJS.ErrnoException): ApiError {
+/** What is said when the socket `path` gave no answer. */
+export function refusal(path: string, error: NodeJS.ErrnoException): ApiError {
   const advice = 'start one with "sluice run FILE", or name its socket with --socket PATH';
   if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')
     return new ApiError(`${path}: expected a running router, got nobody; ${advice}`, 0);

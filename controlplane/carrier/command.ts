@@ -4,13 +4,12 @@
  * Asks the running router, or without one works out the answer from its configuration (deterministic NAT needs no more)
  * and its block log. Exit codes: 0 found, 1 nobody or no router, 2 usage or configuration.
  */
-import { readFileSync } from 'node:fs';
 import { parseAddress } from '../../dataplane/wire/address.ts';
 import { ApiError, askShow } from '../api/client.ts';
 import { socketPath } from '../api/socket.ts';
 import { EXIT_FAILED, EXIT_OK, parseArguments, UsageError } from '../cli/args.ts';
-import { type Config, parseConfig } from '../config/index.ts';
-import { readLog } from './log.ts';
+import { type Config, loadConfig } from '../config/index.ts';
+import { type BlockEvent, readLog } from './log.ts';
 import { findSubscriber, type Subscriber, whoLine } from './who.ts';
 
 const COMMAND = 'sluice nat';
@@ -46,6 +45,20 @@ export function parseTime(text: string): number {
   return time;
 }
 
+/**
+ * The events of a block log. A log of the configuration that is not there holds nothing: nobody has had a block yet.
+ * @throws UsageError
+ */
+function eventsOf(file: string, mayBeMissing: boolean): BlockEvent[] {
+  try {
+    return readLog(file);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' && mayBeMissing) return [];
+    throw new UsageError(COMMAND, `${file}: expected a block log that can be read, got ${code ?? message}`);
+  }
+}
+
 /** Runs the command with the arguments behind `nat`; resolves to the exit code. @throws UsageError, ConfigError */
 export async function natCommand(argv: readonly string[]): Promise<number> {
   const { operands, flags, values } = parseArguments(COMMAND, argv, {
@@ -67,9 +80,15 @@ export async function natCommand(argv: readonly string[]): Promise<number> {
   let found: Subscriber | null;
   if (values.has('config') || values.has('log')) {
     const file = values.get('config');
-    const config: Config | null = file === undefined ? null : parseConfig(readFileSync(file, 'utf8'), file);
+    const config: Config | null = file === undefined ? null : loadConfig(file);
     const log = values.get('log') ?? config?.nat.log ?? '';
-    found = findSubscriber(config, log === '' ? [] : readLog(log), address, port, time ?? Number.POSITIVE_INFINITY);
+    found = findSubscriber(
+      config,
+      log === '' ? [] : eventsOf(log, !values.has('log')),
+      address,
+      port,
+      time ?? Number.POSITIVE_INFINITY,
+    );
   } else {
     try {
       const filters: Record<string, string> = { address, port: String(port) };

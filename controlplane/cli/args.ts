@@ -96,11 +96,12 @@ function nameOf(written: string, known: Readonly<Record<string, OptionSpec>>): s
   return found === undefined ? null : found[0];
 }
 
-/** A whole number from `low` to `high`. @throws UsageError */
+/** A whole number from `low` to `high`. @param option its name, or an operand's in capitals. @throws UsageError */
 export function wholeNumber(command: string, option: string, text: string, low: number, high: number): number {
   const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;
+  const name = option.toUpperCase() === option ? option : `--${option}`;
   if (!(value >= low && value <= high))
-    throw new UsageError(command, `--${option}: expected a whole number from ${low} to ${high}, got ${quote(text)}`);
+    throw new UsageError(command, `${name}: expected a whole number from ${low} to ${high}, got ${quote(text)}`);
   return value;
 }
 

@@ -9,7 +9,7 @@
  */
 import { openSync, writeSync } from 'node:fs';
 import { type IncomingMessage, request } from 'node:http';
-import { ApiError } from '../api/client.ts';
+import { ApiError, refusal } from '../api/client.ts';
 import { socketPath } from '../api/socket.ts';
 import { Blocks } from '../capture/blocks.ts';
 import { answering } from './answering.ts';
@@ -128,13 +128,7 @@ function stream(
       response.on('error', () => {});
       response.on('close', () => end());
     });
-    asked.on('error', (error: NodeJS.ErrnoException) =>
-      end(
-        refused(
-          `${socketPath}: expected a running router, got ${error.code ?? error.message}; start one with "sluice run FILE"`,
-        ),
-      ),
-    );
+    asked.on('error', (error: NodeJS.ErrnoException) => end(refusal(socketPath, error)));
     asked.end();
   });
 }

@@ -131,12 +131,17 @@ function report(error: unknown): number {
   return EXIT_FAILED;
 }
 
-/** A reader that has gone (`sluice ... | head`) is no failure worth a stack; what was to be said has no listener. */
+/**
+ * A reader that has gone (`sluice ... | head`) is no failure worth a word; what was to be said has no listener. A disk that
+ * is full is one, but none of the program's.
+ */
 function quietPipes(): void {
   for (const stream of [process.stdout, process.stderr])
     stream.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT_OK);
-      throw error;
+      if (stream === process.stdout)
+        process.stderr.write(`sluice: standard output: expected to be writable, got ${error.code ?? error.message}\n`);
+      process.exit(EXIT_FAILED);
     });
 }
 

@@ -7,13 +7,13 @@
  * socket could not be had; 2 usage or configuration, and then nothing was started. SLUICE_HOST_PORT=off in the environment
  * leaves out sluice0, SLUICE_PRIVILEGES=keep leaves the process all of its privileges (live/privileges.ts).
  */
-import { parseArgs } from 'node:util';
 import { IoError } from '../../dataplane/ports/ffi.ts';
 import type { IoBackend } from '../../dataplane/ports/uring.ts';
 import { Configuration, type Reconfigurable } from '../api/configuration.ts';
 import { ApiServer } from '../api/server.ts';
 import { socketPath } from '../api/socket.ts';
 import { compareConfig } from '../apply/index.ts';
+import { quote } from '../config/errors.ts';
 import { type Config, ConfigError, parseConfig, readConfigText } from '../config/index.ts';
 import { checkKinds, LiveError } from '../live/devices.ts';
 import {
@@ -28,6 +28,9 @@ import { Signals } from '../live/stop.ts';
 import { Supervisor } from '../live/supervisor.ts';
 import { liveSource } from '../show/source.ts';
 import type { SnmpAgent } from '../snmp/agent.ts';
+import { EXIT_OK, oneOperand, parseArguments, UsageError } from './args.ts';
+
+const COMMAND = 'sluice run';
 
 export const RUN_USAGE = `Usage: sluice run FILE [--io auto|uring|readwrite] [--quiet]
 
@@ -44,29 +47,19 @@ const BACKENDS: readonly string[] = ['auto', 'uring', 'readwrite'];
 
 /** Runs the command with the arguments behind `run`; resolves to the exit code. */
 export async function runCommand(argv: readonly string[]): Promise<number> {
-  let file: string;
-  let io: IoBackend;
-  let quiet: boolean;
-  try {
-    const { values, positionals } = parseArgs({
-      args: [...argv],
-      allowPositionals: true,
-      options: { io: { type: 'string' }, quiet: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
-    });
-    if (values.help) {
-      process.stdout.write(RUN_USAGE);
-      return 0;
-    }
-    if (positionals.length !== 1) throw new Error(`run: expected one FILE, got ${positionals.length}`);
-    if (values.io !== undefined && !BACKENDS.includes(values.io))
-      throw new Error(`--io: expected auto, uring or readwrite, got "${values.io}"`);
-    file = positionals[0];
-    io = (values.io ?? 'auto') as IoBackend;
-    quiet = values.quiet ?? false;
-  } catch (error) {
-    process.stderr.write(`${(error as Error).message}\n\n${RUN_USAGE}`);
-    return 2;
+  const args = parseArguments(COMMAND, argv, {
+    io: { kind: 'value', expected: `one of ${BACKENDS.join(', ')}` },
+    quiet: { kind: 'flag' },
+  });
+  if (args.flags.has('help')) {
+    process.stdout.write(RUN_USAGE);
+    return EXIT_OK;
   }
+  const file = oneOperand(COMMAND, args.operands, 'a configuration FILE');
+  const io = args.values.get('io') ?? 'auto';
+  if (!BACKENDS.includes(io))
+    throw new UsageError(COMMAND, `--io: expected auto, uring or readwrite, got ${quote(io)}`);
+  const quiet = args.flags.has('quiet');
   let text: string;
   let config: Config;
   try {
@@ -85,7 +78,7 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
     return 1;
   }
   for (const warning of config.warnings) process.stderr.write(`warning: ${warning}\n`);
-  return runRouter(text, config, io, quiet || config.logLevel === 'warn' || config.logLevel === 'error');
+  return runRouter(text, config, io as IoBackend, quiet || config.logLevel === 'warn' || config.logLevel === 'error');
 }
 
 /** Capabilities that this configuration needs (numbers of linux/capability.h). */

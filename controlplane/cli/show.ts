@@ -9,12 +9,16 @@
  * Text as the tools that people know print it (conntrack, ip); `-j` prints JSON with iproute2's keys. Exit codes: 0, 1
  * nobody runs there, 2 usage.
  */
-import { parseArgs } from 'node:util';
-import { ApiError, ask, askEvents, askShow } from '../api/client.ts';
+import { ask, askEvents, askShow } from '../api/client.ts';
 import type { ConntrackEvent } from '../api/feed.ts';
 import { socketPath } from '../api/socket.ts';
+import { didYouMean, quote } from '../config/errors.ts';
 import { connectionFilter } from '../show/conntrack.ts';
 import { VIEW_NAMES } from '../show/index.ts';
+import { answering } from './answering.ts';
+import { EXIT_OK, type OptionSpec, parseArguments, UsageError } from './args.ts';
+
+const COMMAND = 'sluice show';
 
 export const SHOW_USAGE = `Usage: sluice show WHAT [-j] [--socket PATH] [FILTER=VALUE ...]
 
@@ -26,23 +30,34 @@ WHAT is one of: ${VIEW_NAMES.join(' ')}
   --sample SECONDS  stages: times them for so long first
   FILTER=VALUE      conntrack, nat: family=ipv4|ipv6 proto=tcp|udp|… src=PREFIX dst=PREFIX sport=N dport=N state=STATE zone=N,
                     or as the conntrack tool has them: -f FAMILY -p PROTO -s PREFIX -d PREFIX --sport N --dport N --state STATE
-                    route, neigh, offload: family=ipv4|ipv6 dev=PORT; link: dev=PORT; leases: line=BYTES
+                    expect: family, proto, src, dst; route, neigh, offload: family=ipv4|ipv6 dev=PORT; link: dev=PORT;
+                    leases: line=BYTES; who: address=ADDRESS port=PORT at=MILLISECONDS (see sluice nat who)
 `;
 
 /** The conntrack tool's own options for its filters. */
-const FILTER_OPTIONS = {
-  family: { type: 'string', short: 'f' },
-  proto: { type: 'string', short: 'p' },
-  src: { type: 'string', short: 's' },
-  dst: { type: 'string', short: 'd' },
-  sport: { type: 'string' },
-  dport: { type: 'string' },
-  state: { type: 'string' },
-} as const;
+const FILTER_OPTIONS: Readonly<Record<string, OptionSpec>> = {
+  family: { kind: 'value', alias: 'f', expected: 'ipv4 or ipv6' },
+  proto: { kind: 'value', alias: 'p', expected: 'a protocol' },
+  src: { kind: 'value', alias: 's', expected: 'an address or a prefix' },
+  dst: { kind: 'value', alias: 'd', expected: 'an address or a prefix' },
+  sport: { kind: 'value', expected: 'a port' },
+  dport: { kind: 'value', expected: 'a port' },
+  state: { kind: 'value', expected: 'a state' },
+};
+
+/** @throws UsageError for a filter that is none */
+function asked(filters: Readonly<Record<string, string>>): ReturnType<typeof connectionFilter> {
+  try {
+    return connectionFilter(filters);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new UsageError(COMMAND, error.message);
+  }
+}
 
 /** Prints the events of connections that the filters leave, until Ctrl-C. */
 async function follow(socket: string, filters: Readonly<Record<string, string>>, json: boolean): Promise<void> {
-  const matches = connectionFilter(filters);
+  const matches = asked(filters);
   const stop = new AbortController();
   const end = (): void => stop.abort();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, end);
@@ -56,64 +71,54 @@ async function follow(socket: string, filters: Readonly<Record<string, string>>,
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, end);
 }
 
-/** Runs the command with the arguments behind `show`; resolves to the exit code. */
+/** Runs the command with the arguments behind `show`; resolves to the exit code. @throws UsageError */
 export async function showCommand(argv: readonly string[]): Promise<number> {
-  try {
-    const { values, positionals } = parseArgs({
-      args: [...argv],
-      allowPositionals: true,
-      options: {
-        json: { type: 'boolean', short: 'j' },
-        socket: { type: 'string' },
-        help: { type: 'boolean', short: 'h' },
-        events: { type: 'boolean', short: 'E' },
-        sample: { type: 'string' },
-        ...FILTER_OPTIONS,
-      },
-    });
-    if (values.help) {
-      process.stdout.write(SHOW_USAGE);
-      return 0;
-    }
-    const [what, ...rest] = positionals;
-    if (what === undefined || !VIEW_NAMES.includes(what))
-      throw new Error(
-        `show: expected one of ${VIEW_NAMES.join(', ')}, got ${what === undefined ? 'nothing' : `"${what}"`}`,
-      );
-    const filters: Record<string, string> = {};
-    for (const filter of rest) {
-      const at = filter.indexOf('=');
-      if (at <= 0) throw new Error(`show ${what}: expected FILTER=VALUE, got "${filter}"`);
-      filters[filter.slice(0, at)] = filter.slice(at + 1);
-    }
-    for (const name of Object.keys(FILTER_OPTIONS) as (keyof typeof FILTER_OPTIONS)[]) {
-      const value = values[name];
-      if (value !== undefined) filters[name] = value;
-    }
-    const socket = values.socket ?? socketPath();
-    if (values.events) {
-      if (what !== 'conntrack') throw new Error(`show ${what}: expected -E with conntrack only`);
-      await follow(socket, filters, values.json ?? false);
-      return 0;
-    }
-    if (values.sample !== undefined) {
-      const seconds = Number(values.sample);
-      if (what !== 'stages' || !(seconds >= 0.01 && seconds <= 10))
-        throw new Error(`show ${what}: expected --sample with stages and 0.01 to 10 seconds, got "${values.sample}"`);
+  const args = parseArguments(COMMAND, argv, {
+    json: { kind: 'flag', alias: 'j' },
+    socket: { kind: 'value', expected: 'a path' },
+    events: { kind: 'flag', alias: 'E' },
+    sample: { kind: 'value', expected: 'a number of seconds' },
+    ...FILTER_OPTIONS,
+  });
+  if (args.flags.has('help')) {
+    process.stdout.write(SHOW_USAGE);
+    return EXIT_OK;
+  }
+  const [what, ...rest] = args.operands;
+  if (what === undefined || !VIEW_NAMES.includes(what)) {
+    const near = what === undefined ? '' : didYouMean(what, VIEW_NAMES);
+    const got = what === undefined ? 'nothing' : quote(what);
+    throw new UsageError(COMMAND, `expected one of ${VIEW_NAMES.join(', ')}, got ${got}${near && `; ${near}`}`);
+  }
+  const filters: Record<string, string> = {};
+  for (const filter of rest) {
+    const at = filter.indexOf('=');
+    if (at <= 0) throw new UsageError(`${COMMAND} ${what}`, `expected FILTER=VALUE, got ${quote(filter)}`);
+    filters[filter.slice(0, at)] = filter.slice(at + 1);
+  }
+  for (const name of Object.keys(FILTER_OPTIONS)) {
+    const value = args.values.get(name);
+    if (value !== undefined) filters[name] = value;
+  }
+  const socket = args.values.get('socket') ?? socketPath();
+  const json = args.flags.has('json');
+  if (args.flags.has('events')) {
+    if (what !== 'conntrack') throw new UsageError(`${COMMAND} ${what}`, `expected -E with conntrack only`);
+    return answering(() => follow(socket, filters, json));
+  }
+  const sample = args.values.get('sample');
+  const seconds = Number(sample);
+  if (sample !== undefined && (what !== 'stages' || !(seconds >= 0.01 && seconds <= 10)))
+    throw new UsageError(
+      `${COMMAND} ${what}`,
+      `expected --sample with stages and 0.01 to 10 seconds, got ${quote(sample)}`,
+    );
+  return answering(async () => {
+    if (sample !== undefined) {
       const query = { milliseconds: String(Math.round(seconds * 1000)) };
       await ask(socket, '/v1/stages/sample', { method: 'POST', body: '{}', query, timeout: 30_000 });
     }
     const answer = await askShow(socket, what, filters);
-    process.stdout.write(
-      values.json ? `${JSON.stringify(answer.json)}\n` : answer.text === '' ? '' : `${answer.text}\n`,
-    );
-    return 0;
-  } catch (error) {
-    if (error instanceof ApiError) {
-      process.stderr.write(`${error.message}\n`);
-      return error.status === 400 ? 2 : 1;
-    }
-    process.stderr.write(`${(error as Error).message}\n\n${SHOW_USAGE}`);
-    return 2;
-  }
+    process.stdout.write(json ? `${JSON.stringify(answer.json)}\n` : answer.text === '' ? '' : `${answer.text}\n`);
+  });
 }

@@ -45,7 +45,7 @@ export async function traceCommand(argv: readonly string[]): Promise<number> {
   if (what === 'clear') return answering(() => order(socket, { clear: true }));
   if (what !== 'add' || count === undefined || args.operands.length > 3)
     throw new UsageError(COMMAND, `expected add STAGE PACKETS, show or clear, got "${args.operands.join(' ')}"`);
-  const packets = wholeNumber(COMMAND, 'packets', count, 1, 1_000_000);
+  const packets = wholeNumber(COMMAND, 'PACKETS', count, 1, 1_000_000);
   return answering(() => order(socket, { stage, packets }));
 }
 

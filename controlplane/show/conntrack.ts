@@ -6,7 +6,7 @@
  */
 import { type ConntrackJson, conntrackJson, conntrackLine } from '../../conntrack/format.ts';
 import { helperOf } from '../../conntrack/helpers/index.ts';
-import { inPrefix, networkWords, parseAddress, parseCidr } from '../../dataplane/wire/address.ts';
+import { addressFilter, numberFilter, protocolFilter, stateFilter } from './filters.ts';
 import { familyFilter, knownFilters, type Shown, type ShowSource } from './source.ts';
 
 export const CONNECTION_FILTERS = ['family', 'proto', 'src', 'dst', 'sport', 'dport', 'state', 'zone'] as const;
@@ -42,34 +42,22 @@ export function connections(
 export function connectionFilter(filters: Readonly<Record<string, string>>): (json: ConntrackJson) => boolean {
   knownFilters(filters, CONNECTION_FILTERS);
   const family = familyFilter(filters);
-  const { proto, sport, dport, zone } = filters;
+  const proto = protocolFilter(filters.proto);
+  const [sport, dport] = [numberFilter('sport', filters.sport, 65535), numberFilter('dport', filters.dport, 65535)];
+  const zone = numberFilter('zone', filters.zone, 65535);
   const src = addressFilter('src', filters.src);
   const dst = addressFilter('dst', filters.dst);
-  const state = filters.state?.toUpperCase();
+  const state = stateFilter(filters.state);
   return (json) =>
     (family === null || json.family === (family === 4 ? 'inet' : 'inet6')) &&
-    (proto === undefined || proto === json.protocol || proto === String(json.protocol_number)) &&
+    proto(json.protocol, json.protocol_number) &&
     src(json.orig.src) &&
     dst(json.orig.dst) &&
-    (sport === undefined || sport === String(json.orig.sport)) &&
-    (dport === undefined || dport === String(json.orig.dport)) &&
-    (zone === undefined || zone === String(json.zone)) &&
+    sport(json.orig.sport) &&
+    dport(json.orig.dport) &&
+    zone(json.zone) &&
     (state === undefined ||
       state === json.state ||
       json.status.includes(state) ||
       (state === 'UNREPLIED' && !json.status.includes('SEEN_REPLY')));
-}
-
-/** True for the addresses that an address or a prefix covers. Throws RangeError. */
-function addressFilter(name: string, text: string | undefined): (address: string) => boolean {
-  if (text === undefined) return () => true;
-  const exact = parseAddress(text);
-  const bits = exact?.family === 4 ? 32 : 128;
-  const prefix = exact === null ? parseCidr(text) : { ...exact, prefixLength: bits };
-  if (prefix === null) throw new RangeError(`${name}: expected an address or a prefix, got "${text}"`);
-  const network = { ...prefix, words: networkWords(prefix.family, prefix.words, prefix.prefixLength) };
-  return (address) => {
-    const parsed = parseAddress(address);
-    return parsed !== null && parsed.family === network.family && inPrefix(parsed.words, network);
-  };
 }

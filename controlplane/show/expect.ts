@@ -34,6 +34,7 @@ import {
 } from '../../conntrack/record.ts';
 import type { Tables } from '../../dataplane/tables.ts';
 import { type Family, formatAddress } from '../../dataplane/wire/address.ts';
+import { addressFilter, protocolFilter } from './filters.ts';
 import { familyFilter, knownFilters, type Shown, type ShowSource } from './source.ts';
 
 type Words = [number, number, number, number];
@@ -58,14 +59,16 @@ export interface ExpectJson {
 export function showExpect(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
   knownFilters(filters, ['family', 'proto', 'src', 'dst']);
   const family = familyFilter(filters);
+  const proto = protocolFilter(filters.proto);
+  const [src, dst] = [addressFilter('src', filters.src), addressFilter('dst', filters.dst)];
   const found = expectations(source.tables)
     .map((view) => ({ view, json: jsonOf(view) }))
     .filter(
       ({ view, json }) =>
         (family === null || view.family === family) &&
-        (filters.proto === undefined || filters.proto === json.protocol || filters.proto === String(view.proto)) &&
-        (filters.src === undefined || filters.src === json.master.src) &&
-        (filters.dst === undefined || filters.dst === json.master.dst),
+        proto(json.protocol, view.proto) &&
+        src(json.master.src) &&
+        dst(json.master.dst),
     );
   return { text: found.map(({ view }) => expectLine(view)).join('\n'), json: found.map(({ json }) => json) };
 }

@@ -5,6 +5,7 @@ import * as IF from '../../dataplane/interfaces.ts';
 import { formatAddress, formatMac } from '../../dataplane/wire/address.ts';
 import type { OwnAddress } from '../neighbour/addresses.ts';
 import { readCounters } from './counters.ts';
+import { portFilter } from './filters.ts';
 import { knownFilters, type Shown, type ShowSource } from './source.ts';
 
 export interface LinkJson {
@@ -33,11 +34,12 @@ export interface LinkJson {
 
 export function showLink(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
   knownFilters(filters, ['dev']);
+  const dev = portFilter(source.config, filters.dev);
   const counters = readCounters(source.tables, source.config).ports;
   const w = source.tables.interfaces.words;
   const links: LinkJson[] = [];
   for (const port of source.config.ports) {
-    if (filters.dev !== undefined && filters.dev !== port.name) continue;
+    if (!dev(port.name)) continue;
     const r = port.number * IF.IF_WORDS;
     const device = source.live?.device(port.number) ?? null;
     const up = (w[r + IF.IF_FLAGS] & IF.IFF_UP) !== 0;

@@ -27,6 +27,7 @@ import {
 } from '../../conntrack/subscribers.ts';
 import { formatIpv4 } from '../../dataplane/wire/address.ts';
 import { CONNECTION_FILTERS } from './conntrack.ts';
+import { addressFilter, numberFilter, protocolFilter } from './filters.ts';
 import { familyFilter, knownFilters, type ShowSource } from './source.ts';
 
 export const BEHAVIOURS = ['', 'endpoint-independent', 'address-dependent', 'address-and-port-dependent'];
@@ -85,6 +86,7 @@ export function protocolName(proto: number): string {
 export function natMappings(source: ShowSource, filters: Readonly<Record<string, string>>): NatMappingJson[] {
   knownFilters(filters, CONNECTION_FILTERS);
   if (familyFilter(filters) === 6) return [];
+  const matches = mappingFilter(filters);
   const { natMappings: table } = source.tables;
   const now = source.tables.now();
   const w = table.words;
@@ -106,19 +108,21 @@ export function natMappings(source: ShowSource, filters: Readonly<Record<string,
       one.remote = { address: formatIpv4(w[m + NM_REMOTE]) };
       if (((key >> 8) & 3) === PORT_DEPENDENT) one.remote.port = hostPort(w[m + NM_SCOPE] & 0xffff);
     }
-    if (matches(one, key & 0xff, filters)) found.push(one);
+    if (matches(one, key & 0xff)) found.push(one);
   }
   return found;
 }
 
-function matches(one: NatMappingJson, proto: number, filters: Readonly<Record<string, string>>): boolean {
-  return (
-    (filters.proto === undefined || filters.proto === one.protocol || filters.proto === String(proto)) &&
-    (filters.src === undefined || filters.src === one.inside.address) &&
-    (filters.sport === undefined || filters.sport === String(one.inside.port)) &&
-    (filters.dst === undefined || filters.dst === one.remote?.address) &&
-    (filters.dport === undefined || filters.dport === String(one.remote?.port))
-  );
+function mappingFilter(filters: Readonly<Record<string, string>>): (one: NatMappingJson, proto: number) => boolean {
+  const proto = protocolFilter(filters.proto);
+  const [src, dst] = [addressFilter('src', filters.src), addressFilter('dst', filters.dst)];
+  const [sport, dport] = [numberFilter('sport', filters.sport, 65535), numberFilter('dport', filters.dport, 65535)];
+  return (one, number) =>
+    proto(one.protocol, number) &&
+    src(one.inside.address) &&
+    sport(one.inside.port) &&
+    dst(one.remote?.address) &&
+    dport(one.remote?.port);
 }
 
 export function natPools(source: ShowSource): NatPoolJson[] {

@@ -17,6 +17,7 @@ import {
   NUD_STALE,
 } from '../../dataplane/neighbours.ts';
 import { formatAddress, formatMac } from '../../dataplane/wire/address.ts';
+import { portFilter } from './filters.ts';
 import { familyFilter, knownFilters, type Shown, type ShowSource } from './source.ts';
 
 export interface NeighJson {
@@ -40,6 +41,7 @@ const STATES: Readonly<Record<number, string>> = {
 
 export function showNeigh(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
   knownFilters(filters, ['family', 'dev']);
+  const dev = portFilter(source.config, filters.dev);
   const family = familyFilter(filters);
   const table = source.tables.neighbours;
   const w = table.words;
@@ -59,8 +61,7 @@ export function showNeigh(source: ShowSource, filters: Readonly<Record<string, s
     if (w[at] !== NUD_INCOMPLETE && w[at] !== NUD_FAILED)
       neigh.lladdr = formatMac(w[at + NEIGH_MAC_LO], w[at + NEIGH_MAC_HI]);
     if ((w[at + NEIGH_FLAGS] & NTF_ROUTER) !== 0) neigh.router = null;
-    if ((family === null || family === own) && (filters.dev === undefined || filters.dev === neigh.dev))
-      found.push(neigh);
+    if ((family === null || family === own) && dev(neigh.dev)) found.push(neigh);
   }
   // The table is a hash: by family, device and address it reads better.
   found.sort((x, y) => x.family - y.family || compare(x.dev, y.dev) || compare(x.dst, y.dst));

@@ -47,6 +47,7 @@ import {
   STAT_REMOVED,
   STAT_UPDATES,
 } from '../../offload/table.ts';
+import { portFilter } from './filters.ts';
 import { familyFilter, knownFilters, type Shown, type ShowSource } from './source.ts';
 
 interface FlowTuple {
@@ -85,6 +86,7 @@ const PROTOCOLS: Readonly<Record<number, string>> = { 6: 'tcp', 17: 'udp', 41: '
 
 export function showOffload(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
   knownFilters(filters, ['family', 'dev']);
+  const dev = portFilter(source.config, filters.dev);
   const { tables, config } = source;
   const family = familyFilter(filters);
   const mode = tables.flows === null ? 'off' : config.offload.mode;
@@ -127,7 +129,7 @@ export function showOffload(source: ShowSource, filters: Readonly<Record<string,
   );
   const flushes = Object.fromEntries(CAUSES.map((name, n) => [name, tables.control[T.FLUSHES + n]]));
   const missing = notOffloaded(source);
-  const shown = filters.dev === undefined ? flows : flows.filter((flow) => flow.in === filters.dev);
+  const shown = flows.filter((flow) => dev(flow.in));
   const head = summaries.map((summary) =>
     Object.entries(summary)
       .map(([name, value]) => (name === 'table' ? `${value}:` : `${name} ${value}`))

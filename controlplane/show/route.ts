@@ -4,6 +4,7 @@
  */
 import * as NH from '../../dataplane/nexthops.ts';
 import { formatAddress, inPrefix, type Words } from '../../dataplane/wire/address.ts';
+import { portFilter } from './filters.ts';
 import { familyFilter, knownFilters, type Shown, type ShowSource } from './source.ts';
 
 export interface RouteJson {
@@ -33,6 +34,7 @@ const TYPES: Readonly<Record<number, string>> = {
 
 export function showRoute(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
   knownFilters(filters, ['family', 'dev']);
+  const dev = portFilter(source.config, filters.dev);
   const family = familyFilter(filters);
   const tables = [...source.control.policyRouting.list(source.config)].map(({ table, entry }) => {
     const { family: of, words, prefixLength, nexthop } = entry;
@@ -45,7 +47,7 @@ export function showRoute(source: ShowSource, filters: Readonly<Record<string, s
   const entries = [...main, ...tables]
     .filter(({ of }) => family === null || of === family)
     .map(({ route }) => route)
-    .filter((route) => filters.dev === undefined || route.dev === filters.dev);
+    .filter((route) => dev(route.dev));
   // As `ip route show table all`: what leads somewhere first, then the router's own.
   const sorted = [
     ...entries.filter((route) => route.table !== 'local'),

@@ -9,8 +9,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { askShow } from '../../controlplane/api/client.ts';
 import { ApiServer } from '../../controlplane/api/server.ts';
-import { runCommand } from '../../controlplane/cli/run.ts';
-import { showCommand } from '../../controlplane/cli/show.ts';
+import { main } from '../../controlplane/cli/main.ts';
 import { createRouter, type Router } from '../../controlplane/router.ts';
 import { stageOf } from '../../controlplane/show/drops.ts';
 import { VIEWS } from '../../controlplane/show/index.ts';
@@ -93,6 +92,29 @@ describe('views', () => {
     });
     router.setLink('wan', false);
     expect(text('route', { dev: 'wan' }).split('\n')[0]).toMatch(/^default via .* linkdown$/);
+  });
+
+  it('a filter whose value could match nothing is an error, not an empty table', () => {
+    for (const [what, filters, message] of [
+      ['conntrack', { proto: 'tpc' }, /^proto: expected one of icmp, tcp.*, or a number from 0 to 255, got "tpc"$/],
+      ['conntrack', { proto: '256' }, /^proto: .*got "256"$/],
+      ['conntrack', { sport: 'http' }, /^sport: expected a number from 0 to 65535, got "http"$/],
+      ['conntrack', { dport: '65536' }, /^dport: .*got "65536"$/],
+      ['conntrack', { zone: 'lan' }, /^zone: expected a number from 0 to 65535, got "lan"$/],
+      ['conntrack', { state: 'ESTABLISHD' }, /^state: expected a state, got "ESTABLISHD"; did you mean "ESTABLISHED"/],
+      ['conntrack', { state: 'x' }, /^state: expected one of NONE, SYN_SENT, .*UNREPLIED, got "x"$/],
+      ['nat', { src: '10.0.0.0/99' }, /^src: expected an address or a prefix, got "10.0.0.0\/99"$/],
+      ['expect', { dst: 'server' }, /^dst: expected an address or a prefix, got "server"$/],
+      ['route', { dev: 'eth0' }, /^dev: expected one of lan, wan, got "eth0"$/],
+      ['neigh', { dev: 'eth0' }, /^dev: expected one of lan, wan/],
+      ['link', { dev: 'eth0' }, /^dev: expected one of lan, wan/],
+      ['offload', { dev: 'eth0' }, /^dev: expected one of lan, wan/],
+    ] as const)
+      expect(() => VIEWS[what](router, filters), JSON.stringify(filters)).toThrow(message);
+    expect(text('conntrack', { proto: 'ICMP', state: 'unreplied', dst: '198.51.100.0/24', zone: '0' })).toContain(
+      'icmp',
+    );
+    expect(text('conntrack', { proto: '17' })).toBe('');
   });
 
   it('neigh and link: as ip prints them', () => {
@@ -210,12 +232,18 @@ describe('the control socket', () => {
     });
 
     it('show: nobody runs is 1, an unknown view is 2', async () => {
-      expect(await showCommand(['route', '--socket', path])).toBe(1);
+      expect(await main(['show', 'route', '--socket', path])).toBe(1);
       expect(said).toContain(`${path}: expected a running router, got nobody; start one with "sluice run FILE"`);
-      expect(await showCommand(['routes', '--socket', path])).toBe(2);
+      expect(await main(['show', 'routes', '--socket', path])).toBe(2);
       expect(said).toContain('show: expected one of conntrack, nat');
-      expect(await showCommand(['route', 'dev', '--socket', path])).toBe(2);
+      expect(await main(['show', 'route', 'dev', '--socket', path])).toBe(2);
       expect(said).toContain('show route: expected FILTER=VALUE, got "dev"');
+      said = '';
+      expect(await main(['show', 'conntrack', '-x'])).toBe(2);
+      expect(said).toBe('sluice show: unknown option "-x": see sluice show --help\n');
+      said = '';
+      expect(await main(['show', 'conntrack', '-E', 'proto=tpc', '--socket', path])).toBe(2);
+      expect(said).toMatch(/^sluice show: proto: expected one of icmp, tcp, .*, got "tpc"\n$/);
     });
 
     it('run: a configuration that is wrong, or not for a live router, starts nothing and is 2', async () => {
@@ -223,14 +251,16 @@ describe('the control socket', () => {
       const config = (kind: string): string =>
         `ports:\n  lan: { kind: ${kind}, addresses: [192.168.1.1/24] }\ncontrol: { socket: "${path}" }\n`;
       writeFileSync(file, config('pcap'));
-      expect(await runCommand([file])).toBe(2);
+      expect(await main(['run', file])).toBe(2);
       expect(said).toContain(
         `${file}:2:3 ports.lan.kind: expected tap, packet or host for a live router, got "pcap"; play captures with "sluice replay"`,
       );
       writeFileSync(file, config('tun'));
-      expect(await runCommand([file])).toBe(2);
-      expect(await runCommand([])).toBe(2);
-      expect(await runCommand([file, '--io', 'magic'])).toBe(2);
+      expect(await main(['run', file])).toBe(2);
+      expect(await main(['run'])).toBe(2);
+      expect(await main(['run', file, '--io', 'magic'])).toBe(2);
+      expect(await main(['run', file, '--oi', 'uring'])).toBe(2);
+      expect(said).toContain('sluice run: unknown option "--oi": did you mean "--io"?');
       expect(said).toContain('--io: expected auto, uring or readwrite, got "magic"');
       expect(existsSync(path)).toBe(false);
     });

@@ -63,6 +63,8 @@ describe('show nat', () => {
       expect(lines(world).some((line) => line.includes(towards))).toBe(true);
       expect(show(world, { proto: 'tcp' }).mappings).toMatchObject([{ inside: { address: '192.168.1.11', port: 80 } }]);
       expect(show(world, { src: '192.168.1.10', sport: '5000' }).mappings).toHaveLength(2);
+      expect(show(world, { src: '192.168.1.10/31' }).mappings).toHaveLength(3);
+      expect(show(world, { dst: '198.51.100.2/31', proto: '6' }).mappings).toHaveLength(1);
       expect(show(world, { family: 'ipv6' })).toMatchObject({ mappings: [], translations: [] });
     }
   });

@@ -129,6 +129,17 @@ describe('sluice nat who', () => {
     await expect(natCommand(argv)).rejects.toThrow(message);
   });
 
+  it('a log that is not there: empty when the configuration names it, an error when the command does', async () => {
+    const file = join(folder, 'logging.yaml');
+    const log = join(folder, 'not-yet.log');
+    writeFileSync(file, `ports:\n  wan: { zone: wan, addresses: 203.0.113.1/24 }\nnat: { log: ${log} }\n`);
+    expect(await run('who', '203.0.113.5:7', '--config', file)).toEqual([1, '203.0.113.5:7 nobody\n']);
+    const who = (...argv: string[]) => natCommand(['who', '203.0.113.5:7', ...argv]);
+    await expect(who('--log', log)).rejects.toThrow(`${log}: expected a block log that can be read, got ENOENT`);
+    await expect(who('--log', folder)).rejects.toThrow('got EISDIR');
+    await expect(who('--config', log)).rejects.toThrow('expected a configuration file that can be read');
+  });
+
   it('nobody runs there: 1', async () => {
     vi.spyOn(process.stderr, 'write').mockImplementation(() => true);
     expect((await run('who', '203.0.113.5:7', '--socket', join(folder, 'none.sock')))[0]).toBe(1);

@@ -1,6 +1,8 @@
 /** The command: what it says about itself, what it refuses, and its exit codes. */
-import { writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { parseArguments, UsageError, wholeNumber } from '../../../controlplane/cli/args.ts';
 import { directory, example, sluice } from '../replay/files.ts';
@@ -31,6 +33,17 @@ describe('sluice', () => {
     const { code, stdout } = await sluice('--version');
     expect(code).toBe(0);
     expect(stdout).toMatch(/^sluice \d+\.\d+\.\d+\n$/);
+  });
+
+  test('a standard output that takes nothing is a failure in one line', () => {
+    const program = fileURLToPath(new URL('../../../dist/controlplane/cli/main.js', import.meta.url));
+    const full = openSync('/dev/full', 'w');
+    const { status, stderr } = spawnSync(process.execPath, [program, 'help'], {
+      stdio: ['ignore', full, 'pipe'],
+      encoding: 'utf8',
+    });
+    closeSync(full);
+    expect([status, stderr]).toEqual([1, 'sluice: standard output: expected to be writable, got ENOSPC\n']);
   });
 
   test('help of every command that it names: help COMMAND and COMMAND --help are one', async () => {
