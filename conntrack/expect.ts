@@ -230,7 +230,11 @@ export class ExpectTable {
       if (!same) continue;
       // Two that differ in a source that both name do not clash.
       const both = w[r + EXP_FLAGS] & spec.flags;
-      if ((both & EXP_ADDRESS) !== 0 && w[r + EXP_SRC] !== spec.src[0]) continue;
+      if ((both & EXP_ADDRESS) !== 0) {
+        let one = true;
+        for (let k = 0; k < 4 && one; k++) one = w[r + EXP_SRC + k] === spec.src[k];
+        if (!one) continue;
+      }
       if ((both & EXP_PORT) !== 0 && (w[r + EXP_PORTS] & 0xffff) !== (spec.ports & 0xffff)) continue;
       return n - 1;
     }

@@ -85,6 +85,8 @@ export const ENGINE_FOLLOWS = 1;
 export const ENGINE_DISBELIEVES = 2;
 
 const FRESH_REFUSED = -2;
+/** TCP flags of a segment that may end a connection. */
+const FIN_OR_RST = 5;
 
 export class Tracker {
   readonly table: ConntrackTable;
@@ -175,16 +177,20 @@ export class Tracker {
         return NOT_VALID;
       }
     }
-    if (p.proto === TCP && isRelearning(w, c) && !this.mayFollowEngine(index, p, u8)) {
+    const strays = p.proto === TCP && isRelearning(w, c) && !this.mayFollowEngine(index, p, u8);
+    if (strays && (p.tcpFlags & FIN_OR_RST) !== 0) {
       p.ctinfo = CT_INVALID;
       return NOT_VALID;
     }
     const before = w[c + CT_STATUS];
     const state = w[c + CT_STATE] & 0xff;
-    if (this.shared) table.lock(c + CT_LOCK, w);
-    const ackOffset = p.proto === TCP && (before & IPS_SEQ_ADJUST) !== 0 ? this.ackOffset(index, dir, p) : 0;
-    const verdict = trackPacket(w, c, p, u8, dir, now, this.cfg, ackOffset);
-    if (this.shared) Atomics.store(w, c + CT_LOCK, 0);
+    let verdict = TRACK_IGNORE;
+    if (!strays) {
+      if (this.shared) table.lock(c + CT_LOCK, w);
+      const ackOffset = p.proto === TCP && (before & IPS_SEQ_ADJUST) !== 0 ? this.ackOffset(index, dir, p) : 0;
+      verdict = trackPacket(w, c, p, u8, dir, now, this.cfg, ackOffset);
+      if (this.shared) Atomics.store(w, c + CT_LOCK, 0);
+    }
     switch (verdict) {
       case TRACK_ACCEPT:
       case TRACK_IGNORE:
@@ -225,8 +231,9 @@ export class Tracker {
   }
 
   /**
-   * True when the first segment behind the engine's may be the connection's: a blind one would teach wrong numbers, and
-   * shut out the ends. The engine has carried no more than the connection's own count of bytes.
+   * True when the first segment behind the engine's may be the connection's. From another nothing is learned: it would shut
+   * the ends out; data passes, as it does by the engine, and the end judges it. The engine has carried no more than the
+   * connection's own count of bytes.
    */
   private mayFollowEngine(index: number, p: Packet, u8: Uint8Array): boolean {
     const { words, doubles } = this.table;

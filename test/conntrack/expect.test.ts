@@ -92,6 +92,17 @@ describe('one expectation', () => {
     expect(table.match(packet(77, 9, ports(1234, 5000)), KEYS[0], 0, 0)).toBe(any);
   });
 
+  it('two IPv6 sources of one /32 were one source: what the second announced was refused', () => {
+    const { table, master } = bench();
+    const src = (last: number) => Int32Array.of(0xb80d0120 | 0, 0, 0, last);
+    const made = [1, 2].map((last) =>
+      table.add(spec(master(), { flags: EXP_ADDRESS, src: src(last), ports: ports(0, 4000) }), 0, 0),
+    );
+    expect(new Set(made).size).toBe(2);
+    expect(Math.min(...made)).toBeGreaterThanOrEqual(0);
+    expect(table.add(spec(master(), { flags: EXP_ADDRESS, src: src(2), ports: ports(0, 4000) }), 0, 0)).toBe(-1);
+  });
+
   it('ends with its time, with its master’s time, and with its master; not before the last millisecond', () => {
     const { table, conntrack, master } = bench();
     const seen = (now: number) => table.match(packet(1, 9, ports(1, 2)), KEYS[0], 0, now) >= 0;
