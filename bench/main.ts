@@ -40,6 +40,7 @@ const USAGE = `usage: npm run bench [-- OPTION ...]
 `;
 
 interface Options {
+  help: boolean;
   only: string[];
   list: boolean;
   json: boolean;
@@ -60,6 +61,7 @@ export function readOptions(argv: readonly string[]): Options {
     args: [...argv],
     options: {
       only: { type: 'string', multiple: true },
+      help: { type: 'boolean', short: 'h' },
       list: { type: 'boolean' },
       json: { type: 'boolean' },
       quick: { type: 'boolean' },
@@ -85,6 +87,7 @@ export function readOptions(argv: readonly string[]): Options {
   const peers = new Map<string, string>();
   for (const peer of ['vpp', 'ovs'] as const) if (values[peer] !== undefined) peers.set(peer, values[peer]);
   return {
+    help: values.help ?? false,
     only: values.only ?? [],
     list: values.list ?? false,
     json: values.json ?? false,
@@ -153,6 +156,10 @@ async function measureAll(
 
 async function main(argv: readonly string[]): Promise<void> {
   const options = readOptions(argv);
+  if (options.help) {
+    process.stdout.write(USAGE);
+    return;
+  }
   if (options.documents) {
     writeDocuments();
     return;

@@ -1,5 +1,5 @@
 /**
- * `npm run attack -- --seconds 3`: the rate that established connections keep beside an attack, compared with the rate
+ * `npm run attack`: the rate that established connections keep beside an attack, compared with the rate
  * beside an equal load of harmless packets. Established TCP and UDP connections are where a user has them: in the engine
  * (and, for comparison, all of it on the slow path). The harmless packets are those of 24 hosts' pings: known to the
  * router, and nothing that the engine takes. For every frame of the attack there is one of them, of the same length (as
@@ -10,29 +10,34 @@
  * `--answers` does something else: a live router with a pool of 64 ports under 10,000 flows, and how long its control plane
  * takes to answer meanwhile (test/lab/pool-pressure.ts); it needs root.
  */
-import { parseArgs } from 'node:util';
 import { press } from '../lab/pool-pressure.ts';
 import { icmp, icmpv6, ipv4, ipv6, Random } from '../lib/build.ts';
+import { commandLine } from '../lib/command.ts';
 import * as H from '../lib/home.ts';
 import { machine, writeBlock } from '../soak/table.ts';
 import { fromLan, fromWan, World } from '../soak/world.ts';
 import { ATTACKS, type Hostile } from './attacks.ts';
 
-const { values } = parseArgs({
-  options: {
-    seconds: { type: 'string', default: '3' },
-    only: { type: 'string' },
-    write: { type: 'boolean', default: false },
-    answers: { type: 'boolean', default: false },
-  },
-});
-const seconds = Number(values.seconds);
-if (!(seconds > 0)) {
-  console.error(`attack: --seconds: expected a number above 0, got "${values.seconds}"`);
-  process.exit(2);
-}
+const USAGE = `usage: npm run attack [-- OPTION ...]
 
-if (values.answers) {
+The rate that established connections keep beside an attack, compared with the rate beside harmless packets.
+
+  --seconds N    CPU time for each attack, engine and slow path (3)
+  --only NAME    only attacks whose name contains this
+  --write        put the table into docs/reliability.md
+  --answers      instead: how long the control plane takes to answer while a pool of ports is used up (needs root)
+`;
+
+const asked = commandLine('attack', USAGE, {
+  seconds: { kind: 'value', expected: 'a number' },
+  only: { kind: 'value', expected: 'a part of an attack’s name' },
+  write: { kind: 'flag' },
+  answers: { kind: 'flag' },
+});
+const seconds = asked.above0('seconds', 3);
+const wanted = asked.chosen('only', Object.keys(ATTACKS));
+
+if (asked.has('answers')) {
   const { answers, live } = await press();
   live.close();
   answers.sort((a, b) => a - b);
@@ -144,10 +149,9 @@ const rows = [
   ],
 ];
 let worst = 1;
-for (const [name, make] of Object.entries(ATTACKS)) {
-  if (values.only !== undefined && !name.includes(values.only)) continue;
+for (const name of wanted) {
   const random = new Random(11);
-  const next = make();
+  const next = ATTACKS[name]();
   const hostile = Array.from({ length: POOL }, () => next(random));
   const harmless = pings(hostile);
   const row = [name];
@@ -174,10 +178,10 @@ for (const [name, make] of Object.entries(ATTACKS)) {
   const { conntrack } = after!.router.tables;
   rows.push([...row, `${conntrack.count} of ${conntrack.max}`, `${after!.lost}`]);
 }
-const text = [machine(`npm run attack -- --seconds ${values.seconds}`), ...rows.map((r) => `| ${r.join(' | ')} |`)];
+const text = [machine(`npm run attack -- --seconds ${seconds}`), ...rows.map((r) => `| ${r.join(' | ')} |`)];
 text.splice(2, 0, `|${rows[0].map(() => ' --- ').join('|')}|`);
 console.log(text.join('\n'));
 console.log(
   `attack: ${rows.length - 1} attacks, no connection lost, at least ${Math.round(worst * 100)} % of the rate kept`,
 );
-if (values.write) writeBlock('attack', text.join('\n'));
+if (asked.has('write')) writeBlock('attack', text.join('\n'));

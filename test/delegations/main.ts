@@ -7,8 +7,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { packageRoot } from '../../controlplane/package-root.ts';
+import { commandLine } from '../lib/command.ts';
 import { type Delegations, delegate } from './run.ts';
 
 const [BEGIN, END] = ['<!-- npm run delegations -- --write -->', '<!-- end -->'];
@@ -37,16 +37,25 @@ function write(text: string): void {
   writeFileSync(file, `${page.slice(0, from + BEGIN.length)}\n${text}\n${page.slice(to)}`);
 }
 
-const { values, positionals } = parseArgs({ options: { write: { type: 'boolean' } }, allowPositionals: true });
-const total = Number(positionals[0] ?? 10_000);
-const kills = Number(positionals[1] ?? 5);
-if (!(total > 0 && total < 0x1000000 && kills >= 0 && kills < 100)) {
-  console.error(
-    `delegations: expected CLIENTS (1 to 16777215) and KILLS (0 to 99), got ${positionals.join(' ')}; leave them out for 10000 and 5`,
+const USAGE = `usage: npm run delegations [-- CLIENTS [KILLS]] [--write]
+
+Prefixes given over DHCPv6 by a router that is killed meanwhile: every lease that a client was told of must be in the file.
+
+  CLIENTS   how many (10000)
+  KILLS     how often the router is killed (5)
+  --write   put the figures into docs/dhcp6.md
+`;
+
+const asked = commandLine('delegations', USAGE, { write: { kind: 'flag' } }, 2);
+const { operands } = asked;
+const total = Number(operands[0] ?? 10_000);
+const kills = Number(operands[1] ?? 5);
+const inRange = (value: number, low: number, high: number) => Number.isInteger(value) && value >= low && value <= high;
+if (!inRange(total, 1, 0xffffff) || !inRange(kills, 0, 99))
+  asked.refuse(
+    `expected CLIENTS (1 to 16777215) and KILLS (0 to 99), got ${operands.join(' ')}; leave them out for 10000 and 5`,
   );
-  process.exit(2);
-}
 const result = await delegate(fileURLToPath(new URL('child.js', import.meta.url)), total, kills);
 console.log(table(result));
-if (values.write) write(table(result));
+if (asked.has('write')) write(table(result));
 process.exitCode = result.told === total && result.lost.length === 0 && result.leases === result.prefixes ? 0 : 1;

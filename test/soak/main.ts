@@ -3,35 +3,41 @@
  * status is 1 when something was lost, grew, or did not add up. `--inline` and `--live` choose one of them; `--write`
  * puts the results into docs/reliability.md.
  */
-import { parseArgs } from 'node:util';
 import { labReady } from '../lab/need.ts';
+import { commandLine } from '../lib/command.ts';
 import { soakInline } from './inline.ts';
 import { PROGRAMS, soakLive, TALKERS } from './live.ts';
 import { machine, writeBlock } from './table.ts';
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: 'string', default: '10' },
-    seed: { type: 'string', default: '1' },
-    inline: { type: 'boolean', default: false },
-    live: { type: 'boolean', default: false },
-    write: { type: 'boolean', default: false },
-  },
+const USAGE = `usage: npm run soak [-- OPTION ...]
+
+Traffic, faults and changes of the configuration for a long time, in one thread and (as root) live: nothing may be lost or grow.
+
+  --minutes N   for both runs together (10)
+  --seed S      of the faults and of the traffic (1)
+  --inline      only the run in one thread
+  --live        only the live run
+  --write       put the results into docs/reliability.md
+`;
+
+const asked = commandLine('soak', USAGE, {
+  minutes: { kind: 'value', expected: 'a number' },
+  seed: { kind: 'value', expected: 'a number' },
+  inline: { kind: 'flag' },
+  live: { kind: 'flag' },
+  write: { kind: 'flag' },
 });
-const minutes = Number(values.minutes);
-if (!(minutes > 0)) {
-  console.error(`soak: --minutes: expected a number above 0, got "${values.minutes}"`);
-  process.exit(2);
-}
+const minutes = asked.above0('minutes', 10);
+const seed = asked.whole('seed', 1);
 const say = (line: string) => process.stderr.write(`soak: ${line}\n`);
-const live = (values.live || !values.inline) && labReady(PROGRAMS, { tun: true });
-const inline = values.inline || !values.live;
+const live = (asked.has('live') || !asked.has('inline')) && labReady(PROGRAMS, { tun: true });
+const inline = asked.has('inline') || !asked.has('live');
 const seconds = (minutes * 60) / (Number(live) + Number(inline) || 1);
 const rows: string[][] = [['run', 'time', 'load', 'faults', 'lost', 'memory, descriptors more']];
 const grown = (growth: number, descriptors: number) => `${(growth / 2 ** 20).toFixed(1)} MiB, ${descriptors}`;
 try {
   if (inline) {
-    const r = soakInline(seconds, Number(values.seed), say);
+    const r = soakInline(seconds, seed, say);
     rows.push([
       'inline',
       `${r.seconds.toFixed(0)} s`,
@@ -42,7 +48,7 @@ try {
     ]);
   }
   if (live) {
-    const r = await soakLive(seconds, { seed: Number(values.seed), say });
+    const r = await soakLive(seconds, { seed, say });
     rows.push([
       `live, ${r.workers} workers`,
       `${r.seconds.toFixed(0)} s`,
@@ -53,12 +59,12 @@ try {
     ]);
   }
   const text = [
-    machine(`npm run soak -- --minutes ${values.minutes} --seed ${values.seed}`),
+    machine(`npm run soak -- --minutes ${minutes} --seed ${seed}`),
     ...rows.map((r) => `| ${r.join(' | ')} |`),
   ];
   text.splice(2, 0, `|${rows[0].map(() => ' --- ').join('|')}|`);
   console.log(text.join('\n'));
-  if (values.write) writeBlock('soak', text.join('\n'));
+  if (asked.has('write')) writeBlock('soak', text.join('\n'));
 } catch (error) {
   console.error(`soak: failed: ${(error as Error).message}`);
   process.exitCode = 1;

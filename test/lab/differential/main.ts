@@ -1,17 +1,12 @@
 /**
- * `npm run differential -- --scenarios N --seed S`: N generated scenarios (seeds S, S + 1, ...) into the Linux kernel
- * and into Sluice, and whether every byte that left was the same. Needs root, nft and ethtool; makes its own namespaces
- * and takes them down. The last line says what was found; the exit status is 1 when a difference is unexplained.
- *
- *   --scenarios N   how many (1000)          --tables K    compare the connection tables after every K-th (20; 0: never)
- *   --seed S        the first one (1)        --stop N      stop after N unexplained differences (20)
- *   --save DIR      where shrunk scenarios are written (default: none)
- *   --only T        only topologies whose name contains T
+ * `npm run differential`: generated scenarios (seeds S, S + 1, ...) into the Linux kernel and into Sluice, and whether every
+ * byte that left was the same. Needs root, nft and ethtool; makes its own namespaces and takes them down. The last line says
+ * what was found; the exit status is 1 when a difference is unexplained. USAGE has the options.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { createRouter } from '../../../controlplane/router.ts';
+import { commandLine } from '../../lib/command.ts';
 import { labReady } from '../need.ts';
 import { generate, TOPOLOGIES } from './generator.ts';
 import { Judge } from './judge.ts';
@@ -19,28 +14,35 @@ import { explainDifference } from './report.ts';
 import { configOf, type Scenario } from './scenario.ts';
 import { fixed, save, shrinkList } from './shrink.ts';
 
-const { values } = parseArgs({
-  options: {
-    scenarios: { type: 'string', default: '1000' },
-    seed: { type: 'string', default: '1' },
-    tables: { type: 'string', default: '20' },
-    stop: { type: 'string', default: '20' },
-    save: { type: 'string' },
-    only: { type: 'string' },
-  },
+const USAGE = `usage: npm run differential [-- OPTION ...]
+
+Generated scenarios into the Linux kernel and into Sluice: every byte that leaves must be the same. Needs root, nft and ethtool.
+
+  --scenarios N     how many (1000)
+  --seed S          the first one (1)
+  --tables K        compare the connection tables after every K-th of a topology (20; 0: never)
+  --stop N          stop after N unexplained differences (20)
+  --only TOPOLOGY   only topologies whose name contains this
+  --save DIR        where shrunk scenarios are written (nowhere)
+`;
+
+const asked = commandLine('differential', USAGE, {
+  scenarios: { kind: 'value', expected: 'a number' },
+  seed: { kind: 'value', expected: 'a number' },
+  tables: { kind: 'value', expected: 'a number' },
+  stop: { kind: 'value', expected: 'a number' },
+  only: { kind: 'value', expected: 'a part of a topology’s name' },
+  save: { kind: 'value', expected: 'a directory' },
 });
-
-function whole(name: 'scenarios' | 'seed' | 'tables' | 'stop'): number {
-  const value = Number(values[name]);
-  if (Number.isSafeInteger(value) && value >= 0) return value;
-  console.error(`differential: --${name}: expected a whole number, got "${values[name]}"`);
-  process.exit(2);
-}
-
-const count = whole('scenarios');
-const first = whole('seed');
-const tables = whole('tables');
-const stop = whole('stop');
+const count = asked.whole('scenarios', 1000);
+const first = asked.whole('seed', 1);
+const tables = asked.whole('tables', 20);
+const stop = asked.whole('stop', 20, 1);
+const saved = asked.values.get('save');
+const wanted = asked.chosen(
+  'only',
+  TOPOLOGIES.map((topology) => topology.name),
+);
 
 if (!labReady(['nft', 'ethtool'])) {
   console.log('differential: not run, see above');
@@ -72,9 +74,9 @@ function report(scenario: Scenario, withTables: boolean): void {
   console.log(
     `\n=== ${scenario.name} (${scenario.frames.length} frames, ${short.length} of them matter)\n${explainDifference(smallest, text)}`,
   );
-  if (values.save === undefined || smallest.frames !== plain) return;
-  mkdirSync(values.save, { recursive: true });
-  const file = join(values.save, `${scenario.name.replace(/\W+/g, '-')}.json`);
+  if (saved === undefined || smallest.frames !== plain) return;
+  mkdirSync(saved, { recursive: true });
+  const file = join(saved, `${scenario.name.replace(/\W+/g, '-')}.json`);
   writeFileSync(file, save(smallest, text.split('\n').slice(0, 4).join('\n')));
   console.log(`saved as ${file}`);
 }
@@ -82,7 +84,7 @@ function report(scenario: Scenario, withTables: boolean): void {
 try {
   for (let n = 0; n < count && differences < stop; n++) {
     const seed = first + n;
-    if (values.only !== undefined && !TOPOLOGIES[seed % TOPOLOGIES.length].name.includes(values.only)) continue;
+    if (!wanted.includes(TOPOLOGIES[seed % TOPOLOGIES.length].name)) continue;
     const scenario = generate(seed);
     const withTables = tables > 0 && ((n / TOPOLOGIES.length) | 0) % tables === 0;
     const verdict = judge.judge(scenario, { tables: withTables });
