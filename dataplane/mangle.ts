@@ -556,6 +556,8 @@ export class Mangler {
     const length = p.end - x.from + change;
     if (p.end - x.from > MAX_PAYLOAD || length > MAX_PAYLOAD + 60 * TEXT_ROOM) return ALG_PASS;
     if (this.frames.room(p.slot) < x.from + length - meta[p.slot * META_WORDS]) return ALG_REFUSED;
+    // What was put together from fragments may be as long as a datagram can be: longer it cannot become (as Linux).
+    if (p.end + change - p.l3 - (p.family === 4 ? 0 : 40) > MAX_PAYLOAD) return ALG_REFUSED;
     let from = x.from;
     let to = 0;
     // Findings come in the order of their place.

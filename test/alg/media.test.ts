@@ -1,10 +1,11 @@
 /** The other protocols through the whole router: what they announce opens in the right place, in both families. */
 import { describe, expect, it } from 'vitest';
 import * as h323 from '../conntrack/helpers/h323-encoder.ts';
+import { cut4, joined } from '../dataplane/fragment-cut.ts';
 import { checksum, concat, ip, ipv4, pseudoHeader, put16, toBytes, u16, udp } from '../lib/build.ts';
 import { HOST, HOST2, HOST6, Home, ROUTER_WAN, SERVER, SERVER6 } from '../lib/home.ts';
 import { at, sdp, sipReply, sipRequest, tftpAck, tftpData, tftpRequest } from './messages.ts';
-import { datagram, line, reaches, Talk, textOf } from './talk.ts';
+import { datagram, line, packet, reaches, Talk, textOf } from './talk.ts';
 
 const OTHER = '198.51.100.8';
 
@@ -181,6 +182,31 @@ describe('SIP', () => {
     home.router.advance(4_000_000);
     expect(home.router.conntrack.lines()).toEqual([]);
     expect(home.router.conntrack.count).toBe(0);
+  });
+
+  it('a datagram that an edit made longer than a datagram can be left in fragments beyond 65,535 bytes', () => {
+    const alg = { sip: {} };
+    const nat = { forward: [{ in: 'wan', proto: 'udp', port: 5060, to: `${HOST}:5060` }] };
+    const home = new Home({ alg, nat });
+    const rest = `Content-Length: 60000\r\n\r\n${'z'.repeat(60000)}`;
+    const message = (size: number) => {
+      const to = at(ROUTER_WAN, 5060);
+      const text = `MESSAGE sip:${to} SIP/2.0\r\nVia: SIP/2.0/UDP ${at(SERVER, 5060)}\r\nTo: <sip:${to}>\r\nCSeq: 1 MESSAGE\r\nSubject: `;
+      return `${text}${'y'.repeat(size - text.length - 2 - rest.length)}\r\n${rest}`;
+    };
+    const cuts = Array.from({ length: 44 }, (_, n) => (n + 1) * 1480);
+    const send = (size: number) => {
+      const datagram = packet(SERVER, ROUTER_WAN, udp({ sport: 5060, dport: 5060 }, message(size)));
+      for (const fragment of cut4(datagram, cuts)) home.wan(fragment);
+    };
+    // The host's address has a digit more than the router's, and stands there twice.
+    send(65507 - 2);
+    const [whole] = joined(home.left('lan').map((seen) => seen.packet));
+    expect(whole.length).toBe(65535);
+    expect(String.fromCharCode(...whole.subarray(28, 80))).toContain(`MESSAGE sip:${HOST}:5060 SIP/2.0`);
+    send(65507 - 1);
+    expect(home.left('lan')).toEqual([]);
+    expect(home.dropped).toEqual({ ALG_DROP: 1 });
   });
 
   it('IPv6: opened, not rewritten', () => {
