@@ -377,6 +377,18 @@ export class ExpectTable {
     return -1;
   }
 
+  /** Number of the master's expectation that is known outside by this destination port (raw, high half), or −1. */
+  findOpened(master: number, ports: number, proto: number, now: number): number {
+    const { words: w, owners, capacity } = this;
+    if (w[COUNT] === 0) return -1;
+    for (let n = 0; n < capacity; n++) {
+      if (owners[n] !== master + 1) continue;
+      const r = this.at(n);
+      if (w[r + EXP_PORTS] >>> 16 === ports >>> 16 && (w[r + EXP_KEY] & 0xff) === proto && this.live(r, now)) return n;
+    }
+    return -1;
+  }
+
   /** Whether record `n` holds an expectation that is still good. */
   inUse(n: number, now: number): boolean {
     return this.valid(this.at(n), now);

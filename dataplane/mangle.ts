@@ -317,7 +317,7 @@ export class Mangler {
           break;
         }
         case FIND_REWRITE:
-          if (x.nat && f.to > f.from) this.rewriteEndpoint(p, helper, f, n);
+          if (x.nat && f.to > f.from) this.rewriteEndpoint(p, helper, f, n, now);
           break;
         case FIND_CLOSE:
           if (helper.number === HELPER_PPTP) {
@@ -374,11 +374,15 @@ export class Mangler {
     return own ? x.srcTranslated : f.address;
   }
 
-  /** An endpoint of the connection itself: the sender's, or (reverse) its receiver's, as the receiver knows it. */
-  private rewriteEndpoint(p: Packet, helper: Helper, f: Finding, n: number): void {
+  /**
+   * An endpoint of the connection itself: the sender's, or (reverse) its receiver's, as the receiver knows it. One of another
+   * protocol is what this connection has announced (H.323's RAS): as that was opened, and left alone when it is not.
+   */
+  private rewriteEndpoint(p: Packet, helper: Helper, f: Finding, n: number, now: number): void {
     const x = this.context;
     const address = this.address;
     let port = f.translatedPort;
+    if (port < 0 && f.proto !== x.proto && (port = this.announcedPort(p, f, now)) < 0) return;
     if (f.reverse === 0) {
       for (let k = 0; k < 4; k++) address[k] = x.srcTranslated[k];
       if (port < 0) port = f.port === x.sport ? x.sportTranslated : f.port;
@@ -392,6 +396,18 @@ export class Mangler {
     this.pieceAt[n] = n * TEXT_ROOM;
     const length = helper.write(f, x.family, address, port, this.pieces, n * TEXT_ROOM);
     this.pieceLength[n] = length <= TEXT_ROOM ? length : -1;
+  }
+
+  /** The port outside of an endpoint that this connection has announced; reverse: its own port, by the one outside; −1: none. */
+  private announcedPort(p: Packet, f: Finding, now: number): number {
+    const { expectations } = this;
+    const n =
+      f.reverse === 0
+        ? expectations.findAnnounced(p.ct, (f.port << 16) | 1, f.proto, now)
+        : expectations.findOpened(p.ct, swap(f.port) << 16, f.proto, now);
+    if (n < 0) return -1;
+    const r = expectations.at(n);
+    return swap(expectations.words[r + (f.reverse === 0 ? EXP_PORTS : EXP_SAVED_PORT)] >>> 16);
   }
 
   /**
@@ -429,8 +445,7 @@ export class Mangler {
     const known = this.expectations.findAnnounced(p.ct, spec.wanted, f.proto, now);
     if (known >= 0) {
       // Announced before (a retransmission, a re-INVITE): the same answer, and its time begins anew.
-      const r = this.expectations.at(known);
-      const port = swap(this.expectations.words[r + EXP_PORTS] >>> 16);
+      const port = swap(this.expectations.words[this.expectations.at(known) + EXP_PORTS] >>> 16);
       spec.ports = (swap(port) << 16) | swap(f.peerPort);
       this.expectations.add(spec, this.limitOf(helper, f), now);
       return port;

@@ -283,6 +283,25 @@ it('H.323: Q.931 announces H.245, H.245 announces media', () => {
   expect(reaches(home, 'wan', [OTHER, 8000], [ROUTER_WAN, 5000])).toBe(false);
 });
 
+it('H.323: the port of a registration that was given another was named as its owner knows it, and came back as the other', () => {
+  const home = new Home({ alg: { h323: {} } });
+  const bytes = (e: h323.Endpoint) => String.fromCharCode(...e.address, e.port >> 8, e.port & 255);
+  const [own, known] = [h323.at(HOST2, 1720), h323.at(ROUTER_WAN, 1721)];
+  const up = (host: string, message: number[]) =>
+    datagram(home, 'lan', [host, 40000], [SERVER, 1719], Uint8Array.from(message))[0];
+  up(HOST, h323.rrq([h323.at(HOST, 1720)], [h323.at(HOST, 40000)]));
+  const request = up(HOST2, h323.rrq([own], [h323.at(HOST2, 40000)]));
+  expect(textOf(request)).toContain(bytes(known));
+  const down = (message: number[]) =>
+    textOf(datagram(home, 'wan', [SERVER, 1719], [ROUTER_WAN, request.sport], Uint8Array.from(message))[0]);
+  expect(down(h323.rcf([known]))).toContain(bytes(own));
+  expect(down(h323.acf(known))).toContain(bytes(own));
+  for (const message of [h323.irr(h323.at(HOST2, 40000), [own]), h323.arq(own, undefined), h323.urq([own])])
+    expect(textOf(up(HOST2, message))).toContain(bytes(known));
+  // The registration is over, and its port is nobody's: what names it stays as it is.
+  expect(down(h323.rcf([known]))).toContain(bytes(known));
+});
+
 describe('DNS (row A8)', () => {
   const message = (id: number, answer: boolean) =>
     concat(u16(id), u16(answer ? 0x8180 : 0x0100), u16(1), u16(0), u16(0), u16(0), toBytes('\x01a\0'), u16(1), u16(1));
