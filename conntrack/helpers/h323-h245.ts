@@ -49,6 +49,7 @@ import {
   sequenceOf,
   unknown,
 } from './per.ts';
+import { looksLikeHttp } from './text.ts';
 
 const TCP = 6;
 const UDP = 17;
@@ -270,10 +271,21 @@ export function nextTpkt(c: HelperContext, next: number, frame: TpktFrame): bool
   return true;
 }
 
+/** State word that is 1 once the client has spoken HTTP: behind the lengths of both directions. */
+const STOPPED = 2;
+
+/** True on a connection whose client speaks HTTP: a page can make a browser send anything, but not as its first words. */
+export function isWebPage(c: HelperContext): boolean {
+  const word = c.stateAt + STOPPED;
+  if (c.dir === 0 && c.state[word] === 0 && looksLikeHttp(c.u8, c.from, c.to)) c.state[word] = 1;
+  return c.state[word] !== 0;
+}
+
 const per = new PerReader();
 const frame: TpktFrame = { from: 0, to: 0 };
 
 function inspect(c: HelperContext): number {
+  if (isWebPage(c)) return UNDERSTOOD;
   let result = NOT_UNDERSTOOD;
   for (let next = c.from; nextTpkt(c, next, frame); next = frame.to) {
     if (!per.decode(h245Message, c.u8, frame.from, frame.to)) break;

@@ -39,6 +39,7 @@ import {
 import {
   channelFindings,
   h245Message,
+  isWebPage,
   M_FIRST_FREE,
   nextTpkt,
   openLogicalChannel,
@@ -191,6 +192,7 @@ const frame: TpktFrame = { from: 0, to: 0 };
 const element: TpktFrame = { from: 0, to: 0 };
 
 function inspect(c: HelperContext): number {
+  if (isWebPage(c)) return UNDERSTOOD;
   let result = NOT_UNDERSTOOD;
   for (let next = c.from; nextTpkt(c, next, frame); next = frame.to) {
     if (!findUserUser(c.u8, frame.from, frame.to, element)) break;

@@ -283,6 +283,21 @@ it('H.323: Q.931 announces H.245, H.245 announces media', () => {
   expect(reaches(home, 'wan', [OTHER, 8000], [ROUTER_WAN, 5000])).toBe(false);
 });
 
+it('H.323: a browser that a page made post a call signalled it, where a segment began with it', () => {
+  const call = Uint8Array.from(h323.q931(h323.connect, { h245: h323.at(HOST, 7000) }, 7));
+  const opened = (first: string) => {
+    const home = new Home({ alg: { h323: {} } });
+    const talk = new Talk(home, ['lan', HOST, 40000], ['wan', SERVER, 1720]).open();
+    talk.say('a', first);
+    talk.say('a', call);
+    return new Talk(home, ['wan', SERVER, 50000], ['lan', HOST, 7000], [ROUTER_WAN, 7000]).tryOpen();
+  };
+  expect([opened('\x03\x00\x00\x04'), opened('POST / HTTP/1.1\r\nContent-Length: 9999\r\n\r\n')]).toEqual([
+    true,
+    false,
+  ]);
+});
+
 it('H.323: the port of a registration that was given another was named as its owner knows it, and came back as the other', () => {
   const home = new Home({ alg: { h323: {} } });
   const bytes = (e: h323.Endpoint) => String.fromCharCode(...e.address, e.port >> 8, e.port & 255);
