@@ -21,7 +21,8 @@ import {
 import { RouteWriter } from '../dataplane/routes.ts';
 import { EPOCH_FILTER, EPOCH_LINK, EPOCH_NAT, EPOCH_ROUTE, type Tables } from '../dataplane/tables.ts';
 import type { Family, Words } from '../dataplane/wire/address.ts';
-import { inPrefix, maskWords, networkWords } from '../dataplane/wire/address.ts';
+import { formatCidr, inPrefix, maskWords, networkWords } from '../dataplane/wire/address.ts';
+import { isLinkLocal } from '../dataplane/wire/ipv6.ts';
 import { BlockLog } from './carrier/log.ts';
 import { fillHelpers, HELPER_NUMBERS } from './compile-helpers.ts';
 import { compileNat } from './compile-nat.ts';
@@ -33,13 +34,16 @@ import { Hosts } from './hosts.ts';
 import { LearnedRoutes } from './learned-routes.ts';
 import { NatState } from './nat-state.ts';
 import { Addresses, type OwnAddress } from './neighbour/addresses.ts';
-import { bestRoutes, type OwnRoute, ownRoutes } from './own-routes.ts';
+import { bestRoutes, type OwnRoute, ownRoutes, type PortAddress } from './own-routes.ts';
 import { PolicyRouting } from './policy-routing.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
 import { type RandomSource, strongRandom } from './random.ts';
 import type { RemoteFactory } from './remote-domain.ts';
 import { SecurityGroups } from './security-groups.ts';
 import { openServices, speaksIpv6 } from './services.ts';
+
+/** Milliseconds that fit into the router's clock, which compares by difference. */
+const LONGEST_WAIT = 0x7fffffff;
 
 /** How the control plane sends. */
 export interface Outlet {
@@ -209,12 +213,15 @@ export class Control {
     for (const [key, { family, words, prefixLength }] of before)
       if (!after.has(key) && this.learned.sourceOf(family, words, prefixLength) === undefined)
         this.removeRoute(family, words, prefixLength);
-    for (const { family, words, prefixLength, specs } of after.values()) {
-      const n = this.acquire(specs);
-      const there = n !== 0 && n === this.routes.get(family, words, prefixLength);
-      if (n !== 0) this.nexthops.release(n);
-      if (!there) this.addRoute(family, words, prefixLength, ...specs);
-    }
+    for (const route of after.values()) this.settle(route);
+  }
+
+  /** Puts an own route into the table, unless it is there already. */
+  private settle({ family, words, prefixLength, specs }: OwnRoute): void {
+    const n = this.acquire(specs);
+    const there = n !== 0 && n === this.routes.get(family, words, prefixLength);
+    if (n !== 0) this.nexthops.release(n);
+    if (!there) this.addRoute(family, words, prefixLength, ...specs);
   }
 
   loadFilter(config: Config): void {
@@ -341,8 +348,8 @@ export class Control {
     const w = this.tables.interfaces.words;
     const r = port * IF.IF_WORDS;
     const full = family === 4 ? 32 : 128;
-    if (prefixLength < full) this.addRoute(family, words, prefixLength, { kind: NH_CONNECTED, port });
-    this.addRoute(family, words, full, { kind: NH_LOCAL, port });
+    if (prefixLength < full) this.claim(family, words, prefixLength, { kind: NH_CONNECTED, port });
+    this.claim(family, words, full, { kind: NH_LOCAL, port });
     if (family === 4) {
       if (w[r + IF.IF_ADDRESS4] === 0) {
         w[r + IF.IF_ADDRESS4] = words[0];
@@ -359,31 +366,49 @@ export class Control {
     this.tables.flush(EPOCH_ROUTE);
   }
 
+  /** A route of an address; where another address or the configuration has one to the same prefix, that which goes before. */
+  private claim(family: Family, words: Words, prefixLength: number, spec: NextHopSpec): void {
+    const network = networkWords(family, words, prefixLength);
+    const isFree =
+      this.routes.get(family, network, prefixLength) === 0 ||
+      this.learned.sourceOf(family, network, prefixLength) !== undefined;
+    const own = isFree ? undefined : this.ownRoutes().get([family, ...network, prefixLength].join());
+    this.settle(own ?? { family, words: network, prefixLength, specs: [spec] });
+  }
+
   /** Takes an address from a port: its routes, and every connection that had used it. Returns the number of these. */
   removeAddress(port: number, family: Family, words: Words, prefixLength: number): number {
     const w = this.tables.interfaces.words;
     const r = port * IF.IF_WORDS;
     if (!this.addresses.remove(port, family, words)) return 0;
-    this.removeRoute(family, words, family === 4 ? 32 : 128);
+    this.abandon(family, words, prefixLength);
     if (family === 6) {
-      const network = networkWords(6, words, prefixLength);
-      const shared = this.addresses
-        .ofPort(port)
-        .some((a) => a.family === 6 && a.prefixLength === prefixLength && inPrefix(a.words, { ...a, words: network }));
-      if (prefixLength < 128 && !shared) this.removeRoute(6, network, prefixLength);
       if (words.every((word, n) => w[r + IF.IF_GLOBAL6 + n] === word)) this.electAddresses(port);
       this.tables.flush(EPOCH_ROUTE);
       return 0;
-    }
-    if (prefixLength < 32) this.removeRoute(4, networkWords(4, words, prefixLength), prefixLength);
-    if (prefixLength < 31) {
-      const mask = maskWords(4, prefixLength)[0];
-      for (const broadcast of [words[0] | ~mask, words[0] & mask]) this.removeRoute(4, [broadcast, 0, 0, 0], 32);
     }
     if (w[r + IF.IF_ADDRESS4] === words[0]) this.electAddresses(port);
     const ended = this.natState.endAddress(port, words[0]);
     this.tables.flush(EPOCH_NAT);
     return ended;
+  }
+
+  /** The routes of an address that is no more; a prefix that another address or the configuration has too is theirs now. */
+  private abandon(family: Family, words: Words, prefixLength: number): void {
+    const left = this.ownRoutes();
+    const full = family === 4 ? 32 : 128;
+    const mask = maskWords(family, prefixLength)[0];
+    const broadcasts = family === 4 && prefixLength < 31 ? [words[0] | ~mask, words[0] & mask] : [];
+    const gone: [Words, number][] = [
+      [words, full],
+      [networkWords(family, words, prefixLength), prefixLength],
+      ...broadcasts.map((word): [Words, number] => [[word, 0, 0, 0], 32]),
+    ];
+    for (const [prefix, length] of gone) {
+      const other = left.get([family, ...prefix, length].join());
+      if (other !== undefined) this.settle(other);
+      else if (this.learned.sourceOf(family, prefix, length) === undefined) this.removeRoute(family, prefix, length);
+    }
   }
 
   /** Chooses who speaks for a port: its first configured address of each family, else the first that was learned. */
@@ -637,13 +662,38 @@ export class Control {
     if (action.op === 'add' && known?.prefixLength !== prefixLength) {
       if (known !== undefined) this.removeAddress(port, family, words, known.prefixLength);
       this.addAddress(port, family, words, prefixLength);
+      if (known === undefined) this.warnOverlap(action);
     }
     const entry = this.addresses.find(port, family, words);
     if (entry === undefined) return;
     if (action.op === 'deprecate' ? entry.state === 'preferred' : entry.state === 'deprecated')
       this.addresses.setState(entry, action.op === 'deprecate' ? 'deprecated' : 'preferred');
-    const until = (wait: number | undefined) => (wait === undefined ? null : (this.tables.now() + wait) | 0);
+    // What lasts longer than the clock can count (24 days) has no end here: who added the address ends it in time.
+    const until = (wait: number | undefined) =>
+      wait === undefined || wait > LONGEST_WAIT ? null : (this.tables.now() + wait) | 0;
     if (action.op === 'add')
       this.addresses.setLifetimes(entry, { preferred: until(action.preferred), valid: until(action.valid) });
+  }
+
+  /** A provider that gives out what the LAN has already, as a modem that is a router itself does. */
+  private warnOverlap({ port, family, words, prefixLength }: PortAddress): void {
+    const given = { family, words, prefixLength };
+    const full = family === 4 ? 32 : 128;
+    if (prefixLength === full) return;
+    const other = [...this.addresses].find(
+      (own) =>
+        own.port !== port &&
+        own.family === family &&
+        own.prefixLength < full &&
+        !(family === 6 && isLinkLocal(own.words[0])) &&
+        (inPrefix(own.words, given) || inPrefix(words, own)),
+    );
+    if (other === undefined) return;
+    const name = (number: number) => this.config.ports[number]?.name ?? number;
+    this.options.log(
+      'warn',
+      `ports.${name(port)}: the address given to it, ${formatCidr(family, words, prefixLength)}, overlaps ` +
+        `${formatCidr(family, other.words, other.prefixLength)} of port ${name(other.port)}; give ${name(other.port)} another subnet`,
+    );
   }
 }

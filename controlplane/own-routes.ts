@@ -64,7 +64,10 @@ function specOf(route: RouteConfig): NextHopSpec | null {
     : { kind: NH_VIA, port, family: via.family, gateway: via.words, mtu, metric, weight };
 }
 
-/** One route for each prefix. `addresses`: those of the configuration in its order, then others. */
+/**
+ * One route for each prefix. `addresses`: those of the configuration in its order, then others: of two in one subnet, or of one
+ * address on two ports, the first has the route, as in Linux. So no lease takes a subnet from the port that is configured for it.
+ */
 export function ownRoutes(config: Config, addresses: Iterable<PortAddress>): Map<string, OwnRoute> {
   const routes = new Map<string, OwnRoute>();
   const add = (
@@ -78,11 +81,14 @@ export function ownRoutes(config: Config, addresses: Iterable<PortAddress>): Map
     const key = [family, ...network, prefixLength].join();
     if (!unless || !routes.has(key)) routes.set(key, { family, words: network, prefixLength, specs: [spec].flat() });
   };
-  for (const { port, family, words, prefixLength } of addresses) {
+  const all = [...addresses];
+  for (const { port, family, words, prefixLength } of all) {
     const full = family === 4 ? 32 : 128;
     if (family === 6 && isLinkLocal(words[0])) continue;
-    if (prefixLength < full) add(family, words, prefixLength, { kind: NH_CONNECTED, port });
-    add(family, words, full, { kind: NH_LOCAL, port });
+    if (prefixLength < full) add(family, words, prefixLength, { kind: NH_CONNECTED, port }, true);
+    add(family, words, full, { kind: NH_LOCAL, port }, true);
+  }
+  for (const { port, family, words, prefixLength } of all) {
     if (family === 6 || prefixLength >= 31) continue;
     const mask = maskWords(4, prefixLength)[0];
     for (const broadcast of [words[0] | ~mask, words[0] & mask])
