@@ -55,11 +55,13 @@ export abstract class PathLocal extends PathEgress {
     return this.drop(p, D.INPUT_NO_LISTENER);
   }
 
-  /** A DHCP or DHCPv6 answer to the router's own client (it comes before an address is there to be tracked by). */
+  /**
+   * A DHCP or DHCPv6 answer to the router's own client (it comes before an address is there to be tracked by). A router without
+   * that client hears nothing on its port either: what comes there is judged as everything else.
+   */
   protected isOwnDhcp(p: Packet): boolean {
-    if (p.proto !== UDP) return false;
-    const to = p.rports >>> 16;
-    return p.family === 4 ? to === 0x4400 : to === 0x2202;
+    if (p.proto !== UDP || p.rports >>> 16 !== (p.family === 4 ? 0x4400 : 0x2202)) return false;
+    return this.tables.hasService(UDP, p.family === 4 ? 68 : 546);
   }
 
   protected toControl(p: Packet): number {

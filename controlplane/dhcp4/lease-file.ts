@@ -8,10 +8,8 @@
 import { formatIpv4, parseIpv4 } from '../../dataplane/wire/address.ts';
 import { swap32 } from '../../dataplane/wire/bytes.ts';
 import { Journal, type JournalRecord } from '../journal.ts';
-import type { LeaseState, PoolLease } from './pool.ts';
+import { type LeaseState, LONG_AGO, type PoolLease } from './pool.ts';
 
-/** How long ago what has ended is said to have ended, at least: the clock cannot count further back than 24 days. */
-const LONG_AGO = 1_000_000_000;
 const STATES: readonly string[] = ['bound', 'declined', 'free'] satisfies LeaseState[];
 
 export class LeaseFile {

@@ -3,8 +3,11 @@
  *
  * A client is a key (its identifier, else its MAC). It keeps its address as long as nobody needs it: an address that has
  * expired is given to somebody else only when no other is left, the longest unused first. Addresses are host integers
- * here (they are counted), times are the router's clock.
+ * here (they are counted), times are the router's clock, which wraps: `settle` is to be called before it does.
  */
+
+/** How long ago what has ended is said to have ended, at most: the clock cannot count further back than 24 days. */
+export const LONG_AGO = 1_000_000_000;
 
 export type LeaseState = 'offered' | 'bound' | 'declined' | 'free';
 
@@ -81,7 +84,7 @@ export class Pool {
   /** Records an offer or a lease. The address must be the client's to have (`choose`, or its own). */
   assign(client: string, address: number, state: 'offered' | 'bound', until: number, holder: Holder): PoolLease {
     const before = this.byClient.get(client);
-    if (before !== undefined && before.address !== address) this.byAddress.delete(before.address);
+    if (before !== undefined && before.address !== address) this.forget(before);
     const other = this.byAddress.get(address);
     if (other !== undefined && other.client !== client) this.byClient.delete(other.client);
     const lease: PoolLease = { address, client, state, until, ...holder };
@@ -110,6 +113,29 @@ export class Pool {
     return declined;
   }
 
+  /**
+   * Says of what is over that it is: an offer that nobody took and a quarantine are forgotten, a lease is its client's own that
+   * others may have. Without it the clock would wrap, and call it in force again 24 days later.
+   */
+  settle(now: number): void {
+    for (const lease of [...this.byAddress.values()]) {
+      const left = (lease.until - now) | 0;
+      if (left > 0 && lease.state !== 'free') continue;
+      if (lease.state === 'offered' || lease.state === 'declined') this.forget(lease);
+      else {
+        lease.state = 'free';
+        if (left > 0 || left < -LONG_AGO) lease.until = (now - LONG_AGO) | 0;
+      }
+    }
+  }
+
+  /** The address is as fresh as one that nobody has had. */
+  private forget(lease: PoolLease): void {
+    this.byAddress.delete(lease.address);
+    if (this.byClient.get(lease.client) === lease) this.byClient.delete(lease.client);
+    if (lease.address >= this.first) this.unused = Math.min(this.unused, lease.address);
+  }
+
   /** A record of before the restart; left out when the address is no longer in the range. */
   restore(lease: PoolLease): void {
     if (lease.address < this.first || lease.address > this.last || this.excluded.has(lease.address)) return;
@@ -130,6 +156,6 @@ export class Pool {
     if (address < this.first || address > this.last) return false;
     if (this.reserved.has(address) || this.excluded.has(address)) return false;
     const lease = this.byAddress.get(address);
-    return lease === undefined || ((lease.until - now) | 0) <= 0;
+    return lease === undefined || lease.state === 'free' || ((lease.until - now) | 0) <= 0;
   }
 }

@@ -75,6 +75,8 @@ const OFFER_TIME = 60_000;
 const DECLINE_TIME = 3_600_000;
 /** Answers that wait for the disk at most: a burst is no longer. */
 const MAX_WAITING = 256;
+/** How often pools are settled: with the longest lease it is still less than the clock can count. */
+const SETTLE_TIME = 86_400_000;
 
 interface Served {
   pool: Pool;
@@ -125,6 +127,7 @@ export class Dhcp4Server implements Protocol {
 
   private readonly probes: Probes<Offer>;
   private begun = false;
+  private settledAt: number;
   /** Answers whose leases are written, but perhaps not on the disk yet. */
   private waiting: Action[] = [];
   /** Keys of what was kept and is in a file now. */
@@ -141,6 +144,7 @@ export class Dhcp4Server implements Protocol {
     this.interfaces = interfaces;
     this.addresses = addresses;
     this.options = options;
+    this.settledAt = options.now;
     for (const [port, config] of ports) {
       const reserved = new Map(config.reservations.map(({ key, address }) => [address, key]));
       const own = new Set(
@@ -193,6 +197,10 @@ export class Dhcp4Server implements Protocol {
   step(now: number, event: Event): Action[] {
     const out: Action[] = [];
     if (!this.begun) this.restored(now, out);
+    if (((now - this.settledAt) | 0) >= SETTLE_TIME) {
+      this.settledAt = now;
+      for (const { pools } of this.servers.values()) for (const { pool } of pools) pool.settle(now);
+    }
     if (event.kind === 'tick') out.push(...this.flush());
     for (const offer of this.probes.done(now, out)) this.offer(now, offer, out);
     if (event.kind === 'frame') this.receive(now, event, out);
@@ -232,7 +240,10 @@ export class Dhcp4Server implements Protocol {
   }
 
   next(now: number): number {
-    return this.waiting.length > 0 ? 0 : this.probes.next(now);
+    if (this.waiting.length > 0) return 0;
+    const settle = Math.max(0, SETTLE_TIME - ((now - this.settledAt) | 0));
+    const probe = this.probes.next(now);
+    return probe < 0 ? settle : Math.min(probe, settle);
   }
 
   /** What waits for the disk may go once all is there; when the disk fails, nobody is promised anything. */

@@ -61,15 +61,10 @@ const FAILURE_TTL = 5;
 /** RFC 2308 §5. */
 const MAX_NEGATIVE_TTL = 10_800;
 
-/** Events that name resolvers, or take them back. */
-const LEARNED: readonly string[] = [
-  'dhcp4.bound',
-  'dhcp4.lost',
-  'dhcp6.bound',
-  'dhcp6.information',
-  'ra.dns',
-  'ra.lost',
-];
+/** Events that name resolvers, or take them back. Those of advertisements live as long as they say, not as a router does (RFC 8106 §5.1). */
+const LEARNED: readonly string[] = ['dhcp4.bound', 'dhcp4.lost', 'dhcp6.bound', 'dhcp6.information', 'ra.dns'];
+/** How often what is over is forgotten, milliseconds. */
+const SWEEP_TIME = 86_400_000;
 
 /** Keys of what is kept: servers by who told of them, hosts by their names. */
 const KEPT_SERVERS = 'dns-servers ';
@@ -147,11 +142,13 @@ export class DnsForwarder implements Protocol {
   private readonly learned = new Map<string, Address[]>();
   /** Which server is asked first. */
   private first = 0;
+  private sweptAt: number;
 
   constructor(addresses: Addresses, config: DnsConfig, ways: DnsWays) {
     this.addresses = addresses;
     this.config = config;
     this.ways = ways;
+    this.sweptAt = ways.now;
     this.cache = new DnsCache(config.cache);
     this.names = new LocalNames(config.domain, config.hosts);
     this.streams = new DnsStreams(
@@ -189,15 +186,15 @@ export class DnsForwarder implements Protocol {
     else if (event.kind === 'event') this.hear(now, event, out);
     this.expire(now, out);
     this.streams.tick(now, out);
+    if (((now - this.sweptAt) | 0) >= SWEEP_TIME) this.sweep(now, out);
     return out;
   }
 
   next(now: number): number {
-    let next = this.streams.next(now);
-    for (const { deadline } of this.pending.values()) {
-      const wait = Math.max(0, (deadline - now) | 0);
-      if (next < 0 || wait < next) next = wait;
-    }
+    let next = Math.max(0, SWEEP_TIME - ((now - this.sweptAt) | 0));
+    const stream = this.streams.next(now);
+    if (stream >= 0) next = Math.min(next, stream);
+    for (const { deadline } of this.pending.values()) next = Math.min(next, Math.max(0, (deadline - now) | 0));
     return next;
   }
 
@@ -222,11 +219,19 @@ export class DnsForwarder implements Protocol {
   private hear(now: number, told: Told, out: Action[]): void {
     const { name, data } = told;
     if (LEARNED.includes(name)) this.learn(name, data, out);
-    if (name !== 'dhcp4.lease') return;
-    const hostName = String(data.hostName);
-    const value: KeptName = { address: String(data.address), seconds: Number(data.seconds) };
-    if (this.names.lease(now, hostName, value.address, value.seconds))
-      out.push({ kind: 'keep', key: `${KEPT_NAME}${hostName.toLowerCase()}`, value });
+    else if (name === 'dhcp4.released') keepName(this.names.release(String(data.address)), null, out);
+    else if (name === 'dhcp4.lease') {
+      const value: KeptName = { address: String(data.address), seconds: Number(data.seconds) };
+      const { taken, gone } = this.names.lease(now, String(data.hostName), value.address, value.seconds);
+      keepName(gone, null, out);
+      keepName(taken, value, out);
+    }
+  }
+
+  private sweep(now: number, out: Action[]): void {
+    this.sweptAt = now;
+    this.cache.sweep(now);
+    for (const name of this.names.sweep(now)) keepName(name, null, out);
   }
 
   /** `dhcp4.bound` and `dhcp4.lost` of one port speak of the same servers. */
@@ -542,6 +547,10 @@ export class DnsForwarder implements Protocol {
     const packet = udpPacket(to.family, to.us, to.them, W.DNS_PORT, to.sport, message);
     out.push({ kind: 'output', packet, port: to.port });
   }
+}
+
+function keepName(name: string, value: KeptName | null, out: Action[]): void {
+  if (name !== '') out.push({ kind: 'keep', key: `${KEPT_NAME}${name}`, value });
 }
 
 /** The addresses in a list of texts. */

@@ -24,6 +24,8 @@ interface Known {
 export class LocalNames {
   private readonly domain: string;
   private readonly forward = new Map<string, Known[]>();
+  /** Host names by the address (text) that was leased to them: each address has one name. */
+  private readonly leased = new Map<string, string>();
   private readonly reverse = new Map<string, { name: string; until: number | null }>();
 
   constructor(domain: string, hosts: ReadonlyMap<string, readonly Address[]>) {
@@ -38,16 +40,51 @@ export class LocalNames {
     this.reverse.set(reverseName(address), { name, until });
   }
 
-  /** A lease of the DHCP server: its host is found by name as long as the lease lives. A configured name wins: false. */
-  lease(now: number, hostName: string, address: string, seconds: number): boolean {
+  /**
+   * A lease of the DHCP server: its host is found by name as long as the lease lives. A name that the host had before is its own
+   * no more; a configured name wins.
+   *
+   * @returns host names (without the domain, lower case) to be remembered with this lease, and not any more; '': none
+   */
+  lease(now: number, hostName: string, address: string, seconds: number): { taken: string; gone: string } {
     const parsed = parseAddress(address);
     const label = hostName.toLowerCase();
-    if (parsed === null || this.domain === '' || !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(label)) return false;
-    const name = `${label}.${this.domain.toLowerCase()}`;
-    if (this.forward.get(name)?.some(({ until }) => until === null)) return false;
-    if (this.forward.size >= MAX_LEASES && !this.forward.has(name)) return false;
+    const before = this.leased.get(address) ?? '';
+    if (parsed === null || this.domain === '' || !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(label))
+      return { taken: '', gone: '' };
+    const gone = before === '' || before === label ? '' : this.release(address);
+    const name = this.nameOf(label);
+    if (this.forward.get(name)?.some(({ until }) => until === null)) return { taken: '', gone };
+    if (this.forward.size >= MAX_LEASES && !this.forward.has(name)) return { taken: '', gone };
+    // Who has told this name last has it.
+    for (const known of this.forward.get(name) ?? [])
+      this.leased.delete(formatAddress(known.address.family, ...known.address.words));
     this.add(name, parsed, (now + seconds * 1000) | 0);
-    return true;
+    this.leased.set(address, label);
+    return { taken: label, gone };
+  }
+
+  /** The lease of an address is over: so is its name, which is returned ('': it had none). */
+  release(address: string): string {
+    const label = this.leased.get(address) ?? '';
+    const parsed = parseAddress(address);
+    this.leased.delete(address);
+    if (label === '' || parsed === null) return '';
+    this.forward.delete(this.nameOf(label));
+    const reverse = reverseName(parsed);
+    if (this.reverse.get(reverse)?.until !== null) this.reverse.delete(reverse);
+    return label;
+  }
+
+  /** Forgets names whose leases are over, before the clock (which wraps) calls them fresh again; returns them. */
+  sweep(now: number): string[] {
+    const isOver = (label: string) =>
+      this.forward.get(this.nameOf(label))?.every(({ until }) => until !== null && ((until - now) | 0) <= 0) ?? true;
+    return [...this.leased].filter(([, label]) => isOver(label)).map(([address]) => this.release(address));
+  }
+
+  private nameOf(label: string): string {
+    return `${label}.${this.domain.toLowerCase()}`;
   }
 
   /** Records for a question; empty: the name is ours but has none of this type; null: not ours. */

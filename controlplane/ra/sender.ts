@@ -68,6 +68,13 @@ const MIN_DELAY_BETWEEN_RAS = 3_000;
 const MAX_RA_DELAY = 500;
 /** Longest lifetime of a route to a delegated prefix, seconds: less than RFC 9096 §3.4 allows a prefix. */
 const ROUTE_LIFETIME = 1800;
+/**
+ * Prefixes, and routes, that are gone and still taken back: a provider that renumbers all the time must not make the advertisement
+ * longer than the link takes. Those that went first have been told the longest.
+ */
+const MAX_STALE = 16;
+/** Seconds: as long as the clock can count. */
+const LONGEST_STALE = 2_000_000;
 /** Other routers on a link that are remembered, so as to complain about each once. */
 const MAX_STRANGERS = 64;
 
@@ -201,6 +208,7 @@ export class RaSender implements Protocol {
       for (const [key, gone] of lan.routes) if (!routes.has(key)) lan.staleRoutes.set(key, { ...gone, until });
       for (const key of routes.keys()) lan.staleRoutes.delete(key);
       lan.routes = routes;
+      bound(lan.staleRoutes);
     }
   }
 
@@ -292,7 +300,9 @@ export class RaSender implements Protocol {
       prefixes.push({ ...known, onLink: config.onLink, autonomous, valid, preferred });
     }
     for (const [key, gone] of lan.prefixes)
-      if (!live.has(key)) lan.stale.set(key, { ...gone, until: (now + config.valid * 1000) | 0 });
+      if (!live.has(key))
+        lan.stale.set(key, { ...gone, until: (now + Math.min(config.valid, LONGEST_STALE) * 1000) | 0 });
+    bound(lan.stale);
     lan.prefixes = live;
     for (const [key, gone] of lan.stale) {
       if (live.has(key) || ((gone.until - now) | 0) <= 0) lan.stale.delete(key);
@@ -400,6 +410,11 @@ export class RaSender implements Protocol {
 function left(now: number, until: number | null | undefined, limit: number): number {
   if (until === undefined || until === null) return limit;
   return Math.min(limit, Math.max(0, Math.floor(((until - now) | 0) / 1000)));
+}
+
+/** Keeps the latest of what is gone. */
+function bound(stale: Map<string, unknown>): void {
+  for (const key of [...stale.keys()].slice(0, Math.max(0, stale.size - MAX_STALE))) stale.delete(key);
 }
 
 function keyOf(prefix: { words: Words; prefixLength: number }): string {

@@ -215,6 +215,38 @@ describe('a client and a server on one cable', () => {
   });
 });
 
+describe('a router without a client', () => {
+  it('judges what comes to the ports of DHCP and DHCPv6 clients by its zone, as everything else', () => {
+    const router = make(
+      { wan: { kind: 'memory', zone: 'wan', mac: LAN_MAC, addresses: ['192.0.2.1/24', '2001:db8::1/64'] } },
+      { zones: { wan: { forward: 'drop', input: 'drop' } } },
+    );
+    router.advance(3000);
+    router.take('wan');
+    for (const dport of [68, 69])
+      router.inject(
+        'wan',
+        B.ethernet(
+          { src: HOST, dst: LAN_MAC },
+          B.ipv4({ src: '198.51.100.7', dst: '192.0.2.1' }, B.udp({ sport: 67, dport }, new Uint8Array(8))),
+        ),
+      );
+    for (const dport of [546, 548])
+      router.inject(
+        'wan',
+        B.ethernet(
+          { src: HOST, dst: LAN_MAC },
+          B.ipv6({ src: '2001:db8:9::7', dst: '2001:db8::1' }, B.udp({ sport: 547, dport }, new Uint8Array(8))),
+        ),
+      );
+    expect(router.counters.dropped).toMatchObject({ INPUT_DROP: 4 });
+    router.advance(3000);
+    expect(
+      router.take('wan').filter((f) => [1, 58].includes(f[B.get16(f, 12) === 0x0800 ? 23 : 20]) && f[54] < 128),
+    ).toEqual([]);
+  });
+});
+
 describe('the server', () => {
   const request = (address: string, more: Partial<M.Dhcp4Message> & { mac?: string } = {}) =>
     fromClient(message({ type: M.REQUEST, opts: [[M.OPT_REQUESTED, B.ip(address)]], ...more }), more.mac ?? HOST);
@@ -272,6 +304,49 @@ describe('the server', () => {
     answers(isp);
     isp.inject('lan', fromClient(message({ type: M.DISCOVER })));
     expect(answers(isp).length).toBe(1);
+  });
+
+  it('a client that takes another address than it was offered does not use up the first', () => {
+    const isp = server();
+    const offered = (mac: string) => {
+      isp.inject('lan', fromClient(message({ type: M.DISCOVER, mac }), mac));
+      return answers(isp).map(({ frame }) => B.ipText(frame.subarray(58, 62)));
+    };
+    const [thief, guest, late] = ['02:00:00:00:00:0b', '02:00:00:00:00:0c', '02:00:00:00:00:0d'];
+    isp.inject('lan', request('192.0.2.100'));
+    answers(isp);
+    expect([offered(thief), offered(guest)]).toEqual([['192.0.2.101'], ['192.0.2.102']]);
+    // Both offers are over when the first takes the second.
+    isp.advance(61_000);
+    isp.inject('lan', request('192.0.2.102', { mac: thief }));
+    expect(answers(isp)[0].message.type).toBe(M.ACK);
+    expect(offered(late)).toEqual(['192.0.2.101']);
+  });
+
+  it('a lease that is over stays over when the clock wraps', () => {
+    const isp = server();
+    const other = '02:00:00:00:00:0b';
+    isp.inject('lan', request('192.0.2.100'));
+    isp.inject('lan', request('192.0.2.101', { mac: '02:00:00:00:00:0c' }));
+    expect(serverOf(isp).leases(isp.now, 0).length).toBe(2);
+    // 2^31 ms are 24 days and 21 hours. It asks for the ticks itself: nothing else may happen for so long.
+    const dhcp = serverOf(isp);
+    let now = isp.now;
+    for (let day = 0; day < 30; day++) {
+      expect(dhcp.next(now)).toBeLessThanOrEqual(86_400_000);
+      now = (now + 86_400_000) | 0;
+      dhcp.step(now, { kind: 'tick' });
+      expect(dhcp.leases(now, 0)).toEqual([]);
+    }
+    const ask = (type: number, mac: string, address: string) => {
+      const opts: [number, Uint8Array][] = address === '' ? [] : [[M.OPT_REQUESTED, B.ip(address)]];
+      const frame = fromClient(message({ type, mac, opts }), mac);
+      const actions = dhcp.step(now, { kind: 'frame', port: 0, frame, etherType: 0x0800, l3: 14 });
+      return actions.flatMap((one) => (one.kind === 'send' ? [B.ipText(one.frame.subarray(58, 62))] : []));
+    };
+    expect(ask(M.REQUEST, other, '192.0.2.100')).toEqual(['192.0.2.100']);
+    // Who had an address before has it again when nobody else took it.
+    expect(ask(M.DISCOVER, '02:00:00:00:00:0c', '')).toEqual(['192.0.2.101']);
   });
 
   it('reservations by MAC and by remote-id; nobody else gets them', () => {

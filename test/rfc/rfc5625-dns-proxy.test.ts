@@ -4,6 +4,7 @@
  */
 import { decode, encode, type Packet } from 'dns-packet';
 import { describe, expect, it } from 'vitest';
+import { DnsCache } from '../../controlplane/dns/cache.ts';
 import type { DnsForwarder } from '../../controlplane/dns/forwarder.ts';
 import { createRouter, type Router } from '../../controlplane/router.ts';
 import * as B from '../lib/build.ts';
@@ -225,6 +226,59 @@ describe('names of the house', () => {
   });
 });
 
+describe('names that DHCP tells', () => {
+  const leased = (r: Router, address: string, hostName: string, seconds = 600) =>
+    r.control.handle({
+      kind: 'event',
+      name: 'dhcp4.lease',
+      data: { port: 'lan', address, mac: '', hostName, seconds },
+    });
+  const lookup = (r: Router, name: string, type = 'A') => {
+    ask(r, query(name, type));
+    return left(r, 'lan').flatMap(({ message }) =>
+      (message.answers ?? []).map((one) => String((one as { data: unknown }).data)),
+    );
+  };
+
+  it('a host has one name: the one that it told last; it goes when the lease is given back', () => {
+    const r = make({ servers: SERVER, ports: ['lan'], domain: 'home' });
+    leased(r, '192.168.1.50', 'tv');
+    leased(r, '192.168.1.50', 'nas');
+    expect(lookup(r, 'tv.home')).toEqual([]);
+    expect(lookup(r, 'nas.home')).toEqual(['192.168.1.50']);
+    // Somebody else calls himself so: the last who said it.
+    leased(r, '192.168.1.51', 'nas');
+    expect(lookup(r, 'nas.home')).toEqual(['192.168.1.51']);
+    // The one before says it again, by another name.
+    leased(r, '192.168.1.50', 'tv');
+    expect(lookup(r, 'nas.home')).toEqual(['192.168.1.51']);
+    r.control.handle({
+      kind: 'event',
+      name: 'dhcp4.released',
+      data: { port: 'lan', address: '192.168.1.51', mac: '' },
+    });
+    expect(lookup(r, 'nas.home')).toEqual([]);
+    expect(lookup(r, '51.1.168.192.in-addr.arpa', 'PTR')).toEqual([]);
+    expect(lookup(r, '50.1.168.192.in-addr.arpa', 'PTR')).toEqual(['tv.home']);
+  });
+
+  it('a client that invents names with every renewal takes none from the others', () => {
+    const r = make({ servers: SERVER, ports: ['lan'], domain: 'home' });
+    for (let n = 0; n < 5000; n++) leased(r, '192.168.1.66', `name-${n}`);
+    leased(r, '192.168.1.50', 'nas');
+    expect(lookup(r, 'nas.home')).toEqual(['192.168.1.50']);
+  });
+
+  it('a name whose lease is over is not fresh again when the clock wraps', () => {
+    const r = make({ servers: SERVER, ports: ['lan'], domain: 'home' });
+    leased(r, '192.168.1.50', 'nas');
+    const out = forwarder(r).step((r.now + 86_400_000) | 0, { kind: 'tick' });
+    expect(out).toEqual([{ kind: 'keep', key: 'dns-name nas', value: null }]);
+    expect(lookup(r, 'nas.home')).toEqual([]);
+    expect(lookup(r, '50.1.168.192.in-addr.arpa', 'PTR')).toEqual([]);
+  });
+});
+
 describe('servers that were learned', () => {
   it('come from DHCP and router advertisements, go with them, and a change empties the cache', () => {
     const r = make({ ports: ['lan'] });
@@ -247,13 +301,53 @@ describe('servers that were learned', () => {
   });
 });
 
+describe('what was learned of advertisements', () => {
+  it('RFC 8106 §5.1: resolvers live as long as they say, whether or not their router is a default router', () => {
+    const r = make({ ports: ['lan'] });
+    const tell = (name: string, data: Record<string, unknown>) => r.control.handle({ kind: 'event', name, data });
+    tell('ra.dns', { port: 'wan', servers: ['2001:db8::53'], domains: [] });
+    tell('ra.lost', { port: 'wan' });
+    expect(forwarder(r).servers().length).toBe(1);
+    tell('ra.dns', { port: 'wan', servers: [], domains: [] });
+    expect(forwarder(r).servers()).toEqual([]);
+  });
+});
+
+describe('what is kept', () => {
+  it('an answer that nobody has asked for since is not fresh again when the clock wraps', () => {
+    const r = make();
+    ask(r, query('www.example'));
+    answer(r, left(r, 'wan')[0], { answers: [a('www.example', '198.51.100.9')] });
+    expect(forwarder(r).cache.size).toBe(1);
+    // It asks for the tick itself: nothing else may happen for so long.
+    expect(forwarder(r).next(r.now)).toBeLessThanOrEqual(86_400_000);
+    forwarder(r).step((r.now + 86_400_000) | 0, { kind: 'tick' });
+    expect(forwarder(r).cache.size).toBe(0);
+  });
+
+  it('is bounded in bytes: what a server makes very long takes the place of many', () => {
+    const cache = new DnsCache(64);
+    const bytes = (n: number) => new Uint8Array(n);
+    for (let n = 0; n < 64; n++) cache.put(0, `short ${n}`, bytes(100), 300);
+    expect(cache.size).toBe(64);
+    for (let n = 0; n < 10; n++) cache.put(0, `long ${n}`, bytes(20_000), 300);
+    expect(cache.size).toBe(3);
+    expect(cache.get(1, 'long 9')).toBeDefined();
+    cache.put(0, 'longer than all of it', bytes(65_535), 300);
+    expect(cache.get(1, 'longer than all of it')).toBeDefined();
+    cache.clear();
+    for (let n = 0; n < 64; n++) cache.put(0, `short ${n}`, bytes(100), 300);
+    expect(cache.size).toBe(64);
+  });
+});
+
 describe('a forwarder that is made anew', () => {
   it('knows the servers and the hosts that the one before had learned, as long as these are true', () => {
     const r = make({ ports: ['lan'], domain: 'home.arpa' });
     const tell = (name: string, data: Record<string, unknown>) => r.control.handle({ kind: 'event', name, data });
     tell('dhcp4.bound', { port: 'wan', servers: [SERVER] });
     tell('ra.dns', { port: 'wan', servers: ['2001:db8:ffff::fe'] });
-    tell('ra.lost', { port: 'wan' });
+    tell('ra.dns', { port: 'wan', servers: [] });
     tell('dhcp4.lease', { hostName: 'Printer', address: '192.168.1.33', seconds: 60 });
     r.advance(10_000);
     const before = forwarder(r);
@@ -295,6 +389,7 @@ describe('bad input', () => {
     const { queries, malformed } = forwarder(r).counters;
     expect(queries).toBeGreaterThan(2000);
     expect(malformed).toBeGreaterThan(500);
-    expect(forwarder(r).next(r.now)).toBe(-1);
+    // Nobody is waited for: it wants to be woken to forget what is over, once a day.
+    expect(forwarder(r).next(r.now)).toBeGreaterThan(60_000);
   });
 });

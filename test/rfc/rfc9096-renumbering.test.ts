@@ -4,6 +4,7 @@
  */
 import { describe, expect, it } from 'vitest';
 import * as C from '../../controlplane/dhcp6/constants.ts';
+import { parseIpv6 } from '../../dataplane/wire/address.ts';
 import { asked, connect, delegated, house, isp, online, type World } from '../controlplane/gateway-world.ts';
 import { advertisements } from '../lib/discovery.ts';
 
@@ -96,6 +97,31 @@ describe('LAN side', () => {
       expect(now.at - gone).toBeGreaterThan(800 * SECOND);
       expect(now.ra.prefixes.some((p) => p.prefix.startsWith('2001:db8:2') && p.preferred > 0)).toBe(true);
     }
+  });
+
+  it('L-13: a provider that renumbers all the time makes no advertisement longer than the link takes', () => {
+    const own = house({}, { lan: { mtu: 1280, ra: { valid: 2_592_000 } } });
+    const { control } = own.router;
+    own.router.advance(5 * SECOND);
+    for (let n = 0; n < 60; n++) {
+      const address = parseIpv6(`2001:db8:${n}::1`)!;
+      const prefixes = [{ prefix: `2001:db8:${n}::/56`, valid: 600 }];
+      control.addAddress(0, 6, address, 64);
+      control.handle({ kind: 'event', name: 'gateway.prefixes', data: { ports: [0], prefixes } });
+      own.router.advance(2 * SECOND);
+      control.removeAddress(0, 6, address, 64);
+    }
+    own.router.take('lan');
+    own.router.advance(20 * SECOND);
+    const frames = own.router.take('lan').filter((f) => f[20] === 58 && f[54] === 134);
+    expect(frames.length).toBeGreaterThan(0);
+    for (const frame of frames) expect(frame.length - 14).toBeLessThanOrEqual(1280);
+    // The prefix before this one is taken back, though hosts may have it for longer than the router's clock can count.
+    const gone = advertisements(frames)
+      .at(-1)!
+      .prefixes.filter((p) => p.valid === 0 && p.prefix.startsWith('2001:'));
+    expect(gone.length).toBe(16);
+    expect(gone.at(-1)!.prefix).toBe('2001:db8:59::/64');
   });
 
   it('L-15: no prefix and no route to it is announced for longer than what is left of the lease', () => {
