@@ -277,7 +277,7 @@ const STOPPED = 2;
 /** True on a connection whose client speaks HTTP: a page can make a browser send anything, but not as its first words. */
 export function isWebPage(c: HelperContext): boolean {
   const word = c.stateAt + STOPPED;
-  if (c.dir === 0 && c.state[word] === 0 && looksLikeHttp(c.u8, c.from, c.to)) c.state[word] = 1;
+  if (c.dir === 0 && c.from < c.to && looksLikeHttp(c.u8, c.from, c.to)) c.state[word] = 1;
   return c.state[word] !== 0;
 }
 
