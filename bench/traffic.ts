@@ -89,12 +89,7 @@ export class MasterPort implements Port {
     // Up to the master's end; the next burst begins at its beginning.
     let limit = left < max ? left : max;
     if (limit > count - this.at) limit = count - this.at;
-    let n = 0;
-    for (; n < limit; n++) {
-      const slot = frames.alloc(length);
-      if (slot < 0) break;
-      slots[n] = slot;
-    }
+    const n = frames.takeBurst(slots, limit);
     const { generator } = this;
     if (generator !== null) {
       let at = slots.byteOffset;
@@ -125,8 +120,11 @@ export class MasterPort implements Port {
     if (generator !== null) {
       for (let k = 0; k < n; k++) list[k] = slots[k];
       generator.send(frames.region, frames.ground, this.listAt, n, this.ringAt, this.outAt, OUT - 1);
-    } else this.copyOut(frames, slots, n);
-    for (let k = 0; k < n; k++) frames.free(slots[k]);
+      frames.freeBurst(list, n);
+    } else {
+      this.copyOut(frames, slots, n);
+      frames.freeBurst(slots, n);
+    }
     this.outAt = (this.outAt + n) & (OUT - 1);
     this.sent += n;
   }

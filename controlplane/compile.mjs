@@ -14,11 +14,13 @@ import asc from 'assemblyscript/asc';
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const dist = join(root, 'dist');
 const MODULES = ['dataplane/compiled/burst', 'bench/compiled/generator'];
+/** Parts of them. */
+const PARTS = ['dataplane/compiled/slots'];
 const UPPER = /^[A-Z][A-Z0-9_]*$/;
 
 /** Source text of a module of the project: the compiled folder's own, of any other its integer constants. */
 async function sourceOf(path) {
-  if (MODULES.includes(path.replace(/\.ts$/, ''))) return readFileSync(join(root, path), 'utf8');
+  if ([...MODULES, ...PARTS].includes(path.replace(/\.ts$/, ''))) return readFileSync(join(root, path), 'utf8');
   const built = join(dist, path.replace(/\.ts$/, '.js'));
   if (!existsSync(built)) return null;
   const constants = Object.entries(await import(pathToFileURL(built).href));

@@ -16,7 +16,10 @@
  *   0 OFF    absolute byte offset of the frame's first byte     4 GSO     type | size << 16
  *   1 LEN    frame length in bytes, no FCS                      5 CSUM    start | offset << 16 (from frame start)
  *   2 PORT   ingress port number                                6 HDRLEN  length of all headers of a super-frame
- *   3 FLAGS  FRAME_* (virtio's NEEDS_CSUM 1, DATA_VALID 2)      7 NEXT    free-list link
+ *   3 FLAGS  FRAME_* (virtio's NEEDS_CSUM 1, DATA_VALID 2)      7         not used
+ *
+ * Free slots are two stacks, of which the last freed, whose lines a cache still has, is taken first. Bursts are taken and
+ * freed by the compiled burst (compiled/slots.ts) where the arena lies on the ground.
  *
  * Ownership: whoever holds a slot number owns the slot until it passes it on (txBurst takes ownership) or frees it.
  * Not thread safe: one arena, one worker.
@@ -31,7 +34,6 @@ export const META_FLAGS = 3;
 export const META_GSO = 4;
 export const META_CSUM = 5;
 export const META_HDRLEN = 6;
-export const META_NEXT = 7;
 
 /** The checksum field holds only the folded pseudo-header sum; the sender of the frame must complete it. */
 export const FRAME_NEEDS_CSUM = 1;
@@ -46,12 +48,23 @@ export const GSO_UDP_L4 = 5;
 export const GSO_ECN = 0x80;
 
 export const HEADROOM = 128;
-const SMALL_STRIDE = 33 * 64; // 2112: 130 bytes of headroom, 1982 for the frame
-const LARGE_STRIDE = 1033 * 64; // 66112: a 65535-byte datagram, its link header, and room to spare
+export const SMALL_STRIDE = 33 * 64; // 2112: 130 bytes of headroom, 1982 for the frame
+export const LARGE_STRIDE = 1033 * 64; // 66112: a 65535-byte datagram, its link header, and room to spare
 
 /** Largest frame that fits a small and a large slot, bytes. */
 export const SMALL_ROOM = SMALL_STRIDE - HEADROOM - 2;
 export const LARGE_ROOM = LARGE_STRIDE - HEADROOM - 2;
+
+/** Words of the free slots: how many there are of each class, then the stack of the small and that of the large ones. */
+export const FREE_SMALL = 0;
+export const FREE_LARGE = 1;
+export const FREE_LIST = 16;
+
+/** What compiled/slots.ts exports: takes and frees the slots of a list, given by its address. */
+export interface SlotBursts {
+  take(list: number, n: number): number;
+  give(list: number, n: number): void;
+}
 
 /** Memory for an arena that is made elsewhere (an mmap, a piece of the ground: ground.ts). */
 export interface FrameMemory {
@@ -59,9 +72,14 @@ export interface FrameMemory {
   buffer: ArrayBufferLike;
   at: number;
   meta?: Int32Array;
+  /** FREE_LIST + small + large words. */
+  free?: Int32Array;
   /** Where that byte and the region of the arena's worker lie on the ground; without them: not there. */
   ground?: number;
   region?: number;
+  /** Works on this arena, for lists in `lists`. */
+  bursts?: SlotBursts;
+  lists?: ArrayBufferLike;
 }
 
 export class Frames {
@@ -79,11 +97,9 @@ export class Frames {
   readonly large: number;
   /** Bytes before the first slot, so that frames begin 2 bytes into a cache line. */
   private readonly lead: number = 0;
-  private freeSmall = -1;
-  private freeLarge = -1;
-  /** Slots that are free now, by class. */
-  freeSmallCount = 0;
-  freeLargeCount = 0;
+  private readonly spare: Int32Array;
+  private readonly bursts: SlotBursts | null;
+  private readonly lists: ArrayBufferLike | null;
 
   /**
    * @param small number of small slots   @param large number of large slots
@@ -106,7 +122,21 @@ export class Frames {
     this.u16 = new Uint16Array(this.buffer, this.at, bytes >> 1);
     this.i32 = new Int32Array(this.buffer, this.at, bytes >> 2);
     this.meta = memory?.meta ?? new Int32Array((small + large) * META_WORDS);
+    this.spare = memory?.free ?? new Int32Array(FREE_LIST + small + large);
+    this.bursts = memory?.bursts ?? null;
+    this.lists = memory?.lists ?? null;
+    this.spare[FREE_SMALL] = 0;
+    this.spare[FREE_LARGE] = 0;
     for (let slot = small + large - 1; slot >= 0; slot--) this.free(slot);
+  }
+
+  /** Slots that are free now, by class. */
+  get freeSmallCount(): number {
+    return this.spare[FREE_SMALL];
+  }
+
+  get freeLargeCount(): number {
+    return this.spare[FREE_LARGE];
   }
 
   static bytes(small: number, large: number): number {
@@ -115,17 +145,17 @@ export class Frames {
 
   /** Takes a slot with room for `bytes`; its meta is reset, OFF set to the class's start. Returns −1 when none is free. */
   alloc(bytes: number): number {
-    const meta = this.meta;
+    const { meta, spare } = this;
     let slot: number;
-    if (bytes <= SMALL_ROOM && this.freeSmall >= 0) {
-      slot = this.freeSmall;
-      this.freeSmall = meta[slot * META_WORDS + META_NEXT];
-      this.freeSmallCount--;
+    let left = spare[FREE_SMALL];
+    if (left > 0 && bytes <= SMALL_ROOM) {
+      spare[FREE_SMALL] = --left;
+      slot = spare[FREE_LIST + left];
     } else {
-      slot = this.freeLarge;
-      if (slot < 0 || bytes > LARGE_ROOM) return -1;
-      this.freeLarge = meta[slot * META_WORDS + META_NEXT];
-      this.freeLargeCount--;
+      left = spare[FREE_LARGE];
+      if (left === 0 || bytes > LARGE_ROOM) return -1;
+      spare[FREE_LARGE] = --left;
+      slot = spare[FREE_LIST + this.small + left];
     }
     const m = slot * META_WORDS;
     meta[m + META_OFF] = this.start(slot);
@@ -135,22 +165,32 @@ export class Frames {
     meta[m + META_GSO] = 0;
     meta[m + META_CSUM] = 0;
     meta[m + META_HDRLEN] = 0;
-    meta[m + META_NEXT] = -1;
     return slot;
   }
 
   /** Gives a slot back. */
   free(slot: number): void {
-    const m = slot * META_WORDS + META_NEXT;
-    if (slot < this.small) {
-      this.meta[m] = this.freeSmall;
-      this.freeSmall = slot;
-      this.freeSmallCount++;
-    } else {
-      this.meta[m] = this.freeLarge;
-      this.freeLarge = slot;
-      this.freeLargeCount++;
+    const { spare, small } = this;
+    if (slot < small) spare[FREE_LIST + spare[FREE_SMALL]++] = slot;
+    else spare[FREE_LIST + small + spare[FREE_LARGE]++] = slot;
+  }
+
+  /** `alloc` of up to `n` slots for ordinary frames, into `slots` from 0 on. Returns how many there were. */
+  takeBurst(slots: Int32Array, n: number): number {
+    if (this.bursts !== null && slots.buffer === this.lists) return this.bursts.take(slots.byteOffset, n);
+    let taken = 0;
+    for (; taken < n; taken++) {
+      const slot = this.alloc(SMALL_ROOM);
+      if (slot < 0) break;
+      slots[taken] = slot;
     }
+    return taken;
+  }
+
+  /** `free` of slots[0 … n). */
+  freeBurst(slots: Int32Array, n: number): void {
+    if (this.bursts !== null && slots.buffer === this.lists) this.bursts.give(slots.byteOffset, n);
+    else for (let k = 0; k < n; k++) this.free(slots[k]);
   }
 
   /** Absolute byte offset where a frame in this slot starts by default. */

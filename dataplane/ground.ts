@@ -1,13 +1,13 @@
 /**
  * Ground: the one memory that the compiled burst (compiled/burst.ts) can reach, and what lies where in it.
  *
- *   worker 0: metadata | slots | homes | report | frames     worker 1: …     interfaces | neighbours | room | IPv4 entries | IPv6 entries
+ *   worker 0: metadata | free slots | slots | homes | report | frames     worker 1: …     interfaces | neighbours | room | IPv4 entries | IPv6 entries
  *
  * WebAssembly addresses one memory of at most 4 GiB. Entries of IPv6 that find no room lie in a buffer of their own, and the
  * burst leaves them to fastpath.ts; where nothing fits, there is no ground. Every access of JavaScript goes through ordinary views, as if these were separate buffers.
  */
 import { FlowTable } from '../offload/table.ts';
-import { type FrameMemory, Frames, META_WORDS } from './frames.ts';
+import { FREE_LIST, type FrameMemory, Frames, META_WORDS, type SlotBursts } from './frames.ts';
 import { CACHE_LINE, hugeLead, sharedAligned } from './wire/aligned.ts';
 import { type WasmMemory, type WasmModule, WebAssembly } from './wire/webassembly.ts';
 
@@ -135,12 +135,17 @@ export function layOut(
 
 /** Where the parts of a worker's region lie, bytes from its beginning. */
 export function regionOf(small: number, large: number) {
-  const slots = up((small + large) * META_WORDS * 4);
+  const free = up((small + large) * META_WORDS * 4);
+  const slots = free + up((FREE_LIST + small + large) * 4);
   const homes = slots + BURST * 4;
   const report = homes + BURST * 4;
   const frames = report + REPORT_WORDS * 4;
   // A burst reads some bytes beyond a short frame; the last slot has them, too.
-  return { meta: 0, slots, homes, report, frames, bytes: up(frames + Frames.bytes(small, large)) };
+  return { meta: 0, free, slots, homes, report, frames, bytes: up(frames + Frames.bytes(small, large)) };
+}
+
+interface SlotExports extends SlotBursts {
+  placeSlots(meta: number, free: number, small: number): void;
 }
 
 /**
@@ -158,12 +163,28 @@ export function groundFrames(
   const bytes = Frames.bytes(small, large);
   const shared = ground.memory.buffer;
   const words = (small + large) * META_WORDS;
+  const spare = FREE_LIST + small + large;
+  const { exports } = new WebAssembly.Instance(ground.module, { env: { memory: ground.memory } });
+  const bursts = exports as SlotExports;
+  bursts.placeSlots(start, start + parts.free, small);
   return {
     ...(view === undefined
-      ? { buffer: shared, at: start + parts.frames, meta: new Int32Array(shared, start, words) }
-      : { buffer: view(start + parts.frames, bytes), at: 0, meta: new Int32Array(view(start, words * 4)) }),
+      ? {
+          buffer: shared,
+          at: start + parts.frames,
+          meta: new Int32Array(shared, start, words),
+          free: new Int32Array(shared, start + parts.free, spare),
+        }
+      : {
+          buffer: view(start + parts.frames, bytes),
+          at: 0,
+          meta: new Int32Array(view(start, words * 4)),
+          free: new Int32Array(view(start + parts.free, spare * 4)),
+        }),
     ground: start + parts.frames,
     region: start,
+    bursts,
+    lists: shared,
   };
 }
 

@@ -56,6 +56,9 @@ import { HOME6, REPORT_OUT, REPORT_RECEIVED, REPORT_SENT, REPORT_WHY, UNDECIDED 
 import { IF_MAC_HI, IF_MAC_LO, IF_MTU, IF_VLAN, IF_WORDS } from '../interfaces.ts';
 import { NEIGH_GEN, NEIGH_HEAD, NEIGH_WORDS, NUD_QUIET } from '../neighbours.ts';
 import { ESP, IPV6_IN_IP, TCP, UDP } from '../parse.ts';
+import { give, placeSlots, take } from './slots.ts';
+
+export { give, placeSlots, take };
 
 // Where things are in a frame, bytes from its start.
 const SMAC: usize = 6;

@@ -8,8 +8,8 @@ import { type WasmModule, WebAssembly } from '../wire/webassembly.ts';
 /** The root of the project: in the build two folders up, which is dist; from the sources (tests), dist is below. */
 const ROOTS = ['../../', '../../dist/'];
 
-/** Sources whose constants are compiled in. */
-const LAYOUTS = ['frames', 'ground', 'interfaces', 'neighbours', 'parse']
+/** Sources that are compiled in, or whose constants are. */
+const LAYOUTS = ['compiled/slots', 'frames', 'ground', 'interfaces', 'neighbours', 'parse']
   .map((name) => `dataplane/${name}.ts`)
   .concat(['engine', 'policy', 'table'].map((name) => `offload/${name}.ts`));
 

@@ -18,7 +18,6 @@ import {
   META_CSUM,
   META_FLAGS,
   META_LEN,
-  META_NEXT,
   META_OFF,
   META_WORDS,
 } from '../frames.ts';
@@ -293,7 +292,7 @@ function duplicate(frames: Frames, slot: number): number {
   const copy = frames.alloc(length);
   if (copy < 0) return -1;
   const c = copy * META_WORDS;
-  for (let word = META_LEN; word < META_NEXT; word++) meta[c + word] = meta[m + word];
+  for (let word = META_LEN; word < META_WORDS; word++) meta[c + word] = meta[m + word];
   frames.u8.copyWithin(meta[c + META_OFF], meta[m + META_OFF], meta[m + META_OFF] + length);
   return copy;
 }

