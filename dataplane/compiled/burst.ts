@@ -61,7 +61,6 @@ import { give, placeSlots, take } from './slots.ts';
 export { give, placeSlots, take };
 
 // Where things are in a frame, bytes from its start.
-const SMAC: usize = 6;
 const ETHERTYPE: usize = 12;
 const IP4: usize = 14;
 const LENGTH4: usize = 16;
@@ -85,6 +84,12 @@ const PACKETS: usize = (F4_PACKETS - F4_DMAC_LO) << 2;
 const BYTES: usize = (F4_BYTES - F4_DMAC_LO) << 2;
 const LAST: usize = (F4_LAST - F4_DMAC_LO) << 2;
 
+/** Destination MAC, and the bit of the source MAC that a group has. */
+const ENDS: u64 = 0x1ffffffffffff;
+/** A u64 is a multiple of 65535 if and only if its product with INVERSE is at most MULTIPLES. */
+const INVERSE: u64 = 0xfffefffefffeffff;
+const MULTIPLES: u64 = 0x1000100010001;
+
 // Set once.
 let meta: usize = 0;
 let frames: usize = 0;
@@ -97,9 +102,8 @@ let flows4: usize = 0;
 let flows6: usize = 0;
 let mask: i32 = 0;
 let seed: i32 = 0;
-/** What a frame must be sent to, as its bytes 0–1 and 2–5 are loaded, and the clock; of this burst. */
-let mac01: i32 = 0;
-let mac25: i32 = 0;
+/** What a frame's first 49 bits must be: sent to the port's MAC, by one that is no group; and the clock. Of this burst. */
+let ends: u64 = 0;
 let now: i32 = 0;
 /** Keeps the first pass's reads from being optimised away. */
 let sink: i32 = 0;
@@ -139,6 +143,16 @@ function fold(sum: u64): u32 {
   const word = <u32>words + <u32>(words >>> 32);
   const low = (word & 0xffff) + (word >>> 16);
   return (low & 0xffff) + (low >>> 16);
+}
+
+/** The same of two sums of 16 bits. */
+function fold2(sum: u32): u32 {
+  return (sum & 0xffff) + (sum >>> 16);
+}
+
+/** True when a sum of 32-bit words that is not 0 folds to 0xffff, as one does that includes its checksum. */
+function isWhole(sum: u64): bool {
+  return sum * INVERSE <= MULTIPLES;
 }
 
 /** What replacing a word adds to a sum (RFC 1624: ~m + m'). */
@@ -208,8 +222,7 @@ function home6(at: usize, key: i32): i32 {
 /** The first pass over the `n` slots of the list, all from `port`: hashes, then touches all entries at once. */
 export function touch(n: i32, port: i32, clock: i32, macLow: i32, macHigh: i32): void {
   now = clock;
-  mac01 = macLow;
-  mac25 = macHigh;
+  ends = (<u64>(macLow & 0xffff)) | ((<u64>(<u32>macHigh)) << 16);
   for (let k = 0; k < n; k++) {
     const m = meta + ((<usize>load<u32>(slots + (k << 2)) * META_WORDS) << 2);
     const at = frames + <usize>load<u32>(m, META_OFF << 2);
@@ -364,7 +377,7 @@ export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
       size = <i32>bswap<u16>(load<u16>(at, LENGTH4)) - 20;
       hops = load<i32>(at, IP4 + 8);
       pseudo = two(load<u64>(at, SRC4));
-      if (fold(two(load<u64>(at, IP4)) + <u64>(<u32>hops) + pseudo) !== 0xffff) break;
+      if (!isWhole(two(load<u64>(at, IP4)) + <u64>(<u32>hops) + pseudo)) break;
       headers = 20;
     } else {
       if (flows6 === 0) {
@@ -397,9 +410,9 @@ export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
       pseudo += ((size & 0xff) << 8) + (size >> 8) + (proto << 8);
       // IPv6 addresses lie before the transport: one sum.
       const summed: usize = four ? 0 : 32;
-      if (fold(sumOf(l4 - summed, size + <i32>summed) + pseudo) !== 0xffff) break;
+      if (!isWhole(sumOf(l4 - summed, size + <i32>summed) + pseudo)) break;
     }
-    if (load<u16>(at) !== mac01 || load<i32>(at, 2) !== mac25 || (load<u8>(at, SMAC) & 1) !== 0) break;
+    if ((load<u64>(at) & ENDS) !== ends) break;
     why = 0;
     if (out !== egress) {
       if (out >= 0) break;
@@ -416,14 +429,14 @@ export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
       const after = load<u64>(e - BEFORE4, F4_NSRC << 2);
       store<u64>(at, after, SRC4);
       // TTL and header checksum share a word.
-      const header = ~fold(<u64>(~(<u32>hops) >>> 16) + (changes & 0xffff));
+      const header = ~fold2((~(<u32>hops) >>> 16) + (changes & 0xffff));
       store<i32>(at, ((hops & 0xffff) - 1) | (header << 16), IP4 + 8);
       if (proto === UDP || proto === TCP) {
         store<i32>(l4, load<i32>(e - BEFORE4, F4_NPORTS << 2));
         if (field !== 0) {
           const old = <u32>load<u16>(field);
           if ((flags & FRAME_NEEDS_CSUM) === 0) {
-            const sum = ~fold(<u64>(~old & 0xffff) + (changes >>> 16)) & 0xffff;
+            const sum = ~fold2((~old & 0xffff) + (changes >>> 16)) & 0xffff;
             store<u16>(field, sum === 0 && proto === UDP ? 0xffff : sum);
           } else {
             const both = delta(<u32>before, <u32>after) + delta(<u32>(before >>> 32), <u32>(after >>> 32));
