@@ -16,11 +16,14 @@ const dist = join(root, 'dist');
 const MODULES = ['dataplane/compiled/burst', 'bench/compiled/generator'];
 /** Parts of them. */
 const PARTS = ['dataplane/compiled/slots'];
+/** A function whose comment ends so is inlined. AssemblyScript says it by a decorator, which TypeScript has for classes only. */
+const INLINE = /@inline\s*\*\/\s*function/g;
 const UPPER = /^[A-Z][A-Z0-9_]*$/;
 
 /** Source text of a module of the project: the compiled folder's own, of any other its integer constants. */
 async function sourceOf(path) {
-  if ([...MODULES, ...PARTS].includes(path.replace(/\.ts$/, ''))) return readFileSync(join(root, path), 'utf8');
+  if ([...MODULES, ...PARTS].includes(path.replace(/\.ts$/, '')))
+    return readFileSync(join(root, path), 'utf8').replace(INLINE, '*/ @inline function');
   const built = join(dist, path.replace(/\.ts$/, '.js'));
   if (!existsSync(built)) return null;
   const constants = Object.entries(await import(pathToFileURL(built).href));

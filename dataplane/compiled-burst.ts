@@ -12,11 +12,11 @@ import { WebAssembly } from './wire/webassembly.ts';
 interface Exports {
   place(...addresses: number[]): void;
   touch(n: number, port: number, now: number, mac01: number, mac25: number): void;
-  run(from: number, n: number, port: number, epoch: number): number;
+  run(from: number, n: number, epoch: number): number;
 }
 
 export class CompiledBurst {
-  /** Where the entry of each frame of the burst must be, as fastpath.ts has it. */
+  /** From where on the entry of each frame of the burst must be, as fastpath.ts has it. */
   readonly homes: Int32Array;
   /** The list of a burst's slots: who receives into it spares a copy. */
   readonly slots: Int32Array;
@@ -37,6 +37,7 @@ export class CompiledBurst {
       frames.ground,
       start + parts.slots,
       start + parts.homes,
+      start + parts.wanted,
       start + parts.report,
       ground.interfaces,
       ground.neighbours,
@@ -55,8 +56,8 @@ export class CompiledBurst {
   }
 
   /** The second pass, as FastPath.run; `why` is UNDECIDED where that must look. */
-  run(from: number, n: number, port: number, epoch: number): number {
-    return this.module.run(from, n, port, epoch);
+  run(from: number, n: number, epoch: number): number {
+    return this.module.run(from, n, epoch);
   }
 
   get outPort(): number {

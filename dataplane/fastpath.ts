@@ -286,7 +286,7 @@ export class FastPath {
     const here = this.apart && this.homes[from] >= HOME6;
     if (compiled !== null && !here && this.copy === null && this.enabled[0]) {
       if (this.undecided !== from) {
-        const end = compiled.run(from, n, port, epoch);
+        const end = compiled.run(from, n, epoch);
         const { why } = compiled;
         if (end > from || why === EX.EX_MISS) {
           this.undecided = why === UNDECIDED ? end : -1;

@@ -1,7 +1,7 @@
 /**
  * Ground: the one memory that the compiled burst (compiled/burst.ts) can reach, and what lies where in it.
  *
- *   worker 0: metadata | free slots | slots | homes | report | frames     worker 1: …     interfaces | neighbours | room | IPv4 entries | IPv6 entries
+ *   worker 0: metadata | free slots | slots | homes | wanted | report | frames     worker 1: …     interfaces | neighbours | room | IPv4 entries | IPv6 entries
  *
  * WebAssembly addresses one memory of at most 4 GiB. Entries of IPv6 that find no room lie in a buffer of their own, and the
  * burst leaves them to fastpath.ts; where nothing fits, there is no ground. Every access of JavaScript goes through ordinary views, as if these were separate buffers.
@@ -138,10 +138,11 @@ export function regionOf(small: number, large: number) {
   const free = up((small + large) * META_WORDS * 4);
   const slots = free + up((FREE_LIST + small + large) * 4);
   const homes = slots + BURST * 4;
-  const report = homes + BURST * 4;
+  const wanted = homes + BURST * 4;
+  const report = wanted + BURST * 8;
   const frames = report + REPORT_WORDS * 4;
   // A burst reads some bytes beyond a short frame; the last slot has them, too.
-  return { meta: 0, free, slots, homes, report, frames, bytes: up(frames + Frames.bytes(small, large)) };
+  return { meta: 0, free, slots, homes, wanted, report, frames, bytes: up(frames + Frames.bytes(small, large)) };
 }
 
 interface SlotExports extends SlotBursts {

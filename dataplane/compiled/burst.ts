@@ -63,7 +63,6 @@ export { give, placeSlots, take };
 // Where things are in a frame, bytes from its start.
 const ETHERTYPE: usize = 12;
 const IP4: usize = 14;
-const LENGTH4: usize = 16;
 const PROTO4: usize = 23;
 const SRC4: usize = 26;
 const L4_4: usize = 34;
@@ -95,6 +94,8 @@ let meta: usize = 0;
 let frames: usize = 0;
 let slots: usize = 0;
 let homes: usize = 0;
+/** Per frame, the ports and the key of its entry. */
+let wanted: usize = 0;
 let report: usize = 0;
 let interfaces: usize = 0;
 let neighbours: usize = 0;
@@ -105,6 +106,13 @@ let seed: i32 = 0;
 /** What a frame's first 49 bits must be: sent to the port's MAC, by one that is no group; and the clock. Of this burst. */
 let ends: u64 = 0;
 let now: i32 = 0;
+/** Of the run under way: its egress port (−1: none yet), bytes of its frames, and why it stopped. */
+let out: i32 = -1;
+let received: i32 = 0;
+let sent: i32 = 0;
+let why: i32 = 0;
+/** The next frame leaves by another port. */
+const ANOTHER = -3;
 /** Keeps the first pass's reads from being optimised away. */
 let sink: i32 = 0;
 
@@ -114,6 +122,7 @@ export function place(
   framesAt: usize,
   slotsAt: usize,
   homesAt: usize,
+  wantedAt: usize,
   reportAt: usize,
   interfacesAt: usize,
   neighboursAt: usize,
@@ -126,6 +135,7 @@ export function place(
   frames = framesAt;
   slots = slotsAt;
   homes = homesAt;
+  wanted = wantedAt;
   report = reportAt;
   interfaces = interfacesAt;
   neighbours = neighboursAt + (NEIGH_HEAD << 2);
@@ -137,7 +147,7 @@ export function place(
 
 // --- arithmetic ----------------------------------------------------------------------------------------------------------
 
-/** Folds a sum of 32-bit words to 16 bits (RFC 1071 §2: 2^16 ≡ 1). */
+/** Folds a sum of 32-bit words to 16 bits (RFC 1071 §2: 2^16 ≡ 1). @inline */
 function fold(sum: u64): u32 {
   const words = (sum & 0xffffffff) + (sum >>> 32);
   const word = <u32>words + <u32>(words >>> 32);
@@ -145,27 +155,27 @@ function fold(sum: u64): u32 {
   return (low & 0xffff) + (low >>> 16);
 }
 
-/** The same of two sums of 16 bits. */
+/** The same of two sums of 16 bits. @inline */
 function fold2(sum: u32): u32 {
   return (sum & 0xffff) + (sum >>> 16);
 }
 
-/** True when a sum of 32-bit words that is not 0 folds to 0xffff, as one does that includes its checksum. */
+/** True when a sum of 32-bit words that is not 0 folds to 0xffff, as one does that includes its checksum. @inline */
 function isWhole(sum: u64): bool {
   return sum * INVERSE <= MULTIPLES;
 }
 
-/** What replacing a word adds to a sum (RFC 1624: ~m + m'). */
+/** What replacing a word adds to a sum (RFC 1624: ~m + m'). @inline */
 function delta(before: u32, after: u32): u64 {
   return <u64>~before + <u64>after;
 }
 
-/** Both 32-bit halves. */
+/** Both 32-bit halves. @inline */
 function two(words: u64): u64 {
   return (words & 0xffffffff) + (words >>> 32);
 }
 
-/** Sum of `size` bytes, an odd last one as the low half. */
+/** Sum of `size` bytes, an odd last one as the low half. @inline */
 function sumOf(from: usize, size: i32): u64 {
   let at = from;
   const end = from + size;
@@ -196,7 +206,7 @@ function sumOf(from: usize, size: i32): u64 {
 
 // --- first pass: where each frame's entry must be ----------------------------------------------------------------------------
 
-/** FlowTable.home4. */
+/** FlowTable.home4. @inline */
 function home4(src: i32, dst: i32, ports: i32, key: i32): i32 {
   let h = (src ^ seed) * 0x9e3779b1;
   h = ((h ^ (h >>> 15)) + dst) * 0x85ebca6b;
@@ -205,7 +215,7 @@ function home4(src: i32, dst: i32, ports: i32, key: i32): i32 {
   return (h ^ (h >>> 15)) & mask;
 }
 
-/** FlowTable.home6 of the frame at `at`. */
+/** FlowTable.home6 of the frame at `at`. @inline */
 function home6(at: usize, key: i32): i32 {
   let g = (load<i32>(at, SRC6 + 12) ^ seed) * 0x9e3779b1;
   let h = (load<i32>(at, DST6 + 12) ^ load<i32>(at, SRC6)) * 0x85ebca6b;
@@ -219,94 +229,165 @@ function home6(at: usize, key: i32): i32 {
   return (h ^ (h >>> 16)) & mask;
 }
 
-/** The first pass over the `n` slots of the list, all from `port`: hashes, then touches all entries at once. */
+/**
+ * The first pass over the `n` slots of the list, all from `port`: hashes, touches all entries at once, and where another
+ * flow's is in an entry's place, touches the one behind it, where the second pass will begin.
+ */
 export function touch(n: i32, port: i32, clock: i32, macLow: i32, macHigh: i32): void {
   now = clock;
-  ends = (<u64>(macLow & 0xffff)) | ((<u64>(<u32>macHigh)) << 16);
+  ends = <u64>(macLow & 0xffff) | ((<u64>(<u32>macHigh)) << 16);
   for (let k = 0; k < n; k++) {
     const m = meta + ((<usize>load<u32>(slots + (k << 2)) * META_WORDS) << 2);
     const at = frames + <usize>load<u32>(m, META_OFF << 2);
     const length = load<i32>(m, META_LEN << 2);
     const etherType = load<u16>(at, ETHERTYPE);
     let home = -1;
+    let ports = 0;
+    let key = 0;
     if (etherType === 0x0008) {
       const proto = <i32>load<u8>(at, PROTO4);
       // No options, no fragment; protocols that an entry can be keyed by.
       const plain = load<u8>(at, IP4) === 0x45 && (load<i32>(at, IP4 + 4) & <i32>0xff3f0000) === 0;
       if (plain && length >= 42 && (proto === UDP || proto === TCP || proto === ESP || proto === IPV6_IN_IP)) {
-        const ports = proto === IPV6_IN_IP ? 0 : load<i32>(at, L4_4);
-        home = home4(load<i32>(at, SRC4), load<i32>(at, SRC4 + 4), ports, proto | (port << 8) | KEY_VALID);
+        ports = proto === IPV6_IN_IP ? 0 : load<i32>(at, L4_4);
+        key = proto | (port << 8) | KEY_VALID;
+        home = home4(load<i32>(at, SRC4), load<i32>(at, SRC4 + 4), ports, key);
       }
     } else if (etherType === 0xdd86) {
       const proto = <i32>load<u8>(at, PROTO6);
       const plain = (load<u8>(at, IP4) & 0xf0) === 0x60;
-      if (plain && length >= 62 && (proto === UDP || proto === TCP || proto === ESP))
-        home = HOME6 | home6(at, proto | (port << 8) | KEY_VALID);
+      if (plain && length >= 62 && (proto === UDP || proto === TCP || proto === ESP)) {
+        ports = load<i32>(at, L4_6);
+        key = proto | (port << 8) | KEY_VALID;
+        home = HOME6 | home6(at, key);
+      }
     }
     store<i32>(homes + (k << 2), home);
+    store<u64>(wanted + (k << 3), both(ports, key));
   }
   let seen = 0;
   for (let k = 0; k < n; k++) {
     const home = load<i32>(homes + (k << 2));
     if (home < 0) continue;
-    if (home < HOME6) seen ^= load<i32>(flows4 + <usize>home * (FLOW4_WORDS << 2), F4_KEY << 2);
-    else if (flows6 !== 0) {
-      // An IPv6 entry has two lines.
-      const e = flows6 + <usize>(home & ~HOME6) * (FLOW6_WORDS << 2);
-      seen ^= load<i32>(e, F6_KEY << 2) ^ load<i32>(e, F6_LAST << 2);
+    if (home < HOME6) seen ^= load<i32>(entry4(home), F4_KEY << 2);
+    else if (flows6 !== 0) seen ^= touch6(home & ~HOME6);
+  }
+  for (let k = 0; k < n; k++) {
+    const home = load<i32>(homes + (k << 2));
+    if (home < 0) continue;
+    const want = load<u64>(wanted + (k << 3));
+    if (home < HOME6) {
+      const next = (home + isOther(load<u64>(entry4(home), F4_PORTS << 2), want)) & mask;
+      store<i32>(homes + (k << 2), next);
+      seen ^= load<i32>(entry4(next), F4_KEY << 2);
+    } else if (flows6 !== 0) {
+      const place = home & ~HOME6;
+      const next = (place + isOther(load<u64>(entry6(place), F6_PORTS << 2), want)) & mask;
+      store<i32>(homes + (k << 2), HOME6 | next);
+      seen ^= touch6(next);
     }
   }
   sink = seen;
 }
 
+/** Ports and key as entries have them side by side. @inline */
+function both(ports: i32, key: i32): u64 {
+  return <u64>(<u32>ports) | ((<u64>(<u32>key)) << 32);
+}
+
+/** 1 when ports and key of an entry are another flow's, 0 when they are the wanted ones, or nobody's. @inline */
+function isOther(found: u64, want: u64): i32 {
+  return <i32>(found !== want) & <i32>(found >>> 32 !== 0);
+}
+
+/** Address of the entry at a place. @inline */
+function entry4(place: i32): usize {
+  return flows4 + <usize>place * (FLOW4_WORDS << 2);
+}
+
+/** The same of IPv6. @inline */
+function entry6(place: i32): usize {
+  return flows6 + <usize>place * (FLOW6_WORDS << 2);
+}
+
+/** Reads both lines of an IPv6 entry. @inline */
+function touch6(place: i32): i32 {
+  return load<i32>(entry6(place), F6_KEY << 2) ^ load<i32>(entry6(place), F6_LAST << 2);
+}
+
 // --- second pass -----------------------------------------------------------------------------------------------------------
 
-/** Address of an IPv4 flow's entry, 0 when there is none. */
-function find4(home: i32, at: usize, ports: i32, key: i32): usize {
+/** Address of an IPv4 flow's entry, from a place on; 0 when there is none. @inline */
+function find4(from: i32, at: usize, rest: u64): usize {
   const addresses = load<u64>(at, SRC4);
-  const rest = <u64>(<u32>ports) | ((<u64>(<u32>key)) << 32);
-  let p = home;
-  let e = flows4 + <usize>p * (FLOW4_WORDS << 2);
+  let p = from;
+  let e = entry4(p);
   // The key first, as a writer stores it last.
   let found = load<u64>(e, F4_PORTS << 2);
   while (found !== rest || load<u64>(e) !== addresses) {
     if (found >>> 32 === 0) return 0;
     p = (p + 1) & mask;
-    e = flows4 + <usize>p * (FLOW4_WORDS << 2);
+    e = entry4(p);
     found = load<u64>(e, F4_PORTS << 2);
   }
   return e;
 }
 
-/** The same for IPv6. */
-function find6(home: i32, at: usize, key: i32): usize {
-  const rest = <u64>load<u32>(at, L4_6) | ((<u64>(<u32>key)) << 32);
-  let p = home;
-  let e = flows6 + <usize>p * (FLOW6_WORDS << 2);
+/** The same for IPv6. @inline */
+function find6(from: i32, at: usize, rest: u64): usize {
+  let p = from;
+  let e = entry6(p);
   let found = load<u64>(e, F6_PORTS << 2);
   while (found !== rest || differ(e, at)) {
     if (found >>> 32 === 0) return 0;
     p = (p + 1) & mask;
-    e = flows6 + <usize>p * (FLOW6_WORDS << 2);
+    e = entry6(p);
     found = load<u64>(e, F6_PORTS << 2);
   }
   return e;
 }
 
-/** True when a frame has other IPv6 addresses than an entry. */
+/** True when a frame has other IPv6 addresses than an entry. @inline */
 function differ(e: usize, at: usize): bool {
   const src = v128.xor(v128.load(e), v128.load(at, SRC6));
   const dst = v128.xor(v128.load(e, F6_DST << 2), v128.load(at, DST6));
   return v128.any_true(v128.or(src, dst));
 }
 
-/** True when the entry's next hop is the neighbour that it was made for, and need not be asked for. */
-function isNeighbour(word: i32): bool {
-  const n = neighbours + <usize>(<u32>word >>> 16) * (NEIGH_WORDS << 2);
-  return (load<i32>(n) & NUD_QUIET) !== 0 && ((load<i32>(n, NEIGH_GEN << 2) ^ word) & 0xffff) === 0;
+/**
+ * True when an entry, from its DMAC_LO on, may be used: made in this epoch, used lately, and its next hop is the neighbour that
+ * it was made for, and need not be asked for.
+ * @inline
+ */
+function isFresh(e: usize, epoch: i32): bool {
+  const word = load<u32>(e, NEIGH);
+  const n = neighbours + <usize>(word >>> 16) * (NEIGH_WORDS << 2);
+  const young = load<i32>(e, EPOCH) === epoch && now - load<i32>(e, LAST) < ENGINE_IDLE;
+  return young && (load<i32>(n) & NUD_QUIET) !== 0 && ((load<u32>(n, NEIGH_GEN << 2) ^ word) & 0xffff) === 0;
 }
 
-/** Bytes of headers, TCP's or UDP's included, of which every piece of a super-frame has a copy; 0: not for an engine. */
+/** Counts a packet of `bytes` with an entry, from its DMAC_LO on. @inline */
+function count(e: usize, bytes: i32): void {
+  store<i32>(e, load<i32>(e, PACKETS) + 1, PACKETS);
+  store<i32>(e, load<i32>(e, BYTES) + bytes, BYTES);
+  store<i32>(e, now, LAST);
+}
+
+/** Interface record of an entry's egress port, from its DMAC_LO on. @inline */
+function egressOf(e: usize): usize {
+  return interfaces + <usize>load<u8>(e, DMAC_HI + 2) * (IF_WORDS << 2);
+}
+
+/** True when the frame must leave by the port of the run; the first one says which that is. @inline */
+function isSamePort(e: usize): bool {
+  const egress = <i32>load<u8>(e, DMAC_HI + 2);
+  if (out === egress) return true;
+  if (out >= 0) return false;
+  out = egress;
+  return true;
+}
+
+/** Bytes of headers, TCP's or UDP's included, of which every piece of a super-frame has a copy; 0: not for an engine. @inline */
 function headersOf(l4: usize, size: i32, proto: i32, gso: i32, link: i32): i32 {
   if (proto === UDP) return gso !== 0 || <i32>bswap<u16>(load<u16>(l4, 4)) === size ? link + 8 : 0;
   if (proto !== TCP) return link + 8;
@@ -317,24 +398,160 @@ function headersOf(l4: usize, size: i32, proto: i32, gso: i32, link: i32): i32 {
   return (words & 0x1700) === 0x1000 && offset >= 20 && size >= offset ? link + offset : 0;
 }
 
-/** Address of the transport's checksum field; 0: it has none. */
+/** Address of the transport's checksum field; 0: it has none. @inline */
 function fieldOf(l4: usize, proto: i32, flags: i32): usize {
   if (proto === TCP) return l4 + 16;
   return proto === UDP && (load<u16>(l4, 6) !== 0 || (flags & FRAME_NEEDS_CSUM) !== 0) ? l4 + 6 : 0;
 }
 
-/** Writes a link header with the VLAN tag of the egress port, 4 bytes before the old one. Returns the 4. */
-function tagged(m: usize, at: usize, r: usize, macs: u64, etherType: u32): i32 {
-  const to = at - 4;
+/** Writes the link header that an entry, from its DMAC_LO on, has for a frame; returns the bytes that its tag adds. @inline */
+function writeLink(e: usize, m: usize, at: usize, etherType: u32): i32 {
+  const r = egressOf(e);
+  const own = load<u32>(r, IF_MAC_LO << 2);
+  const macs = (load<u64>(e) & 0xffffffffffff) | ((<u64>own) << 48);
+  const rest = (own >>> 16) | (load<u32>(r, IF_MAC_HI << 2) << 16);
+  if (load<i32>(r, IF_VLAN << 2) !== 0) return writeTagged(m, at - 4, r, macs, rest, etherType);
+  store<u64>(at, macs);
+  store<u32>(at, rest, 8);
+  store<u16>(at, etherType, ETHERTYPE);
+  return 0;
+}
+
+/** The same with the VLAN tag of the egress port, 4 bytes before the old header. */
+function writeTagged(m: usize, at: usize, r: usize, macs: u64, rest: u32, etherType: u32): i32 {
   const vlan = <u32>bswap<u16>(load<u16>(r, IF_VLAN << 2));
-  store<u64>(to, macs);
-  store<u32>(to, load<u16>(r, (IF_MAC_LO << 2) + 2) | (load<u32>(r, IF_MAC_HI << 2) << 16), 8);
-  store<u32>(to, 0x0081 | (vlan << 16), ETHERTYPE);
-  store<u16>(to, etherType, ETHERTYPE + 4);
+  store<u64>(at, macs);
+  store<u32>(at, rest, 8);
+  store<u32>(at, 0x0081 | (vlan << 16), ETHERTYPE);
+  store<u16>(at, etherType, ETHERTYPE + 4);
   store<i32>(m, load<i32>(m, META_OFF << 2) - 4, META_OFF << 2);
   if ((load<i32>(m, META_FLAGS << 2) & FRAME_NEEDS_CSUM) !== 0)
     store<i32>(m, load<i32>(m, META_CSUM << 2) + 4, META_CSUM << 2);
   return 4;
+}
+
+/** Changes the transport checksum at `field` as an entry's translation demands; `begun`: it is the pseudo-header's sum. @inline */
+function updateChecksum(field: usize, changes: u32, begun: bool, proto: i32, before: u64, after: u64): void {
+  const old = <u32>load<u16>(field);
+  if (begun) {
+    const halves = delta(<u32>before, <u32>after) + delta(<u32>(before >>> 32), <u32>(after >>> 32));
+    store<u16>(field, fold(halves + old));
+    return;
+  }
+  const sum = ~fold2((~old & 0xffff) + (changes >>> 16)) & 0xffff;
+  store<u16>(field, sum === 0 && proto === UDP ? 0xffff : sum);
+}
+
+/** `run` over frames of IPv4, up to one that is not. */
+function run4(from: i32, n: i32, epoch: i32): i32 {
+  let k = from;
+  for (; k < n; k++) {
+    const home = load<i32>(homes + (k << 2));
+    if (home < 0 || home >= HOME6) break;
+    const m = meta + ((<usize>load<u32>(slots + (k << 2)) * META_WORDS) << 2);
+    const at = frames + <usize>load<u32>(m, META_OFF << 2);
+    const proto = <i32>load<u8>(at, PROTO4);
+    const found = find4(home, at, load<u64>(wanted + (k << 3)));
+    if (found === 0) {
+      why = EX_MISS;
+      break;
+    }
+
+    // What an engine must leave to the slow path.
+    why = UNDECIDED;
+    const e = found + BEFORE4;
+    const words = load<u64>(at, IP4);
+    const hops = load<i32>(at, IP4 + 8);
+    const before = load<u64>(at, SRC4);
+    const addresses = two(before);
+    if (!isWhole(two(words) + <u64>(<u32>hops) + addresses) || (hops & 0xff) <= 1) break;
+    const size = <i32>bswap<u16>(<u16>(words >>> 16)) - 20;
+    const length = load<i32>(m, META_LEN << 2);
+    if (size > length - 34 || size < 8 || !isFresh(e, epoch)) break;
+    const l4 = at + L4_4;
+    const flags = load<i32>(m, META_FLAGS << 2);
+    const gso = load<i32>(m, META_GSO << 2);
+    const headers = headersOf(l4, size, proto, gso, 20);
+    const longest = gso === 0 ? size + 20 : headers + (gso >>> 16);
+    if (headers === 0 || longest > load<i32>(egressOf(e), IF_MTU << 2)) break;
+    const field = fieldOf(l4, proto, flags);
+    if (field !== 0 && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) === 0) {
+      const pseudo = addresses + ((size & 0xff) << 8) + (size >> 8) + (proto << 8);
+      if (!isWhole(sumOf(l4, size) + pseudo)) break;
+    }
+    if ((load<u64>(at) & ENDS) !== ends) break;
+    why = 0;
+    if (!isSamePort(e)) {
+      why = ANOTHER;
+      break;
+    }
+
+    count(e, size + 20);
+    const changes = load<u32>(found, F4_DELTA << 2);
+    const after = load<u64>(found, F4_NSRC << 2);
+    store<u64>(at, after, SRC4);
+    // TTL and header checksum share a word.
+    const header = ~fold2((~(<u32>hops) >>> 16) + (changes & 0xffff));
+    store<i32>(at, ((hops & 0xffff) - 1) | (header << 16), IP4 + 8);
+    if (proto === UDP || proto === TCP) {
+      store<i32>(l4, load<i32>(found, F4_NPORTS << 2));
+      if (field !== 0) updateChecksum(field, changes, (flags & FRAME_NEEDS_CSUM) !== 0, proto, before, after);
+    }
+    const leaves = size + 34 + writeLink(e, m, at, 0x0008);
+    store<i32>(m, leaves, META_LEN << 2);
+    received += length;
+    sent += leaves;
+  }
+  return k;
+}
+
+/** `run` over frames of IPv6, up to one that is not. */
+function run6(from: i32, n: i32, epoch: i32): i32 {
+  let k = from;
+  for (; k < n; k++) {
+    const home = load<i32>(homes + (k << 2));
+    if (home < HOME6) break;
+    const m = meta + ((<usize>load<u32>(slots + (k << 2)) * META_WORDS) << 2);
+    const at = frames + <usize>load<u32>(m, META_OFF << 2);
+    const proto = <i32>load<u8>(at, PROTO6);
+    let e = find6(home & ~HOME6, at, load<u64>(wanted + (k << 3)));
+    if (e === 0) {
+      why = EX_MISS;
+      break;
+    }
+
+    why = UNDECIDED;
+    e += BEFORE6;
+    const size = <i32>bswap<u16>(load<u16>(at, LENGTH6));
+    const hops = load<u8>(at, HOPS6);
+    const length = load<i32>(m, META_LEN << 2);
+    if (size > length - 54 || size < 8 || hops <= 1 || !isFresh(e, epoch)) break;
+    const l4 = at + L4_6;
+    const flags = load<i32>(m, META_FLAGS << 2);
+    const gso = load<i32>(m, META_GSO << 2);
+    const headers = headersOf(l4, size, proto, gso, 40);
+    const longest = gso === 0 ? size + 40 : headers + (gso >>> 16);
+    if (headers === 0 || longest > load<i32>(egressOf(e), IF_MTU << 2)) break;
+    if (fieldOf(l4, proto, flags) !== 0 && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) === 0) {
+      // The addresses lie before the transport: one sum.
+      const pseudo = <u64>(((size & 0xff) << 8) + (size >> 8) + (proto << 8));
+      if (!isWhole(sumOf(l4 - 32, size + 32) + pseudo)) break;
+    }
+    if ((load<u64>(at) & ENDS) !== ends) break;
+    why = 0;
+    if (!isSamePort(e)) {
+      why = ANOTHER;
+      break;
+    }
+
+    count(e, size + 40);
+    store<u8>(at, hops - 1, HOPS6);
+    const leaves = size + 54 + writeLink(e, m, at, 0xdd86);
+    store<i32>(m, leaves, META_LEN << 2);
+    received += length;
+    sent += leaves;
+  }
+  return k;
 }
 
 /**
@@ -342,126 +559,22 @@ function tagged(m: usize, at: usize, r: usize, macs: u64, etherType: u32): i32 {
  * behind the last; the report says the port, the bytes received and sent, and why it stopped before `n`: 0, another port;
  * EX_MISS; UNDECIDED.
  */
-export function run(from: i32, n: i32, port: i32, epoch: i32): i32 {
-  let out = -1;
-  let received = 0;
-  let sent = 0;
-  let why = 0;
+export function run(from: i32, n: i32, epoch: i32): i32 {
+  out = -1;
+  received = 0;
+  sent = 0;
+  why = 0;
   let k = from;
-  for (; k < n; k++) {
+  while (k < n && why === 0) {
     const home = load<i32>(homes + (k << 2));
-    const m = meta + ((<usize>load<u32>(slots + (k << 2)) * META_WORDS) << 2);
-    const at = frames + <usize>load<u32>(m, META_OFF << 2);
-    const length = load<i32>(m, META_LEN << 2);
-    const flags = load<i32>(m, META_FLAGS << 2);
-    const gso = load<u32>(m, META_GSO << 2);
-    why = EX_MISS;
-    if (home < 0) break;
-
-    // The match. Both families' entries have one order from DMAC_LO to LAST: `e` is where that begins.
-    const four = home < HOME6;
-    const proto = <i32>(four ? load<u8>(at, PROTO4) : load<u8>(at, PROTO6));
-    const key = proto | (port << 8) | KEY_VALID;
-    let e: usize;
-    let l4: usize;
-    let size: i32;
-    let hops: i32;
-    let headers: i32;
-    let pseudo: u64;
-    if (four) {
-      e = find4(home, at, proto === IPV6_IN_IP ? 0 : load<i32>(at, L4_4), key);
-      if (e === 0) break;
-      e += BEFORE4;
-      why = UNDECIDED;
-      l4 = at + L4_4;
-      size = <i32>bswap<u16>(load<u16>(at, LENGTH4)) - 20;
-      hops = load<i32>(at, IP4 + 8);
-      pseudo = two(load<u64>(at, SRC4));
-      if (!isWhole(two(load<u64>(at, IP4)) + <u64>(<u32>hops) + pseudo)) break;
-      headers = 20;
-    } else {
-      if (flows6 === 0) {
-        why = UNDECIDED;
-        break;
-      }
-      e = find6(home & ~HOME6, at, key);
-      if (e === 0) break;
-      e += BEFORE6;
-      why = UNDECIDED;
-      l4 = at + L4_6;
-      size = <i32>bswap<u16>(load<u16>(at, LENGTH6));
-      hops = load<u8>(at, HOPS6);
-      pseudo = 0;
-      headers = 40;
-    }
-
-    // What an engine must leave to the slow path.
-    const last = load<i32>(e, LAST);
-    if (load<i32>(e, EPOCH) !== epoch || now - last >= ENGINE_IDLE || !isNeighbour(load<i32>(e, NEIGH))) break;
-    if (size > length - 14 - headers || size < 8 || (hops & 0xff) <= 1) break;
-    const copied = headersOf(l4, size, proto, gso, headers);
-    const action = load<u32>(e, DMAC_HI);
-    const egress = <i32>(action >>> 16) & 0xff;
-    const r = interfaces + <usize>egress * (IF_WORDS << 2);
-    const longest = gso === 0 ? headers + size : copied + <i32>(gso >>> 16);
-    if (copied === 0 || longest > load<i32>(r, IF_MTU << 2)) break;
-    const field = fieldOf(l4, proto, flags);
-    if (field !== 0 && (flags & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) === 0) {
-      pseudo += ((size & 0xff) << 8) + (size >> 8) + (proto << 8);
-      // IPv6 addresses lie before the transport: one sum.
-      const summed: usize = four ? 0 : 32;
-      if (!isWhole(sumOf(l4 - summed, size + <i32>summed) + pseudo)) break;
-    }
-    if ((load<u64>(at) & ENDS) !== ends) break;
-    why = 0;
-    if (out !== egress) {
-      if (out >= 0) break;
-      out = egress;
-    }
-    store<i32>(e, load<i32>(e, PACKETS) + 1, PACKETS);
-    store<i32>(e, load<i32>(e, BYTES) + headers + size, BYTES);
-    if (last !== now) store<i32>(e, now, LAST);
-
-    // The action.
-    if (four) {
-      const changes = load<u32>(e - BEFORE4, F4_DELTA << 2);
-      const before = load<u64>(at, SRC4);
-      const after = load<u64>(e - BEFORE4, F4_NSRC << 2);
-      store<u64>(at, after, SRC4);
-      // TTL and header checksum share a word.
-      const header = ~fold2((~(<u32>hops) >>> 16) + (changes & 0xffff));
-      store<i32>(at, ((hops & 0xffff) - 1) | (header << 16), IP4 + 8);
-      if (proto === UDP || proto === TCP) {
-        store<i32>(l4, load<i32>(e - BEFORE4, F4_NPORTS << 2));
-        if (field !== 0) {
-          const old = <u32>load<u16>(field);
-          if ((flags & FRAME_NEEDS_CSUM) === 0) {
-            const sum = ~fold2((~old & 0xffff) + (changes >>> 16)) & 0xffff;
-            store<u16>(field, sum === 0 && proto === UDP ? 0xffff : sum);
-          } else {
-            const both = delta(<u32>before, <u32>after) + delta(<u32>(before >>> 32), <u32>(after >>> 32));
-            store<u16>(field, fold(both + old));
-          }
-        }
-      }
-    } else store<u8>(at, hops - 1, HOPS6);
-    const etherType: u32 = four ? 0x0008 : 0xdd86;
-    const own = load<u32>(r, IF_MAC_LO << 2);
-    const macs = <u64>load<u32>(e) | ((<u64>(action & 0xffff)) << 32) | ((<u64>own) << 48);
-    let leaves = headers + size + 14;
-    if (load<i32>(r, IF_VLAN << 2) === 0) {
-      store<u64>(at, macs);
-      store<u32>(at, (own >>> 16) | (load<u32>(r, IF_MAC_HI << 2) << 16), 8);
-      store<u16>(at, etherType, ETHERTYPE);
-    } else leaves += tagged(m, at, r, macs, etherType);
-    store<i32>(m, leaves, META_LEN << 2);
-    received += length;
-    sent += leaves;
+    if (home < 0) why = EX_MISS;
+    else if (home < HOME6) k = run4(k, n, epoch);
+    else if (flows6 !== 0) k = run6(k, n, epoch);
+    else why = UNDECIDED;
   }
-  if (k === n) why = 0;
   store<i32>(report, out, REPORT_OUT << 2);
   store<i32>(report, received, REPORT_RECEIVED << 2);
   store<i32>(report, sent, REPORT_SENT << 2);
-  store<i32>(report, why, REPORT_WHY << 2);
+  store<i32>(report, why === ANOTHER ? 0 : why, REPORT_WHY << 2);
   return k;
 }

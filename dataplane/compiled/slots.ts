@@ -39,16 +39,16 @@ export function take(list: usize, n: i32): i32 {
   let left = load<i32>(free, FREE_SMALL << 2);
   let k = 0;
   for (; k < n && left > 0; k++) {
-    const slot = load<i32>(free + (<usize>--left << 2), FREE_LIST << 2);
-    store<i32>(list + (<usize>k << 2), slot);
+    const slot = load<i32>(free + ((<usize>--left) << 2), FREE_LIST << 2);
+    store<i32>(list + ((<usize>k) << 2), slot);
     reset(slot, HEADROOM + 2 + slot * SMALL_STRIDE);
   }
   store<i32>(free, left, FREE_SMALL << 2);
   if (k === n) return n;
   left = load<i32>(free, FREE_LARGE << 2);
   for (; k < n && left > 0; k++) {
-    const slot = load<i32>(free + (<usize>(small + --left) << 2), FREE_LIST << 2);
-    store<i32>(list + (<usize>k << 2), slot);
+    const slot = load<i32>(free + ((<usize>(small + --left)) << 2), FREE_LIST << 2);
+    store<i32>(list + ((<usize>k) << 2), slot);
     reset(slot, HEADROOM + 2 + small * SMALL_STRIDE + (slot - small) * LARGE_STRIDE);
   }
   store<i32>(free, left, FREE_LARGE << 2);
@@ -60,9 +60,9 @@ export function give(list: usize, n: i32): void {
   let smalls = load<i32>(free, FREE_SMALL << 2);
   let larges = load<i32>(free, FREE_LARGE << 2);
   for (let k = 0; k < n; k++) {
-    const slot = load<i32>(list + (<usize>k << 2));
+    const slot = load<i32>(list + ((<usize>k) << 2));
     const place = slot < small ? smalls++ : small + larges++;
-    store<i32>(free + (<usize>place << 2), slot, FREE_LIST << 2);
+    store<i32>(free + ((<usize>place) << 2), slot, FREE_LIST << 2);
   }
   store<i32>(free, smalls, FREE_SMALL << 2);
   store<i32>(free, larges, FREE_LARGE << 2);
