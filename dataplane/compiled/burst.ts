@@ -78,8 +78,7 @@ const LAST: usize = (F4_LAST - F4_DMAC_LO) << 2;
 
 /** Destination MAC, and the bit of the source MAC that a group has. */
 const ENDS: u64 = 0x1ffffffffffff;
-/** A u64 is a multiple of 65535 if and only if its product with INVERSE is at most MULTIPLES. */
-const INVERSE: u64 = 0xfffefffefffeffff;
+/** So many u64 are multiples of 65535, after 0. Negated it is 65535's inverse modulo 2^64: by it, multiples become 0, 1, 2 … */
 const MULTIPLES: u64 = 0x1000100010001;
 
 // Set once.
@@ -155,7 +154,7 @@ function fold2(sum: u32): u32 {
 
 /** True when a sum of 32-bit words that is not 0 folds to 0xffff, as one does that includes its checksum. @inline */
 function isWhole(sum: u64): bool {
-  return sum * INVERSE <= MULTIPLES;
+  return sum * (0 - MULTIPLES) <= MULTIPLES;
 }
 
 /** What replacing a word adds to a sum (RFC 1624: ~m + m'). @inline */

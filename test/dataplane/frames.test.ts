@@ -1,6 +1,8 @@
 /** The frame arena: alignment, classes, no slot in two hands, and every byte of a slot its own. */
 import { describe, expect, it } from 'vitest';
-import { Frames, HEADROOM, LARGE_ROOM, META_OFF, META_WORDS, SMALL_ROOM } from '../../dataplane/frames.ts';
+import { Frames, HEADROOM, LARGE_ROOM, META_HDRLEN, META_OFF, META_WORDS, SMALL_ROOM } from '../../dataplane/frames.ts';
+import { groundFrames, layOut, regionOf } from '../../dataplane/ground.ts';
+import { compiledBurst } from '../../dataplane/ports/compiled.ts';
 import { Random } from '../lib/build.ts';
 
 const offset = (frames: Frames, slot: number) => frames.meta[slot * META_WORDS + META_OFF];
@@ -65,4 +67,49 @@ it('any order of taking and giving back: no slot twice, the counts right (seed 2
     }
     expect(frames.freeSmallCount + frames.freeLargeCount).toBe(46 - held.size);
   }
+});
+
+describe('slots of a burst', () => {
+  const SIZE = { small: 40, large: 6 };
+  const own = () => ({ frames: new Frames(SIZE.small, SIZE.large), list: new Int32Array(64) });
+  /** On the ground, where compiled code takes and frees them. */
+  const onGround = () => {
+    const { ground } = layOut({ module: compiledBurst()!, ...SIZE }, 1, 0, 64, 64);
+    const list = ground!.first + regionOf(SIZE.small, SIZE.large).slots;
+    return {
+      frames: new Frames(SIZE.small, SIZE.large, groundFrames(ground!, 0)),
+      list: new Int32Array(ground!.memory.buffer, list, 64),
+    };
+  };
+
+  it.each([
+    ['JavaScript', own],
+    ['compiled', onGround],
+  ])('%s: those that one by one would be, with the metadata that they would have (seed 3)', (_, make) => {
+    const random = new Random(3);
+    const { frames, list } = make();
+    const single = new Frames(SIZE.small, SIZE.large);
+    const held: number[] = [];
+    for (let step = 0; step < 5000; step++) {
+      const n = random.int(0, 20);
+      if (random.chance(0.5)) {
+        const taken = frames.takeBurst(list, n);
+        const expected = Array.from({ length: n }, () => single.alloc(60)).filter((slot) => slot >= 0);
+        expect(Array.from(list.subarray(0, taken))).toEqual(expected);
+        for (const slot of expected) {
+          const m = slot * META_WORDS;
+          const [off, ...rest] = frames.meta.subarray(m, m + META_HDRLEN + 1);
+          expect([off, ...rest.filter((word) => word !== 0)]).toEqual([frames.start(slot)]);
+          frames.meta.fill(-7, m, m + META_WORDS);
+          held.push(slot);
+        }
+      } else {
+        const given = held.splice(random.int(0, held.length), n);
+        list.set(given);
+        frames.freeBurst(list, given.length);
+        for (const slot of given) single.free(slot);
+      }
+      expect([frames.freeSmallCount, frames.freeLargeCount]).toEqual([single.freeSmallCount, single.freeLargeCount]);
+    }
+  });
 });
