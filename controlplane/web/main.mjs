@@ -16,6 +16,8 @@ const RETRY_MS = 2000;
 const DRAWN_REASONS = 7;
 
 let before = null;
+/** The newest summary and the rates that led to it, for views that are drawn again. */
+let newest = null;
 const times = [];
 /** Bits per second received, by port; drops per second, by reason: as long as `times`. */
 const traffic = new Map();
@@ -80,19 +82,17 @@ function tile(name, [figure, unit], note, part) {
   );
 }
 
-function drawTiles(summary, seconds, rates) {
-  const { packets, conntrack, offload } = summary;
-  const old = before ?? summary;
+function totalOf(drops) {
+  return drops.reduce((sum, one) => sum + one.count, 0);
+}
+
+function drawTiles(summary, rates, speeds) {
+  const { conntrack, offload } = summary;
   const all = [...rates.values()].reduce((sum, rate) => sum + rate.rx, 0);
-  const total = (list) => list.reduce((sum, one) => sum + one.count, 0);
   const engine = offload.tables.find((one) => one.table === 'engine');
   const fullest = summary.nat.reduce((most, one) => Math.max(most, one.used / one.available), 0);
   byId('tiles').replaceChildren(
-    tile(
-      'Traffic',
-      scaled(all, 'bit/s'),
-      `${short(rateOf(packets.received, old.packets.received, seconds))} frames per second`,
-    ),
+    tile('Traffic', scaled(all, 'bit/s'), `${short(speeds.frames)} frames per second`),
     tile(
       'Connections',
       [count(conntrack.entries), ''],
@@ -107,11 +107,7 @@ function drawTiles(summary, seconds, rates) {
           `of ${count(engine.capacity)}, mode ${offload.mode}`,
           engine.entries / engine.capacity,
         ),
-    tile(
-      'Drops',
-      [short(rateOf(total(summary.drops), total(old.drops), seconds)), 'per second'],
-      `${count(total(summary.drops))} since start`,
-    ),
+    tile('Drops', [short(speeds.drops), 'per second'], `${count(totalOf(summary.drops))} since start`),
     tile(
       'NAT ports',
       [(fullest * 100).toFixed(fullest > 0 && fullest < 0.1 ? 2 : 0), '%'],
@@ -218,7 +214,8 @@ function fillPorts(summary) {
     ['replay-port', null],
   ]) {
     const select = byId(id);
-    if (select.options.length === names.length + (first === null ? 0 : 1)) continue;
+    const offered = [...select.options].map((option) => option.value).filter((value) => value !== '');
+    if (offered.join() === names.join()) continue;
     select.replaceChildren(
       ...(first === null ? [] : [h('option', { value: '' }, first)]),
       ...names.map((name) => h('option', { value: name }, name)),
@@ -230,19 +227,32 @@ function take(summary) {
   const seconds = before === null ? 0 : (summary.uptime - before.uptime) / 1000;
   // A router that was started again counts from zero.
   if (seconds < 0) before = null;
-  const rates = portRates(summary, Math.max(0, seconds));
-  if (before !== null && seconds > 0) remember(summary, seconds, rates);
-  fillPorts(summary);
-  if (!byId('overview').hidden) {
-    drawTiles(summary, seconds, rates);
-    drawTopology(byId('topology'), summary, rates);
-    drawPorts(summary, rates);
-    drawDrops(summary);
-    drawNat(summary);
-    drawPlots();
+  if (before === null || seconds > 0) {
+    const rates = portRates(summary, Math.max(0, seconds));
+    const old = before ?? summary;
+    const speeds = {
+      frames: rateOf(summary.packets.received, old.packets.received, seconds),
+      drops: rateOf(totalOf(summary.drops), totalOf(old.drops), seconds),
+    };
+    if (before !== null) remember(summary, seconds, rates);
+    newest = { summary, rates, speeds };
+    before = summary;
   }
-  before = summary;
+  fillPorts(summary);
+  drawOverview();
   say('live', `${summary.file || 'embedded'}, up ${duration(summary.uptime)}`);
+}
+
+/** What the newest summary says, where it is in view. */
+function drawOverview() {
+  if (newest === null || byId('overview').hidden) return;
+  const { summary, rates, speeds } = newest;
+  drawTiles(summary, rates, speeds);
+  drawTopology(byId('topology'), summary, rates);
+  drawPorts(summary, rates);
+  drawDrops(summary);
+  drawNat(summary);
+  drawPlots();
 }
 
 // --- the stream ---------------------------------------------------------------------------------------------------------
@@ -277,12 +287,15 @@ function login(error) {
   byId('login-error').textContent = sessionStorage.getItem('sluice-token') === null ? '' : error.message;
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
+    // Without a token there is nothing behind the dialog: Escape does not leave it.
+    dialog.onclose = () => dialog.showModal();
     byId('login-form').onsubmit = async (event) => {
       event.preventDefault();
       setToken(byId('token').value);
       try {
         await get('/v1/summary');
         byId('token').value = '';
+        dialog.onclose = null;
         dialog.close();
         show();
         resolve();
@@ -312,7 +325,7 @@ function show() {
   }
   if (name === 'connections') connections.show();
   else connections.hide();
-  if (name === 'overview' && before !== null) take(before);
+  drawOverview();
 }
 
 function setUpTheme() {

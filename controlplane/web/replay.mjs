@@ -21,10 +21,15 @@ function result({ report, notes }) {
     h(
       'dl',
       { class: 'tiles' },
-      tile('received', count(report.received)),
+      tile(
+        'received',
+        count(report.received),
+        report.skipped > 0 ? `${count(report.skipped)} frames of the capture were not played` : '',
+      ),
       tile('forwarded', count(report.forwarded)),
       tile('to the router itself', count(report.delivered)),
       tile('generated', count(report.generated)),
+      tile('held', count(report.held), report.held > 0 ? 'still waiting at the end' : ''),
       tile('connections', count(report.connections)),
       tile('packets per second', short(report.packets_per_second), `${report.seconds.toFixed(2)} s`),
       tile('engine hits', count(report.offload.hits), `${count(report.offload.mismatches)} mismatches`),

@@ -235,6 +235,21 @@ describe.runIf(program !== '')(
       await page.screenshot({ path: process.env.SLUICE_SCREENSHOT });
     });
 
+    it('shows the rates as they were when the overview comes into view again', async () => {
+      const page = await visit();
+      const traffic = "document.querySelector('#tiles .value').textContent";
+      await until(page, `${traffic} !== '0'`);
+      const again = await page.evaluate(`(async () => {
+        for (const view of ['#connections', '#overview']) {
+          const changed = new Promise((resolve) => addEventListener('hashchange', resolve, { once: true }));
+          location.hash = view;
+          await changed;
+        }
+        return ${traffic};
+      })()`);
+      expect(again).not.toBe('0');
+    });
+
     it('finds connections, with the keyboard alone', async () => {
       const page = await visit();
       await page.keyboard.press('/');
@@ -280,7 +295,9 @@ describe.runIf(program !== '')(
       await page.fill('#inside', '192.168.1.0/24');
       await page.click('#replay-form button');
       await page.waitForSelector('#replayed .tile', { timeout: 60_000 });
-      expect(await page.locator('#replayed').textContent()).toMatch(/received[1-9]/);
+      const report = await page.locator('#replayed').textContent();
+      expect(report).toMatch(/received[1-9]\d*57 frames of the capture were not played/);
+      expect(report).toMatch(/held0/);
       expect(await faults(page)).toEqual([]);
     });
 
@@ -336,6 +353,8 @@ describe.runIf(program !== '')(
       await page.goto(base);
       await page.waitForSelector('dialog[open]');
       expect(await faults(page)).toEqual([]);
+      for (let n = 0; n < 2; n++) await page.keyboard.press('Escape');
+      await page.waitForSelector('dialog[open]');
       await page.fill('#token', 'not-the-right-token');
       await page.keyboard.press('Enter');
       await until(page, "document.querySelector('#login-error').textContent !== ''");
