@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { createTimeouts, timeoutsOf } from '../../../conntrack/timeouts.ts';
+import { ROUTES } from '../../../controlplane/api/routes.ts';
 import { DEFAULTS } from '../../../controlplane/config/defaults.ts';
 import { parseConfig } from '../../../controlplane/config/index.ts';
 import { configSchema, TIMEOUT_KEYS } from '../../../controlplane/config/schema.ts';
@@ -83,5 +84,20 @@ describe('docs/configuration.md', () => {
     expect(examples.length).toBeGreaterThan(4);
     for (const example of examples)
       parseConfig(example.startsWith('ports:') ? example : ports + example, 'docs', { memory: 2 ** 33 });
+  });
+});
+
+describe('docs/api.md', () => {
+  it('has every path that the server answers, and no other', () => {
+    const api = readFileSync(fileURLToPath(new URL('../../../docs/api.md', import.meta.url)), 'utf8');
+    const told = [...api.matchAll(/`(?:GET|POST) (\/[^\s?`…]*)/g)].map(([, path]) => path);
+    const served = ROUTES.map(({ path }) => path).filter((path) => path.startsWith('/v1/') || path === '/metrics');
+    expect(served.filter((path) => !told.includes(path))).toEqual([]);
+    expect(
+      told.filter(
+        (path) =>
+          !ROUTES.some((route) => route.path === path) && path !== '/v1/show/trace' && path !== '/v1/show/stages',
+      ),
+    ).toEqual([]);
   });
 });
