@@ -55,6 +55,7 @@ import { attachKernelFlows, type KernelTask } from './ports/kernel-engine.ts';
 import { KernelPort } from './ports/kernel-port.ts';
 import { KernelSamples, SAMPLE_NAP } from './ports/kernel-samples.ts';
 import { MirrorPort } from './ports/mirror.ts';
+import { monotonic } from './ports/monotonic.ts';
 import { PacketPort, type PacketRing } from './ports/packet.ts';
 import { BUSY_SLEEP_MS, MAX_SLEEP_MS, Poller, wake } from './ports/poller.ts';
 import { newPortCounters, type Port } from './ports/port.ts';
@@ -123,12 +124,6 @@ export interface WorkerTask {
   kernel?: KernelTask | null;
   /** Memory of watch-block.ts, and this worker's ring for what is watched; absent: nobody can watch. */
   watch?: { block: SharedArrayBuffer; ring: SharedArrayBuffer };
-}
-
-/** Monotonic milliseconds, the same in every thread (performance.now counts from each thread's own start). */
-export function monotonic(): () => number {
-  const offset = Number(process.hrtime.bigint() / 1000n) / 1000 - performance.now();
-  return () => offset + performance.now();
 }
 
 /** Circles between two looks at the device counters while there is no sleep. */
@@ -351,8 +346,7 @@ export default async function run(task: WorkerTask): Promise<void> {
       offload: task.offload,
     });
     if (task.kernel) attachKernelFlows(task.kernel, tables, task.startedAt);
-    const samples =
-      task.kernel?.samples && worker === 0 ? new KernelSamples(task.kernel.samples, tables.counters) : null;
+    const samples = task.kernel?.samples && worker === 0 ? new KernelSamples(task.kernel.samples, tables) : null;
     const watched = task.watch === undefined ? null : new RingWriter(task.watch.ring);
     const paths = watched === null || task.watch === undefined ? null : watchSwitch(path, task.watch.block, watched);
     // What a predecessor held, or had in its hands, died with it.

@@ -172,7 +172,7 @@ export class OffloadAging {
     }
     const four = family === 4;
     const last = four ? this.flows.words4[(place << 4) + F4_LAST] : this.flows.words6[(place << 5) + F6_LAST];
-    if (((now - last) | 0) >= ENGINE_IDLE) this.leave(family, place, index);
+    if (((now - last) | 0) >= ENGINE_IDLE) this.evict(family, place);
     else if (four) this.promote(index, this.flows.aux4, place, this.flows.words4[(place << 4) + F4_PACKETS], now);
     else this.promote(index, this.flows.aux6, place, this.flows.words6[(place << 5) + F6_PACKETS], now);
   }
@@ -191,7 +191,7 @@ export class OffloadAging {
     if (priority > aux[a + AUX_PRIORITY]) aux[a + AUX_PRIORITY] = priority;
   }
 
-  /** Takes an entry out to make room; its connection goes on by the slow path. */
+  /** Takes an entry out, with its last counts; its connection goes on by the slow path. */
   evict(family: number, place: number): void {
     this.flows.withdraw(family, place);
     const index = this.harvest(family, place);

@@ -33,6 +33,8 @@ export interface Engine {
   invalidate(family: number, place: number): boolean;
   /** What the entry at a place has counted since the last look; false: nothing. */
   read(family: number, place: number, into: EngineCounters): boolean;
+  /** Clock ms of the last hit of the entry at a place. */
+  lastHit(family: number, place: number): number;
 }
 
 /** Why a packet on a port with an engine was not forwarded by it: counters C_ENGINE + EX_*. */

@@ -47,7 +47,7 @@ import {
   WHY_YOUNG,
 } from './engine.ts';
 import { HTTP_BULK, HTTP_NONE, HTTP_PERSISTENT, HTTP_STREAM, inspectResponse } from './http.ts';
-import { AUX_INSTALLED, AUX_PRIORITY, AUX_RATE, AUX_WORDS, F4_LAST, F6_LAST, type FlowTable } from './table.ts';
+import { AUX_INSTALLED, AUX_PRIORITY, AUX_RATE, AUX_WORDS, type FlowTable } from './table.ts';
 
 const TCP = 6;
 const UDP = 17;
@@ -227,8 +227,7 @@ export class Policy {
       const a = place * AUX_WORDS;
       const aux = isSix ? flows.aux6 : flows.aux4;
       if (((now - aux[a + AUX_INSTALLED]) | 0) < MIN_RESIDENCE) continue;
-      const last = isSix ? flows.words6[(place << 5) + F6_LAST] : flows.words4[(place << 4) + F4_LAST];
-      const idle = (now - last) | 0;
+      const idle = (now - flows.lastHit(isSix ? 6 : 4, place)) | 0;
       const rank = aux[a + AUX_PRIORITY];
       if (idle < IDLE_ENOUGH && (rank >= priority || rank >= PRIORITY_STREAM)) continue;
       if (idle < IDLE_LONG && (rank > priority || rank >= PRIORITY_STREAM)) continue;

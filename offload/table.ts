@@ -556,6 +556,14 @@ export class FlowTable {
     return beyond;
   }
 
+  /** Clock ms of an entry's last hit, also of one that the engine behind the table has counted and nobody has collected. */
+  lastHit(family: number, place: number): number {
+    const last = family === 4 ? this.words4[(place << 4) + F4_LAST] : this.words6[(place << 5) + F6_LAST];
+    if (this.behind === null) return last;
+    const there = this.behind.lastHit(family, place);
+    return ((there - last) | 0) > 0 ? there : last;
+  }
+
   /** Takes an entry out of the engine behind the table, so that its counts are final; it stays here until `remove`. */
   withdraw(family: number, place: number): void {
     if (this.behind === null) return;
@@ -564,7 +572,10 @@ export class FlowTable {
     this.unlock();
   }
 
-  /** Takes an entry out; its place rests until `grace` has grown by two. Its counters must have been harvested. */
+  /**
+   * Takes an entry out; its place rests until `grace` has grown by two. Its counters must have been harvested: the engine
+   * behind the table still counts for the ports what it has forwarded since, of which the connection hears no more.
+   */
   remove(family: number, place: number, grace: number): void {
     if (place < 0) return;
     this.lock();
@@ -574,7 +585,10 @@ export class FlowTable {
     const k = four ? F4_KEY : F6_KEY;
     const old = w[(place << shift) + k];
     if (old !== 0 && old !== DEAD) {
-      this.behind?.invalidate(family, place);
+      if (this.behind !== null) {
+        this.behind.invalidate(family, place);
+        this.behind.read(family, place, this.taken);
+      }
       const aux = four ? this.aux4 : this.aux6;
       // A place whose successor is empty ends every search anyway: no tombstone needed, there or before it.
       const next = (place + 1) & this.mask;

@@ -10,6 +10,7 @@
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { domainBeat, domainBell } from '../../dataplane/live.ts';
+import { monotonic } from '../../dataplane/ports/monotonic.ts';
 import { wake } from '../../dataplane/ports/poller.ts';
 import {
   INJECT_OUTPUT,
@@ -22,7 +23,6 @@ import {
 } from '../../dataplane/rings.ts';
 import { CLOCK, STOP, type TableBuffers, Tables } from '../../dataplane/tables.ts';
 import type { Family } from '../../dataplane/wire/address.ts';
-import { monotonic } from '../../dataplane/worker.ts';
 import { Domain, tellAll } from '../domain.ts';
 import { Addresses } from '../neighbour/addresses.ts';
 import type { Action, Event, Told } from '../protocol.ts';

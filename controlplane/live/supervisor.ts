@@ -39,6 +39,7 @@ import { inlineStages } from '../../dataplane/ports/compiler.ts';
 import { exactLead } from '../../dataplane/ports/hugepages.ts';
 import type { KernelEngine } from '../../dataplane/ports/kernel-engine.ts';
 import { linkDetails } from '../../dataplane/ports/links.ts';
+import { monotonic } from '../../dataplane/ports/monotonic.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import { type IoBackend, openGroup } from '../../dataplane/ports/uring.ts';
 import {
@@ -64,7 +65,7 @@ import {
   Tables,
 } from '../../dataplane/tables.ts';
 import { createWatchBlock, WATCH_RING } from '../../dataplane/watch-block.ts';
-import { monotonic, type WorkerTask } from '../../dataplane/worker.ts';
+import type { WorkerTask } from '../../dataplane/worker.ts';
 import { type Applied, applyConfig } from '../apply/index.ts';
 import { Watchers } from '../capture/watchers.ts';
 import type { Config } from '../config/index.ts';

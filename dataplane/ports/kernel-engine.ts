@@ -13,7 +13,17 @@
 import type * as EX from '../../offload/engine.ts';
 import * as L from '../../offload/kernel/layout.ts';
 import { engineProgram } from '../../offload/kernel/program.ts';
-import { F4_DMAC_HI, F4_KEY, F6_DMAC_HI, F6_KEY, type FlowSpec, FlowTable, KEY_VALID } from '../../offload/table.ts';
+import {
+  F4_DMAC_HI,
+  F4_KEY,
+  F4_LAST,
+  F6_DMAC_HI,
+  F6_KEY,
+  F6_LAST,
+  type FlowSpec,
+  FlowTable,
+  KEY_VALID,
+} from '../../offload/table.ts';
 import {
   IF_FLAGS,
   IF_MAC_HI,
@@ -40,13 +50,14 @@ import {
 } from './bpf.ts';
 import { mapDescriptor, mapMemory, mapReadOnly, viewMemory } from './ffi.ts';
 import { countForwarded, PAGE, SAMPLE_RING_BYTES, type SampleTask } from './kernel-samples.ts';
+import { monotonic } from './monotonic.ts';
 
 /** Maps of more entries than this take their memory entry by entry. */
 const EAGER_ENTRIES = 65536;
-/** Bytes of link header that a packet's own length does not have. */
-const LINK_HEADER = 14;
 /** What KernelFlows remembers of a place beside the counters: packets and bytes at the last look. */
 const SEEN_WORDS = 2;
+/** The program may know of a last hit that is so much older than the table's, ms: far less than what makes an entry idle. */
+const LAG = 1000;
 
 /** What a worker needs; descriptors and addresses mean the same in every thread. */
 export interface KernelTask {
@@ -271,6 +282,7 @@ export class KernelFlows implements EX.Engine {
   private readonly counters: Uint32Array;
   private readonly block: Int32Array;
   private readonly seen: Float64Array;
+  private readonly clock = monotonic();
   /** Monotonic milliseconds at which the router's clock was 0; a virtual clock moves it. */
   startedAt: number;
   private readonly key: Int32Array;
@@ -298,12 +310,8 @@ export class KernelFlows implements EX.Engine {
 
   program(flow: FlowSpec, place: number, now: number, changed: boolean): boolean {
     const index = this.indexOf(flow.family, place);
-    const { counters } = this;
-    const at = index * L.COUNTER_WORDS;
     // The packet that led here was as good as a hit: an entry that had gone idle is not idle any more.
-    const last = (this.startedAt + now) * 1e6;
-    counters[at + L.N_LAST] = last >>> 0;
-    counters[at + L.N_LAST + 1] = Math.floor(last / 0x100000000);
+    this.stamp(index, now);
     if (!changed) return true;
     // Both ways must be the program's: what comes in by a port without it never gets to the map.
     if (!this.between(flow.inPort, flow.outPort)) {
@@ -345,14 +353,44 @@ export class KernelFlows implements EX.Engine {
     const s = index * SEEN_WORDS;
     const packets = this.count(index, L.N_PACKETS);
     into.packets = packets - seen[s];
-    if (into.packets === 0) return false;
+    if (into.packets === 0) {
+      this.keepUp(family, place, index);
+      return false;
+    }
     const bytes = this.count(index, L.N_BYTES);
     into.bytes = bytes - seen[s + 1];
-    into.last = (this.count(index, L.N_LAST) / 1e6 - this.startedAt) | 0;
+    into.last = this.lastOf(index);
     seen[s] = packets;
     seen[s + 1] = bytes;
     this.account(family, place, into.packets, into.bytes);
     return true;
+  }
+
+  lastHit(family: number, place: number): number {
+    return this.lastOf(this.indexOf(family, place));
+  }
+
+  /** Clock ms of a place's last hit. */
+  private lastOf(index: number): number {
+    return (this.count(index, L.N_LAST) / 1e6 - this.startedAt) | 0;
+  }
+
+  /** Makes `now` the time of a place's last hit. The clock has 32 bits and comes round; the program's does not. */
+  private stamp(index: number, now: number): void {
+    const at = index * L.COUNTER_WORDS + L.N_LAST;
+    const monotonic = this.clock();
+    const last = (monotonic + ((now - (monotonic - this.startedAt)) | 0)) * 1e6;
+    this.counters[at] = last >>> 0;
+    this.counters[at + 1] = Math.floor(last / 0x100000000);
+  }
+
+  /**
+   * While its frames come up to the router (somebody captures them, a TAP is elsewhere), the emulated engine uses an entry.
+   * To the program it must not be idle when its frames stay down again: nobody would program it anew.
+   */
+  private keepUp(family: number, place: number, index: number): void {
+    const last = family === 4 ? this.flows.words4[(place << 4) + F4_LAST] : this.flows.words6[(place << 5) + F6_LAST];
+    if (((last - this.lastOf(index)) | 0) > LAG) this.stamp(index, last);
   }
 
   private account(family: number, place: number, packets: number, bytes: number): void {
@@ -361,7 +399,7 @@ export class KernelFlows implements EX.Engine {
     const e = place << (four ? 4 : 5);
     const from = (w[e + (four ? F4_KEY : F6_KEY)] >> 8) & 0xff;
     const to = (w[e + (four ? F4_DMAC_HI : F6_DMAC_HI)] >> 16) & 0xff;
-    countForwarded(this.tables.counters, from, to, packets, bytes + packets * LINK_HEADER);
+    countForwarded(this.tables, from, to, packets, bytes);
   }
 
   private indexOf(family: number, place: number): number {

@@ -5,7 +5,8 @@
  *
  * The frame has left: nothing that the walk sends is sent. It counts here, once, as a hit of the kernel's, which its
  * program has left to this. A sample whose entry is not what it was (a flush, a neighbour, an end of its connection in
- * between, also when the flow has a new entry since) has nothing to be compared with and is only counted.
+ * between, also when the flow has a new entry since, be it of a new connection with the same addresses and ports) has
+ * nothing to be compared with and is only counted.
  *
  *   ring: a page with the place of reading; a page with that of writing; then records, in memory that is mapped twice in
  *   a row:  length u32 | BUSY 2^31 | DISCARD 2^30, u32 spare, then the sample (offload/kernel/layout.ts), 8-aligned
@@ -14,6 +15,16 @@
  */
 import { EX_COMPARED, EX_HITS, EX_INCOMPARABLE, EX_KERNEL } from '../../offload/engine.ts';
 import * as L from '../../offload/kernel/layout.ts';
+import {
+  AUX_CONN_GEN,
+  AUX_WORDS,
+  F4_BYTES,
+  F4_CONN,
+  F4_PACKETS,
+  F6_BYTES,
+  F6_CONN,
+  F6_PACKETS,
+} from '../../offload/table.ts';
 import {
   FRAME_DATA_VALID,
   FRAME_NEEDS_CSUM,
@@ -30,6 +41,7 @@ import {
   META_PORT,
   META_WORDS,
 } from '../frames.ts';
+import { IF_PARENT, IF_VLAN, IF_WORDS } from '../interfaces.ts';
 import { NEIGH_GEN } from '../neighbours.ts';
 import { TCP, UDP } from '../parse.ts';
 import type { Path } from '../path.ts';
@@ -45,6 +57,9 @@ export const SAMPLE_NAP = 20;
 const NOT_READY = 0xc0000000;
 const BUSY = 1 << 31;
 const RECORD_HEADER = 8;
+/** Bytes of link header that a packet's own length does not have, and of a tag in it. */
+const LINK_HEADER = 14;
+const TAG = 4;
 
 /** Addresses of the ring's two ends. */
 export interface SampleTask {
@@ -52,16 +67,24 @@ export interface SampleTask {
   producer: number;
 }
 
-/** What the kernel has forwarded counts as received, as a hit, and as sent, as if a worker had done it. */
-export function countForwarded(counters: Float64Array, from: number, to: number, packets: number, bytes: number): void {
+/**
+ * What the kernel has forwarded counts as received, as a hit, and as sent, as if a worker had done it: a tagged frame with its
+ * tag, received by the port under the VLAN. `bytes` of IP.
+ */
+export function countForwarded(tables: T.Tables, from: number, to: number, packets: number, bytes: number): void {
+  const { counters, interfaces } = tables;
+  const parent = interfaces.words[from * IF_WORDS + IF_PARENT];
+  const rx = T.C_PORTS + (parent === 0 ? from : parent - 1) * 8;
+  const tx = T.C_PORTS + to * 8;
+  const untagged = bytes + packets * LINK_HEADER;
   counters[T.C_RECEIVED] += packets;
   counters[T.C_FORWARDED] += packets;
   counters[T.C_ENGINE + EX_HITS] += packets;
   counters[T.C_ENGINE + EX_KERNEL] += packets;
-  counters[T.C_PORTS + from * 8 + T.CP_RX_PACKETS] += packets;
-  counters[T.C_PORTS + from * 8 + T.CP_RX_BYTES] += bytes;
-  counters[T.C_PORTS + to * 8 + T.CP_TX_PACKETS] += packets;
-  counters[T.C_PORTS + to * 8 + T.CP_TX_BYTES] += bytes;
+  counters[rx + T.CP_RX_PACKETS] += packets;
+  counters[rx + T.CP_RX_BYTES] += untagged + (parent === 0 ? 0 : packets * TAG);
+  counters[tx + T.CP_TX_PACKETS] += packets;
+  counters[tx + T.CP_TX_BYTES] += untagged + (interfaces.words[to * IF_WORDS + IF_VLAN] === 0 ? 0 : packets * TAG);
 }
 
 export class KernelSamples {
@@ -69,17 +92,17 @@ export class KernelSamples {
   private readonly written: Int32Array;
   private readonly words: Int32Array;
   private readonly bytes: Uint8Array;
-  private readonly counters: Float64Array;
+  private readonly tables: T.Tables;
   private position: number;
 
-  /** One reader: one worker. `counters`: that worker's. */
-  constructor(task: SampleTask, counters: Float64Array) {
+  /** One reader: one worker, whose `tables` they are. */
+  constructor(task: SampleTask, tables: T.Tables) {
     this.consumer = new BigInt64Array(viewMemory(task.consumer, PAGE).buffer, 0, 1);
     const { buffer } = viewMemory(task.producer, PAGE + 2 * SAMPLE_RING_BYTES);
     this.written = new Int32Array(buffer, 0, 1);
     this.words = new Int32Array(buffer, PAGE);
     this.bytes = new Uint8Array(buffer, PAGE);
-    this.counters = counters;
+    this.tables = tables;
     // A worker that takes a dead one's place goes on where that has stopped.
     this.position = Number(Atomics.load(this.consumer, 0));
   }
@@ -101,8 +124,10 @@ export class KernelSamples {
 
   private judge(path: Path, at: number): void {
     const { words, bytes } = this;
+    const { counters } = this.tables;
     const w = at >> 2;
     const { frames } = path;
+    const own = this.isOwn(w);
     const length = words[w + L.S_LENGTH];
     const after = words[w + L.S_LENGTH_AFTER];
     const out = words[w + L.S_OUT];
@@ -119,26 +144,69 @@ export class KernelSamples {
       const { shadow } = path.fast ?? { shadow: null };
       if (
         shadow !== null &&
+        own &&
         describe(frames, slot, words[w + L.S_GSO], known === length) &&
-        this.isCurrent(path.tables, w) &&
+        this.isCurrent(w) &&
         path.recognize(slot, words[w + L.S_EPOCH])
       ) {
         const tci = (tag & L.S_TAGGED) === 0 ? -1 : tag & 0xffff;
         shadow.sample(out, bytes, at + L.S_AFTER, after, Math.min(after, L.SAMPLE_ROOM), tci);
+        this.tagged(words[w + L.S_IN], length);
         path.review(slot);
-        this.counters[T.C_ENGINE + EX_KERNEL]++;
-        this.counters[T.C_ENGINE + EX_COMPARED]++;
+        counters[T.C_ENGINE + EX_KERNEL]++;
+        counters[T.C_ENGINE + EX_COMPARED]++;
         return;
       }
       frames.free(slot);
     }
-    this.counters[T.C_ENGINE + EX_INCOMPARABLE]++;
-    countForwarded(this.counters, words[w + L.S_IN], out, 1, words[w + L.S_PACKET] + 14);
+    counters[T.C_ENGINE + EX_INCOMPARABLE]++;
+    countForwarded(this.tables, words[w + L.S_IN], out, 1, words[w + L.S_PACKET]);
+    if (own) this.countHit(w);
+  }
+
+  /** A sample of a VLAN port's is walked without its tag: it has been received by the port under it, with the tag. */
+  private tagged(port: number, length: number): void {
+    const { counters, interfaces } = this.tables;
+    const parent = interfaces.words[port * IF_WORDS + IF_PARENT];
+    if (parent === 0) return;
+    const walked = T.C_PORTS + port * 8;
+    const received = T.C_PORTS + (parent - 1) * 8;
+    counters[walked + T.CP_RX_PACKETS]--;
+    counters[walked + T.CP_RX_BYTES] -= length;
+    counters[received + T.CP_RX_PACKETS]++;
+    counters[received + T.CP_RX_BYTES] += length + TAG;
+  }
+
+  /** Is the place of the sample's entry still that connection's? */
+  private isOwn(w: number): boolean {
+    const { flows } = this.tables;
+    if (flows === null) return false;
+    const index = this.words[w + L.S_COUNTER];
+    const place = index & flows.mask;
+    const six = index > flows.mask;
+    if (!flows.isLive(six ? 6 : 4, place)) return false;
+    const link = six ? flows.words6[(place << 5) + F6_CONN] : flows.words4[(place << 4) + F4_CONN];
+    const generation = (six ? flows.aux6 : flows.aux4)[place * AUX_WORDS + AUX_CONN_GEN];
+    return ((L.connectionMark(link, generation) ^ this.words[w + L.S_CHANGES]) & ~L.CHANGES) === 0;
+  }
+
+  /** Counts the sample for its entry, and so for its connection: no walk does. */
+  private countHit(w: number): void {
+    const { flows } = this.tables;
+    if (flows === null) return;
+    const index = this.words[w + L.S_COUNTER];
+    const place = index & flows.mask;
+    const six = index > flows.mask;
+    const entries = six ? flows.words6 : flows.words4;
+    const e = six ? place << 5 : place << 4;
+    Atomics.add(entries, e + (six ? F6_PACKETS : F4_PACKETS), 1);
+    Atomics.add(entries, e + (six ? F6_BYTES : F4_BYTES), this.words[w + L.S_PACKET]);
   }
 
   /** Is the neighbour what it was for the entry of the sample at word `w`, and an epoch of the same number the same one? */
-  private isCurrent({ flows, neighbours }: T.Tables, w: number): boolean {
+  private isCurrent(w: number): boolean {
     const { words } = this;
+    const { flows, neighbours } = this.tables;
     const generation = neighbours.words[neighbours.at(words[w + L.S_NEIGH_AT]) + NEIGH_GEN];
     return ((generation ^ words[w + L.S_NEIGH]) & 0xffff) === 0 && flows?.sweeps === words[w + L.S_EPOCH + 1];
   }

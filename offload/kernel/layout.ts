@@ -10,7 +10,7 @@
  *
  *   action, 18 words
  *    0 NSRC      1 NDST      2 NPORTS    IPv4: what addresses and ports become
- *    3 CHANGES   bit 0 an address changes, 1 a port
+ *    3 CHANGES   bit 0 an address changes, 1 a port; the others: a mark of the connection and direction (connectionMark)
  *    4 ADELTA    5 PDELTA    6 IPDELTA   what to add to one's complement sums: addresses, ports, the IP header
  *    7 COUNTER   place of the counters
  *    8–9 EPOCH   the epoch word and the number of sweeps, as read before the walk that made the entry
@@ -28,8 +28,8 @@
  *
  *   sample (verify mode), a record of the ring
  *    0 LENGTH of the frame as it came  1 IN port  2 OUT port  3 GSO segment size, 0 none  4 PACKET: bytes of IP
- *    5 LENGTH_AFTER  6 TAG it left with (TCI | TAGGED), 0 none, as the kernel keeps it beside the frame  7 spare
- *    8–9 EPOCH  10 NEIGH  11 NEIGH_AT of the action that it was forwarded by
+ *    5 LENGTH_AFTER  6 TAG it left with (TCI | TAGGED), 0 none, as the kernel keeps it beside the frame
+ *    7 CHANGES  8–9 EPOCH  10 NEIGH  11 NEIGH_AT  12 COUNTER of the action that it was forwarded by  13 spare
  *    then SAMPLE_ROOM bytes of the frame before, and SAMPLE_ROOM after
  *
  * Pure: words in, words out. The maps themselves are dataplane/ports/kernel-engine.ts.
@@ -57,6 +57,7 @@ export const A_SAME = 14;
 
 export const CHANGES_ADDRESS = 1;
 export const CHANGES_PORT = 2;
+export const CHANGES = CHANGES_ADDRESS | CHANGES_PORT;
 
 export const COUNTER_WORDS = 8;
 export const N_PACKETS = 0;
@@ -98,12 +99,14 @@ export const S_PACKET = 4;
 export const S_LENGTH_AFTER = 5;
 export const S_TAG = 6;
 export const S_TAGGED = 0x10000;
+export const S_CHANGES = 7;
 export const S_EPOCH = 8;
 export const S_NEIGH = 10;
 export const S_NEIGH_AT = 11;
+export const S_COUNTER = 12;
 /** Byte offsets; a frame of the usual MTU is there as a whole, so that its checksum can be judged. */
 export const SAMPLE_ROOM = 1536;
-export const S_BEFORE = 48;
+export const S_BEFORE = 56;
 export const S_AFTER = S_BEFORE + SAMPLE_ROOM;
 export const SAMPLE_BYTES = S_AFTER + SAMPLE_ROOM;
 
@@ -129,6 +132,8 @@ export interface Flow {
   epoch: number;
   sweep: number;
   neighbour: number;
+  connection: number;
+  generation: number;
 }
 
 /** Writes a flow's key; returns its length in words. */
@@ -141,6 +146,15 @@ export function writeKey(f: Flow, into: Int32Array): number {
   into[2 * words] = f.ports;
   into[2 * words + 1] = f.proto | (f.inPort << 8);
   return 2 * words + 2;
+}
+
+/**
+ * Tells an entry from an earlier or later one with the same key: 30 bits of a hash of the connection's record, the direction
+ * (both in `connection`, as in a FlowSpec) and the record's generation.
+ */
+export function connectionMark(connection: number, generation: number): number {
+  const h = Math.imul(connection ^ Math.imul(generation, 0x85ebca6b), 0x9e3779b1);
+  return (h ^ (h >>> 15)) & ~CHANGES;
 }
 
 /** Writes a flow's action. */
@@ -162,6 +176,7 @@ export function writeAction(f: Flow, counter: number, into: Int32Array): void {
     // The TTL, low byte of its half as loaded, falls by one: ~1 is added.
     into[A_IPDELTA] = fold(addresses + 0xfffe);
   }
+  into[A_CHANGES] |= connectionMark(f.connection, f.generation);
   into[A_COUNTER] = counter;
   into[A_EPOCH] = f.epoch;
   into[A_EPOCH + 1] = f.sweep;

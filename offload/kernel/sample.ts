@@ -51,6 +51,8 @@ export function beginSample(a: Assembler, sample: number): void {
   a.load(8, 'r2', 'r10', LENGTH_AT).store(4, 'r8', L.S_PACKET * 4, 'r2');
   a.store(4, 'r8', L.S_TAG * 4, 0);
   // Which entry has forwarded it: by the time the router looks, the flow may have another.
+  a.load(4, 'r2', 'r10', action(L.A_CHANGES)).store(4, 'r8', L.S_CHANGES * 4, 'r2');
+  a.load(4, 'r2', 'r10', action(L.A_COUNTER)).store(4, 'r8', L.S_COUNTER * 4, 'r2');
   a.load(8, 'r2', 'r10', action(L.A_EPOCH)).store(8, 'r8', L.S_EPOCH * 4, 'r2');
   a.load(8, 'r2', 'r10', action(L.A_NEIGH)).store(8, 'r8', L.S_NEIGH * 4, 'r2');
   copy(a, L.S_LENGTH, L.S_BEFORE, 'before');

@@ -20,10 +20,11 @@ import { createHandover, Handover, LOST, NOTHING } from '../../dataplane/handove
 import { createLive, FAULT, LW_STATE, WORKER_ASLEEP, workerAt } from '../../dataplane/live.ts';
 import { Path, type Punt } from '../../dataplane/path.ts';
 import { MemoryPort } from '../../dataplane/ports/memory.ts';
+import { monotonic } from '../../dataplane/ports/monotonic.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import { createRing, INJECT_RECEIVE, PUNT_TRANSMIT, RingReader, RingWriter } from '../../dataplane/rings.ts';
 import * as T from '../../dataplane/tables.ts';
-import { monotonic, type PortTask, type WorkerTask } from '../../dataplane/worker.ts';
+import type { PortTask, WorkerTask } from '../../dataplane/worker.ts';
 import { ethernet, get16, get32, icmpv6, ipText, ipv4, ipv6, Random, toHex, udp } from '../lib/build.ts';
 import { until } from '../lib/until.ts';
 import { cut4, cut6, randomCuts, shuffled } from './fragment-cut.ts';

@@ -8,6 +8,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { normalizeConfig } from '../../controlplane/config/index.ts';
 import { Control } from '../../controlplane/control.ts';
 import { createLive, FAULT, LW_STATE, WORKER_ASLEEP, workerAt } from '../../dataplane/live.ts';
+import { monotonic } from '../../dataplane/ports/monotonic.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import {
   createRing,
@@ -22,7 +23,7 @@ import {
 import { C_FORWARDED, createTables, DEFAULT_SIZES, STOP, Tables } from '../../dataplane/tables.ts';
 import { createWatchBlock } from '../../dataplane/watch-block.ts';
 import { formatIpv4 } from '../../dataplane/wire/address.ts';
-import { monotonic, type PortTask, type WorkerTask } from '../../dataplane/worker.ts';
+import type { PortTask, WorkerTask } from '../../dataplane/worker.ts';
 import * as B from '../lib/build.ts';
 import { until } from '../lib/until.ts';
 

@@ -15,16 +15,25 @@ import { NH_VIA } from '../../dataplane/nexthops.ts';
 import { testProgram } from '../../dataplane/ports/bpf.ts';
 import { KernelEngine, KernelFlows, kernelEngineRefusal } from '../../dataplane/ports/kernel-engine.ts';
 import type { KernelSamples } from '../../dataplane/ports/kernel-samples.ts';
+import { monotonic } from '../../dataplane/ports/monotonic.ts';
 import * as T from '../../dataplane/tables.ts';
 import { parseAddress } from '../../dataplane/wire/address.ts';
 import { delta, fold } from '../../dataplane/wire/sum.ts';
 import { Assembler } from '../../offload/kernel/assembler.ts';
 import { engineProgram, VERDICT_HIT } from '../../offload/kernel/program.ts';
-import { ENGINE_IDLE } from '../../offload/policy.ts';
-import { F4_BYTES, F4_PACKETS, type FlowSpec, newFlowSpec } from '../../offload/table.ts';
+import { ENGINE_IDLE, Policy, PRIORITY_DEFAULT, PRIORITY_STREAM } from '../../offload/policy.ts';
+import {
+  AUX_PRIORITY,
+  AUX_WORDS,
+  F4_BYTES,
+  F4_LAST,
+  F4_PACKETS,
+  type FlowSpec,
+  newFlowSpec,
+} from '../../offload/table.ts';
 import { ethernet, get16, ip, ipv4, ipv6, mac, tcp, toHex, udp, verify } from '../lib/build.ts';
 import { KernelBench } from './kernel-port.ts';
-import { engineCounter, HOST, macOf, SERVER, to, WAN, worldConfig } from './world.ts';
+import { engineCounter, HOST, HOST2, macOf, SERVER, to, WAN, worldConfig } from './world.ts';
 
 /** One of each, in this file's words and in clang's. */
 const SAMPLES: readonly [string, (a: Assembler) => Assembler][] = [
@@ -242,6 +251,73 @@ describe.skipIf(refusal !== '')('the program', () => {
     expect(run(frame()).verdict).toBe(0);
   });
 
+  test('what the program has forwarded until an entry is taken out counts for the ports, whoever still asks for it', () => {
+    const flows = tables.flows!;
+    run(frame());
+    run(frame());
+    // As when its connection is gone already: nobody harvests it.
+    flows.remove(4, place, 4);
+    const of = (port: number, counter: number) => tables.counters[T.C_PORTS + port * 8 + counter];
+    expect([tables.counters[T.C_FORWARDED], of(0, T.CP_RX_PACKETS), of(1, T.CP_TX_PACKETS)]).toEqual([2, 2, 2]);
+    expect([of(0, T.CP_RX_BYTES), of(1, T.CP_TX_BYTES)]).toEqual([2 * 47, 2 * 47]);
+    // The place is another entry's now, which begins at 0.
+    const f = spec(17);
+    f.neighbour = (tables.neighbours.find(1, 4, 1, 0, 0, 0) << 16) | 1;
+    place = flows.install(f, 0, 6);
+    run(frame());
+    flows.collect(4, place);
+    expect([flows.words4[(place << 4) + F4_PACKETS], tables.counters[T.C_FORWARDED]]).toEqual([1, 3]);
+  });
+
+  test('who must give way: an entry that the kernel has just used is not idle, although nobody has collected it', () => {
+    const flows = tables.flows!;
+    const now = 15_000;
+    flows.behind = new KernelFlows(engine.task, tables, flows, monotonic()() - now);
+    const policy = new Policy(tables.conntrack, tables.timeouts, { programAfter: 2, rate: 0, inspectFirst: 0 }, now);
+    for (const proto of [6, 17]) {
+      const f = spec(proto);
+      f.neighbour = (tables.neighbours.find(1, 4, 1, 0, 0, 0) << 16) | 1;
+      flows.install(f, 0, 2);
+    }
+    expect(run(frame()).verdict).toBe(VERDICT_HIT | 1);
+    const idle = policy.victim(flows, PRIORITY_DEFAULT, now);
+    expect([idle >= 0, idle]).toEqual([true, flows.findSpec(spec(6)) << 1]);
+    expect(run(segment(100)).verdict).toBe(VERDICT_HIT | 1);
+    // Busy both, of the newcomer's rank: this machine may be slow, but 10 s it is not.
+    for (const p of [6, 17]) flows.aux4[flows.findSpec(spec(p)) * AUX_WORDS + AUX_PRIORITY] = PRIORITY_STREAM;
+    expect(policy.victim(flows, PRIORITY_DEFAULT, now)).toBe(-1);
+  });
+
+  test('an entry that the emulated engine has used meanwhile is not idle to the program', () => {
+    const flows = tables.flows!;
+    const now = 2 * ENGINE_IDLE;
+    flows.behind = new KernelFlows(engine.task, tables, flows, monotonic()() - now);
+    const f = spec(17);
+    f.neighbour = (tables.neighbours.find(1, 4, 1, 0, 0, 0) << 16) | 1;
+    flows.install(f, 0, 2);
+    expect(run(frame()).verdict).toBe(0);
+    flows.words4[(place << 4) + F4_LAST] = now;
+    flows.collect(4, place);
+    expect(run(frame()).verdict).toBe(VERDICT_HIT | 1);
+  });
+
+  test('the router’s clock has come round (24.8 days): an entry that was made just now is not idle', () => {
+    const flows = tables.flows!;
+    const elapsed = 30 * 24 * 3600 * 1000;
+    const kernel = new KernelFlows(engine.task, tables, flows, monotonic()() - elapsed);
+    flows.behind = kernel;
+    flows.remove(4, place, 4);
+    const f = spec(17);
+    f.neighbour = (tables.neighbours.find(1, 4, 1, 0, 0, 0) << 16) | 1;
+    place = flows.install(f, elapsed | 0, 6);
+    expect(run(frame()).verdict).toBe(VERDICT_HIT | 1);
+    flows.collect(4, place);
+    // Seen by the router's clock, the hit was now: coarse, and this machine may be slow.
+    const last = flows.words4[(place << 4) + F4_LAST];
+    expect((last - (elapsed | 0)) | 0).toBeGreaterThan(-1000);
+    expect((last - (elapsed | 0)) | 0).toBeLessThan(ENGINE_IDLE);
+  });
+
   test('what it does not know goes up untouched', () => {
     const frames = [
       ethernet({ src: HOST, dst: LAN, type: 0x0806 }, new Uint8Array(46)),
@@ -341,6 +417,40 @@ describe.skipIf(refusal !== '')('verify: samples that are looked at late', () =>
     });
     expect(samples.drain(router.path, 100)).toBe(4);
     expect(count()).toEqual({ compared: before.compared + 1, not: before.not + 3, mismatches: 0 });
+  });
+
+  test('its connection has ended, another one has the same addresses and ports: no mismatch, and each its own packets', () => {
+    const { conntrack } = router.tables;
+    const before = count();
+    const forwarded = bench.forwarded;
+    for (let n = 0; n < 3; n++) router.inject('lan', query);
+    expect(bench.forwarded).toBe(forwarded + 3);
+    for (let n = 0; n < conntrack.highWater; n++) if (conntrack.inUse(n, router.now)) router.path.tracker.end(n);
+    // Its port outside is another host's now: only so can the new connection be told by what leaves.
+    router.inject('lan', to('lan', ipv4({ src: HOST2, dst: SERVER }, udp({ sport: 5000, dport: 4000 })), macOf(HOST2)));
+    router.take('wan');
+    router.inject('lan', query);
+    const sport = get16(router.take('wan')[0], 34);
+    expect(sport).not.toBe(5000);
+    router.inject('wan', to('wan', ipv4({ src: SERVER, dst: WAN }, udp({ sport: 4000, dport: sport }, 'a'))));
+    for (let n = 0; n < 3; n++) router.inject('lan', query);
+    expect(bench.forwarded).toBe(forwarded + 3 + 2);
+    expect(samples.drain(router.path, 100)).toBe(5);
+    expect(count()).toEqual({ compared: before.compared + 2, not: before.not + 3, mismatches: 0 });
+    router.path.fast?.harvestAll(router.now);
+    const one = router.conntrack.list().find(({ orig }) => orig.src === HOST);
+    expect([one?.orig.packets, one?.reply.packets]).toEqual([4, 1]);
+  });
+
+  test('one that has nothing to be compared with counts for its connection all the same', () => {
+    const packets = () => {
+      router.path.fast?.harvestAll(router.now);
+      return router.conntrack.list()[0].orig.packets as number;
+    };
+    const before = packets();
+    around(() => router.offload.flush());
+    samples.drain(router.path, 100);
+    expect(packets()).toBe(before + 5);
   });
 
   test('the connection has ended: nothing to compare with', () => {

@@ -88,7 +88,7 @@ export class KernelBench {
       sample: this.verified ? 1 : 0,
       fault: this.fault,
     });
-    if (this.engine.task.samples !== null) this.samples = new KernelSamples(this.engine.task.samples, tables.counters);
+    if (this.engine.task.samples !== null) this.samples = new KernelSamples(this.engine.task.samples, tables);
     this.engine.follow(tables);
     this.kernel = new InstantFlows(this.engine.task, tables, tables.flows, 0);
     this.kernel.now = () => tables.now();

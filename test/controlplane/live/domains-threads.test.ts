@@ -12,11 +12,11 @@ import type { Told } from '../../../controlplane/protocol.ts';
 import { DOMAIN_VIEWS } from '../../../controlplane/show/index.ts';
 import { Frames, META_LEN, META_OFF, META_WORDS } from '../../../dataplane/frames.ts';
 import { createLive, domainBeat, domainBell } from '../../../dataplane/live.ts';
+import { monotonic } from '../../../dataplane/ports/monotonic.ts';
 import { closeWaker, openWaker } from '../../../dataplane/ports/poller.ts';
 import { createRing, PUNT_FRAME, PUNT_RESOLVE, RingReader, RingWriter } from '../../../dataplane/rings.ts';
 import { createTables, DEFAULT_SIZES, STOP, Tables } from '../../../dataplane/tables.ts';
 import { parseIpv4, parseIpv6 } from '../../../dataplane/wire/address.ts';
-import { monotonic } from '../../../dataplane/worker.ts';
 import * as B from '../../lib/build.ts';
 import { until } from '../../lib/until.ts';
 
