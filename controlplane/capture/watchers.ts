@@ -4,7 +4,7 @@
  * It writes the watch block (dataplane/watch-block.ts), which the workers look at once a turn, and reads their rings. While nobody
  * watches, the block says OFF and the workers run their unobserved path. Captures: at most SESSIONS at once.
  */
-import { STAGES } from '../../dataplane/drop.ts';
+import { STAGE_OFFLOAD_LOOKUP, STAGE_RX, STAGE_TX, STAGES } from '../../dataplane/drop.ts';
 import type { RingReader } from '../../dataplane/rings.ts';
 import * as B from '../../dataplane/watch-block.ts';
 import type { Config } from '../config/index.ts';
@@ -26,10 +26,17 @@ export interface CaptureFilter {
 }
 
 const WHOLE = 65535;
+/** Stages that a hit of the engine has to do with. */
+const OF_HITS: readonly number[] = [STAGE_RX, STAGE_OFFLOAD_LOOKUP, STAGE_TX];
 
 export class Watchers {
   readonly block: SharedArrayBuffer;
   readonly traces: TraceBook;
+  /**
+   * Ports of whose frames somebody wants to see even those that are hits of the engine, a bit each: 0–31, 32–63. An engine
+   * outside of the workers must leave them to these.
+   */
+  readonly wanted = new Int32Array(2);
   private readonly words: Int32Array;
   private readonly rings: readonly RingReader[];
   private readonly config: () => Config;
@@ -180,11 +187,19 @@ export class Watchers {
   /** Tells the workers what is wanted now. */
   private publish(): void {
     let mode = B.OFF;
+    const { wanted } = this;
+    const traced = this.words[B.TRACE_STAGE] - 1;
+    wanted.fill(OF_HITS.includes(traced) ? -1 : 0);
     for (let session = 0; session < B.SESSIONS; session++) {
       const at = B.sessionAt(session);
       if (this.words[at + B.S_ACTIVE] === 0) continue;
       const frames = this.words[at + B.S_DROPS] !== 0 ? B.DROPS : B.FRAMES;
-      mode = Math.max(mode, this.words[at + B.S_STAGE] !== 0 ? B.STAGES_TOO : frames);
+      const stage = this.words[at + B.S_STAGE] - 1;
+      mode = Math.max(mode, stage >= 0 ? B.STAGES_TOO : frames);
+      if (frames === B.DROPS || (stage >= 0 && !OF_HITS.includes(stage))) continue;
+      const [low, high] = [this.words[at + B.S_PORTS], this.words[at + B.S_PORTS + 1]];
+      wanted[0] |= (low | high) === 0 ? -1 : low;
+      wanted[1] |= (low | high) === 0 ? -1 : high;
     }
     if (this.words[B.TRACE_STAGE] !== 0 || this.words[B.TIMES] !== 0) mode = B.STAGES_TOO;
     this.words[B.MODE] = mode;

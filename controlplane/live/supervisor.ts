@@ -330,7 +330,10 @@ export class Supervisor {
       () => this.control.config,
       watchBlock,
       rings,
-      () => this.wakeAll(),
+      () => {
+        this.kernel?.leave(this.watch.wanted);
+        this.wakeAll();
+      },
     );
     const first = this.ends[0];
     const hook = config.gateway?.script ?? '';

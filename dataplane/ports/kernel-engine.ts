@@ -113,6 +113,8 @@ export class KernelEngine {
   private readonly taps = new Int32Array(MAX_PORTS);
   /** Ports whose device's other end is in another namespace now. */
   private readonly peers = new Set<number>();
+  /** Ports whose frames are left to the router, a bit each. */
+  private readonly left = new Int32Array(2);
   /** Device of every port; 0: none that a program could send to. */
   private readonly devices = new Int32Array(MAX_PORTS);
   private tables: T.Tables | null = null;
@@ -212,6 +214,17 @@ export class KernelEngine {
     if (this.tables !== null) this.sync(this.tables);
   }
 
+  /** Leaves all frames that come in or leave by these ports (a bit each: 0–31, 32–63) to the router, for it to show them. */
+  leave(ports: ArrayLike<number>): void {
+    if (this.left[0] === ports[0] && this.left[1] === ports[1]) return;
+    this.left.set(ports);
+    if (this.tables !== null) this.sync(this.tables);
+  }
+
+  private isLeft(port: number): boolean {
+    return (this.left[port >> 5] & (1 << (port & 31))) !== 0;
+  }
+
   /** Copies what ports may do, then the epoch: the store that a flush is. */
   private sync(tables: T.Tables): void {
     const w = tables.interfaces.words;
@@ -223,7 +236,8 @@ export class KernelEngine {
       const device = this.ports.find(({ number }) => number === parent);
       const tap = device?.tap === true;
       const here = device !== undefined && !(tap && this.peers.has(parent));
-      const up = on && here && this.devices[parent] !== 0 && (w[r + IF_FLAGS] & (IFF_UP | IFF_HOST)) === IFF_UP;
+      const usable = on && here && !this.isLeft(port) && !this.isLeft(parent);
+      const up = usable && this.devices[parent] !== 0 && (w[r + IF_FLAGS] & (IFF_UP | IFF_HOST)) === IFF_UP;
       const ingress = up && w[r + IF_SOURCES] === 0;
       // A tag is put on before the frame leaves: that is the device's own way out, not its peer's way in.
       const peer = !tap && this.peers.has(parent) && w[r + IF_VLAN] === 0;

@@ -5,8 +5,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { Watchers } from '../../controlplane/capture/watchers.ts';
 import { WatchedPath } from '../../dataplane/observe.ts';
 import { CaptureReader } from '../../dataplane/ports/capture-reader.ts';
+import { createWatchBlock } from '../../dataplane/watch-block.ts';
 import { ACK, ethernet, ipv4, Random, RST, SYN, tcp, toHex, udp } from '../lib/build.ts';
 import { GATE_MAC, HOST, HOST_MAC, Home, LAN_MAC, ROUTER_WAN, SERVER, WAN_MAC } from '../lib/home.ts';
 
@@ -280,5 +282,39 @@ describe('tshark', () => {
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
+  });
+});
+
+describe('what an engine outside of the workers must leave to them', () => {
+  it('the frames of captured ports, and all of them for a trace at a stage that hits have to do with', () => {
+    const home = new Home({ offload: { mode: 'on' } });
+    const { config } = home.router;
+    const watchers = new Watchers(
+      () => config,
+      createWatchBlock(),
+      [],
+      () => {},
+    );
+    const wanted = () => [...watchers.wanted];
+    expect(wanted()).toEqual([0, 0]);
+    const wan = watchers.capture({ ports: ['wan'] });
+    expect(wanted()).toEqual([2, 0]);
+    const all = watchers.capture({ stage: 'tx' });
+    expect(wanted()).toEqual([-1, -1]);
+    all.close();
+    wan.close();
+    expect(wanted()).toEqual([0, 0]);
+    // Drops, and stages that no hit gets to: nothing that an engine forwards would be shown.
+    const drops = watchers.capture({ drops: true });
+    const stage = watchers.capture({ stage: 'conntrack-in' });
+    watchers.trace('neighbour', 10);
+    watchers.timeStages(true);
+    expect(wanted()).toEqual([0, 0]);
+    watchers.trace('rx', 10);
+    expect(wanted()).toEqual([-1, -1]);
+    watchers.clearTrace();
+    expect(wanted()).toEqual([0, 0]);
+    drops.close();
+    stage.close();
   });
 });

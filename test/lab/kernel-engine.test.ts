@@ -17,6 +17,7 @@ import { download, startHttpServer } from '../../controlplane/lab/http.ts';
 import { Lab, type LabProcess, waitFor } from '../../controlplane/lab/namespace.ts';
 import { packageRoot } from '../../controlplane/package-root.ts';
 import type { LinkJson } from '../../controlplane/show/link.ts';
+import { CaptureReader } from '../../dataplane/ports/capture-reader.ts';
 import { addressOf, bind, close, ioctlPointer, send, socket, syscall6 } from '../../dataplane/ports/ffi.ts';
 import { kernelEngineRefusal } from '../../dataplane/ports/kernel-engine.ts';
 import { inNetns } from '../../dataplane/ports/netns.ts';
@@ -287,6 +288,30 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
         }
       },
     );
+
+    it('a capture shows what the kernel would have forwarded; behind it, the kernel forwards again', async () => {
+      const { lab, router, socket } = world;
+      const { echo, chatter, flowing, inKernel } = await talk(world);
+      await flowing();
+      await inKernel();
+      const file = join(folder, 'watched.pcapng');
+      const flow = ['--flow', `udp any > ${BEHIND}:7`, '--count', '40'];
+      // It would not end by itself if only first packets came up.
+      await lab.run(
+        router,
+        process.execPath,
+        [commandFile(), 'capture', '-w', file, '--port', 'lan', ...flow, '--socket', socket],
+        { timeout: 60_000 },
+      );
+      const reader = CaptureReader.fromBytes(file, readFileSync(file));
+      const comments: string[] = [];
+      while (reader.next()) comments.push(reader.comment);
+      expect(comments.length).toBe(40);
+      expect(comments.filter((comment) => comment.includes('forwarded by the engine')).length).toBeGreaterThan(10);
+      await inKernel();
+      await chatter.stop('SIGTERM', 1000);
+      await echo.stop('SIGTERM', 1000);
+    });
 
     it('a route, a link, a neighbour: the flow follows each change, and nothing goes the old way any more', async () => {
       const { lab, server, socket } = world;

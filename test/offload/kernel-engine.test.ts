@@ -246,6 +246,22 @@ describe.skipIf(refusal !== '')('the program', () => {
     expect(run(frame()).verdict).toBe(0);
   });
 
+  test('frames of ports that somebody watches are left to the router, whichever way they go', () => {
+    const hit = (low: number, high = 0): boolean => {
+      engine.leave([low, high]);
+      return run(frame()).verdict !== 0;
+    };
+    expect([hit(0), hit(1), hit(2), hit(4), hit(-1, -1), hit(0, 1), hit(0)]).toEqual([
+      true,
+      false,
+      false,
+      true,
+      false,
+      true,
+      true,
+    ]);
+  });
+
   test('an entry that is taken out is gone', () => {
     tables.flows!.remove(4, place, 4);
     expect(run(frame()).verdict).toBe(0);
