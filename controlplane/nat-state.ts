@@ -6,12 +6,15 @@
  * rule was there would leave untranslated for as long as it is never silent.
  */
 import { Mapper } from '../conntrack/mapper.ts';
-import { NM_OUTSIDE, NM_RULE, NM_WORDS } from '../conntrack/mapping.ts';
+import { MAPPING_INBOUND, MAPPING_SECOND, NM_OUTSIDE, NM_RULE, NM_WORDS } from '../conntrack/mapping.ts';
 import {
   NAT_BYPASS,
   NAT_DMZ,
   NAT_DNAT,
   NAT_SNAT,
+  NAT_TRIGGER,
+  NH_OPTIONS,
+  NO_HAIRPIN,
   NR_FROM,
   NR_FROM_MASK,
   NR_KIND,
@@ -36,12 +39,21 @@ import {
   CT_R_SRC,
   CT_STATUS,
   CT_WORDS,
+  CT6_WORDS,
   IPS_DST_NAT,
   IPS_EXPECTED,
   IPS_SRC_NAT,
 } from '../conntrack/record.ts';
 import { IF_ADDRESS4, IF_WORDS, IF_ZONE } from '../dataplane/interfaces.ts';
-import { NH_CONNECTED, NH_GROUP, NH_LOCAL, NH_PORT_WORD, NH_VIA } from '../dataplane/nexthops.ts';
+import {
+  NH_CONNECTED,
+  NH_COUNT_WORD,
+  NH_GROUP,
+  NH_LOCAL,
+  NH_MEMBERS_WORD,
+  NH_PORT_WORD,
+  NH_VIA,
+} from '../dataplane/nexthops.ts';
 import type { Tables } from '../dataplane/tables.ts';
 
 const PORTS_KNOWN = [6, 17, 33, 132, 136];
@@ -120,12 +132,21 @@ export class NatState {
       const status = w[c + CT_STATUS];
       // What a helper has announced is translated as its master; that one ends or stays by itself.
       if ((status & IPS_EXPECTED) !== 0) return false;
-      const mapped = natMappings.of(w[c + CT_MAPPING]) >= 0;
-      if (!mapped && this.destinationOf(c) !== this.actualDestination(c, status)) return true;
+      const mapped = natMappings.of(this.destinationMapping(c)) >= 0;
+      const actual = this.actualDestination(c, status);
+      if (!mapped && actual !== this.destinationOf(c) && !this.mayBeTriggered(c, actual)) return true;
       // A hairpin's source follows the outer port's rules.
       if ((status & IPS_SRC_NAT) !== 0 && (status & IPS_DST_NAT) !== 0) return false;
       return !this.sourceFits(c, status, interfaces.words);
     });
+  }
+
+  /** The mapping that a connection's destination came from: of one begun from outside, or a hairpin's second. 0: none. */
+  private destinationMapping(c: number): number {
+    const { words, words6 } = this.tables.conntrack;
+    const reference = words[c + CT_MAPPING];
+    if ((reference & MAPPING_SECOND) !== 0) return words6[(c / CT_WORDS) * CT6_WORDS];
+    return (reference & MAPPING_INBOUND) !== 0 ? reference : 0;
   }
 
   private actualDestination(c: number, status: number): string {
@@ -143,12 +164,17 @@ export class NatState {
     if (local === 0 || nexthops.kind(local) !== NH_LOCAL) return '';
     const port = (w[c + CT_PORTS_IO] & 0xff) - 1;
     const zone = interfaces.words[port * IF_WORDS + IF_ZONE];
+    const owner = nexthops.words[nexthops.at(local) + NH_PORT_WORD];
+    const ownerZone = interfaces.words[owner * IF_WORDS + IF_ZONE];
+    const hairpins = (r[NH_OPTIONS] & NO_HAIRPIN) === 0;
     const proto = w[c + CT_KEY] & 0xff;
     const ported = PORTS_KNOWN.includes(proto);
     const wanted = swap(w[c + CT_O_PORTS] >>> 16);
     for (let n = 0, at = natRules.first(); n < natRules.count(); n++, at += NR_WORDS) {
       const kind = r[at + NR_KIND];
-      if ((kind !== NAT_DNAT && kind !== NAT_DMZ) || !natRules.matchesWhere(at, zone, port)) continue;
+      if (kind !== NAT_DNAT && kind !== NAT_DMZ) continue;
+      const hairpin = kind === NAT_DNAT && hairpins && natRules.matchesWhere(at, ownerZone, owner);
+      if (!hairpin && !natRules.matchesWhere(at, zone, port)) continue;
       if (r[at + NR_PROTO] !== 0 && r[at + NR_PROTO] !== proto) continue;
       if (((w[c + CT_O_SRC] ^ r[at + NR_FROM]) & r[at + NR_FROM_MASK]) !== 0) continue;
       const low = r[at + NR_PORT_LO];
@@ -160,14 +186,41 @@ export class NatState {
     return '';
   }
 
-  /** True when the connection's source is what the rules would make of it, its port aside. */
-  private sourceFits(c: number, status: number, ports: Int32Array): boolean {
+  /**
+   * True when a trigger may have sent the connection to where it goes (`actual`). Whoever has pulled it since: what came
+   * while it was this host's stays.
+   */
+  private mayBeTriggered(c: number, actual: string): boolean {
     const { conntrack, natRules } = this.tables;
     const w = conntrack.words;
     const r = natRules.words;
-    const out = this.egress(w[c + CT_R_SRC]);
+    const wanted = swap(w[c + CT_O_PORTS] >>> 16);
+    if (actual !== `${w[c + CT_R_SRC]} ${wanted}`) return false;
+    for (let n = 0, at = natRules.first(); n < natRules.count(); n++, at += NR_WORDS) {
+      if (r[at + NR_KIND] !== NAT_TRIGGER || r[at + NR_PROTO] !== (w[c + CT_KEY] & 0xff)) continue;
+      if (wanted >= r[at + NR_PORT_LO] && wanted <= r[at + NR_PORT_HI]) return true;
+    }
+    return false;
+  }
+
+  /** True when the connection's source is what the rules would make of it, its port aside, where it leaves. */
+  private sourceFits(c: number, status: number, ports: Int32Array): boolean {
+    const { conntrack, policy } = this.tables;
+    const w = conntrack.words;
+    // Answers come in where it leaves, whichever of several ways that is.
+    const answered = (w[c + CT_PORTS_IO] >> 8) & 0xff;
+    if (answered !== 0) return this.sourceFitsAt(answered - 1, c, status, ports);
+    // A routing rule may have sent it anywhere: it is answered soon, or over soon.
+    if (policy.count() !== 0) return true;
+    const ways = this.egresses(w[c + CT_R_SRC]);
+    return ways.length === 0 || ways.some((out) => this.sourceFitsAt(out, c, status, ports));
+  }
+
+  private sourceFitsAt(out: number, c: number, status: number, ports: Int32Array): boolean {
+    const { conntrack, natRules } = this.tables;
+    const w = conntrack.words;
+    const r = natRules.words;
     const translated = (status & IPS_SRC_NAT) !== 0;
-    if (out < 0) return true;
     const proto = w[c + CT_KEY] & 0xff;
     for (let n = 0, at = natRules.first(); n < natRules.count(); n++, at += NR_WORDS) {
       const kind = r[at + NR_KIND];
@@ -211,12 +264,18 @@ export class NatState {
     return false;
   }
 
-  private egress(destination: number): number {
+  /** Ports that the route to a destination may leave by; none when it leads nowhere or to the router itself. */
+  private egresses(destination: number): number[] {
     const { routes, nexthops } = this.tables;
-    let n = routes.lookup4(destination);
-    if (n !== 0 && nexthops.kind(n) === NH_GROUP) n = nexthops.select(n, 0);
-    if (n === 0 || (nexthops.kind(n) !== NH_VIA && nexthops.kind(n) !== NH_CONNECTED)) return -1;
-    return nexthops.words[nexthops.at(n) + NH_PORT_WORD];
+    const n = routes.lookup4(destination);
+    if (n === 0) return [];
+    const at = nexthops.at(n);
+    const members = nexthops.kind(n) === NH_GROUP ? nexthops.words[at + NH_COUNT_WORD] : 0;
+    const ways =
+      members === 0 ? [n] : [...nexthops.words.subarray(at + NH_MEMBERS_WORD, at + NH_MEMBERS_WORD + members)];
+    return ways
+      .filter((way) => nexthops.kind(way) === NH_VIA || nexthops.kind(way) === NH_CONNECTED)
+      .map((way) => nexthops.words[nexthops.at(way) + NH_PORT_WORD]);
   }
 }
 
