@@ -39,6 +39,7 @@ import {
   CT_R_SRC,
   CT_STATUS,
   CT_WORDS,
+  CT6_R_SRC,
   CT6_WORDS,
   IPS_DST_NAT,
   IPS_EXPECTED,
@@ -55,15 +56,18 @@ import {
   NH_VIA,
 } from '../dataplane/nexthops.ts';
 import type { Tables } from '../dataplane/tables.ts';
+import { Nptv6State } from './nptv6-state.ts';
 
 const PORTS_KNOWN = [6, 17, 33, 132, 136];
 
 export class NatState {
   private readonly tables: Tables;
+  private readonly nptv6: Nptv6State;
 
   /** Attaches to the tables: on the main thread of a live router nobody else tells mappings that a connection ended. */
   constructor(tables: Tables) {
     this.tables = tables;
+    this.nptv6 = new Nptv6State(tables);
   }
 
   private attach(): void {
@@ -85,16 +89,16 @@ export class NatState {
     };
   }
 
-  /** Ends every IPv4 connection for which `untrue` says so. Returns how many. */
-  private end(untrue: (c: number) => boolean): number {
+  /** Ends every connection of a family for which `untrue` says so. Returns how many. */
+  private end(family: number, untrue: (c: number) => boolean): number {
     this.attach();
     const { conntrack } = this.tables;
     const now = this.tables.now();
     let ended = 0;
     for (let index = 0; index < conntrack.highWater; index++) {
       const c = index * CT_WORDS;
-      if (((conntrack.words[c + CT_KEY] >> 8) & 15) !== 4 || !conntrack.inUse(index, now) || !untrue(c)) continue;
-      if (conntrack.delete(index)) ended++;
+      if (((conntrack.words[c + CT_KEY] >> 8) & 15) !== family || !conntrack.inUse(index, now)) continue;
+      if (untrue(c) && conntrack.delete(index)) ended++;
     }
     return ended;
   }
@@ -110,7 +114,7 @@ export class NatState {
     for (let index = 0; index < natMappings.highWater; index++)
       if (natMappings.words[index * NM_WORDS + NM_OUTSIDE] === old) natMappings.expire(index, now, true);
     const w = conntrack.words;
-    return this.end((c) => {
+    return this.end(4, (c) => {
       if (w[c + CT_R_DST] !== old && w[c + CT_O_DST] !== old) return false;
       // The same address may be another port's in another conntrack zone: then the connection does not touch this port.
       const io = w[c + CT_PORTS_IO];
@@ -128,7 +132,15 @@ export class NatState {
       if (!this.owns(m[at + NM_OUTSIDE], m[at + NM_RULE])) natMappings.expire(index, now, true);
     }
     const w = conntrack.words;
-    return this.end((c) => {
+    const six = this.end(6, (c) => {
+      const at = (c / CT_WORDS) * CT6_WORDS + CT6_R_SRC;
+      const [a, b, d, e] = conntrack.words6.subarray(at, at + 4);
+      return this.nptv6.isUntrue(
+        c / CT_WORDS,
+        this.ways(c, () => this.tables.routes.lookup6(a, b, d, e)),
+      );
+    });
+    const four = this.end(4, (c) => {
       const status = w[c + CT_STATUS];
       // What a helper has announced is translated as its master; that one ends or stays by itself.
       if ((status & IPS_EXPECTED) !== 0) return false;
@@ -139,6 +151,7 @@ export class NatState {
       if ((status & IPS_SRC_NAT) !== 0 && (status & IPS_DST_NAT) !== 0) return false;
       return !this.sourceFits(c, status, interfaces.words);
     });
+    return six + four;
   }
 
   /** The mapping that a connection's destination came from: of one begun from outside, or a hairpin's second. 0: none. */
@@ -205,15 +218,21 @@ export class NatState {
 
   /** True when the connection's source is what the rules would make of it, its port aside, where it leaves. */
   private sourceFits(c: number, status: number, ports: Int32Array): boolean {
+    const { conntrack, routes } = this.tables;
+    const ways = this.ways(c, () => routes.lookup4(conntrack.words[c + CT_R_SRC]));
+    if (ways === null || ways.length === 0) return true;
+    return ways.some((out) => this.sourceFitsAt(out, c, status, ports));
+  }
+
+  /**
+   * Ports that a connection may leave by: the one where its answers come in; before there are any, those that the route to
+   * its destination has (`lookup` finds it). null: a routing rule may have sent it anywhere, but it is answered soon, or over soon.
+   */
+  private ways(c: number, lookup: () => number): number[] | null {
     const { conntrack, policy } = this.tables;
-    const w = conntrack.words;
-    // Answers come in where it leaves, whichever of several ways that is.
-    const answered = (w[c + CT_PORTS_IO] >> 8) & 0xff;
-    if (answered !== 0) return this.sourceFitsAt(answered - 1, c, status, ports);
-    // A routing rule may have sent it anywhere: it is answered soon, or over soon.
-    if (policy.count() !== 0) return true;
-    const ways = this.egresses(w[c + CT_R_SRC]);
-    return ways.length === 0 || ways.some((out) => this.sourceFitsAt(out, c, status, ports));
+    const answered = (conntrack.words[c + CT_PORTS_IO] >> 8) & 0xff;
+    if (answered !== 0) return [answered - 1];
+    return policy.count() !== 0 ? null : this.egresses(lookup());
   }
 
   private sourceFitsAt(out: number, c: number, status: number, ports: Int32Array): boolean {
@@ -264,10 +283,9 @@ export class NatState {
     return false;
   }
 
-  /** Ports that the route to a destination may leave by; none when it leads nowhere or to the router itself. */
-  private egresses(destination: number): number[] {
-    const { routes, nexthops } = this.tables;
-    const n = routes.lookup4(destination);
+  /** Ports that next hop `n` (0: none) may leave by; none when it leads nowhere or to the router itself. */
+  private egresses(n: number): number[] {
+    const { nexthops } = this.tables;
     if (n === 0) return [];
     const at = nexthops.at(n);
     const members = nexthops.kind(n) === NH_GROUP ? nexthops.words[at + NH_COUNT_WORD] : 0;

@@ -126,4 +126,29 @@ describe('through a router', () => {
     router.inject('lan', ethernet({ src: '02:00:00:00:00:99', dst: '02:00:00:00:01:01' }, answer));
     expect(router.take('lan').map(addresses)).toEqual([['2001:db8:1:d550::99', HOST]]);
   });
+
+  it('another prefix ended no connection: they kept the old one; equal rules end none', () => {
+    const nptv6 = (external: string) => ({ nptv6: [{ out: 'wan', internal: 'fd01:203:405::/48', external }] });
+    const router = world(nptv6('2001:db8:1::/48'));
+    const load = (nat: Record<string, unknown>) => {
+      router.control.loadNat(world(nat).config);
+      return router.conntrack.count;
+    };
+    const send = () => {
+      router.inject('lan', out(ipv6({ src: HOST, dst: FAR }, udp({ sport: 5, dport: 7 }, 'hello'))));
+      return router.take('wan').map(addresses);
+    };
+    send();
+    router.inject('wan', inwards(ipv6({ src: FAR, dst: SEEN }, udp({ sport: 9, dport: 7777 }, 'from outside'))));
+    router.inject('lan', out(ipv6({ src: HOST, dst: '2001:db8:1:d550::99' }, udp({ sport: 5, dport: 7 }, 'hairpin'))));
+    router.inject('lan', out(ipv6({ src: HOST, dst: FAR }, icmpv6({ type: 128, id: 5, seq: 1 }, 'unanswered'))));
+    router.inject('lan', out(ipv6({ src: HOST, dst: 'fd01:203:405:1::99' }, udp({ sport: 5, dport: 7 }, 'inside'))));
+    expect(router.conntrack.count).toBe(5);
+    expect(load(nptv6('2001:db8:1::/48'))).toBe(5);
+    expect(load(nptv6('2001:db8:2::/48'))).toBe(1);
+    router.take('wan');
+    expect(send()).toEqual([['2001:db8:2:d54f::1234', FAR]]);
+    expect(load({ nptv6: [] })).toBe(1);
+    expect(send()).toEqual([[HOST, FAR]]);
+  });
 });
