@@ -102,9 +102,11 @@ export function topLines(now: Summary, before: Summary | null): string[] {
   return lines;
 }
 
-const WIDTHS = [16, 12, 10, -10, -10, -10, -10, -10];
+const ENDS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Negative widths are numbers: right-aligned. */
+const WIDTHS = [11, 9, 10, -9, -8, -9, -8, -8];
+
+/** Negative widths are numbers: right-aligned. All of it fits a terminal of 80 columns. */
 function row(cells: readonly string[]): string {
   return cells
     .map((cell, n) => (WIDTHS[n] < 0 ? cell.padStart(-WIDTHS[n]) : cell.padEnd(WIDTHS[n])))
@@ -128,7 +130,8 @@ export async function topCommand(argv: readonly string[]): Promise<number> {
   const screen = process.stdout.isTTY ? new Screen() : null;
   const stop = new AbortController();
   const end = (): void => stop.abort();
-  process.once('SIGINT', end);
+  // Also the end that others wish: the terminal must get its own screen and modes back.
+  for (const signal of ENDS) process.once(signal, end);
   screen?.onQuit(end);
   let before: Summary | null = null;
   let shown = 0;
@@ -157,7 +160,7 @@ export async function topCommand(argv: readonly string[]): Promise<number> {
     return EXIT_FAILED;
   } finally {
     screen?.close();
-    process.off('SIGINT', end);
+    for (const signal of ENDS) process.off(signal, end);
   }
 }
 
@@ -181,7 +184,8 @@ class Screen {
   }
 
   draw(lines: readonly string[]): void {
-    const { columns = 80, rows = 24 } = process.stdout;
+    // A terminal that does not know its size (a serial line, `docker exec -t`) says 0.
+    const [columns, rows] = [process.stdout.columns || 80, process.stdout.rows || 24];
     const fit = lines.slice(0, rows - 1).map((line) => `${line.slice(0, columns - 1)}\x1b[K`);
     process.stdout.write(`\x1b[H${fit.join('\r\n')}\x1b[J`);
   }

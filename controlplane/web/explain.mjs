@@ -6,8 +6,8 @@ import { post } from './api.mjs';
 import { byId, h, s } from './dom.mjs';
 
 const STAGES = [
-  'rx', 'link-input', 'offload-lookup', 'ip-parse', 'ip-sanity', 'reassembly', 'conntrack-in', 'nat-prerouting', 'route',
-  'ttl', 'mtu', 'forward-filter', 'nat-postrouting', 'alg', 'conntrack-confirm', 'offload-program', 'neighbour',
+  'rx', 'offload-lookup', 'link-input', 'ip-parse', 'ip-sanity', 'reassembly', 'conntrack-in', 'nat-prerouting', 'route',
+  'ttl', 'mtu', 'forward-filter', 'nat-postrouting', 'alg', 'conntrack-confirm', 'neighbour', 'offload-program',
   'fragment', 'tx',
 ]; // biome-ignore format: the order of the packet's path
 

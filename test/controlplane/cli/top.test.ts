@@ -78,5 +78,24 @@ describe('sluice top', () => {
       expect(await main(['top', '--socket', socket])).toBe(1);
       expect(await main(['top', '--count', 'many'])).toBe(2);
     });
+
+    it('fits a terminal of 80 columns, and takes one that does not know its size for that', async () => {
+      const socket = join(folder, 'control.sock');
+      const server = await ApiServer.listen(socket);
+      server.serve(new Home().router);
+      const { isTTY, columns, rows } = process.stdout;
+      Object.assign(process.stdout, { isTTY: true, columns: 0, rows: 0 });
+      try {
+        expect(await main(['top', '--count', '1', '--socket', socket])).toBe(0);
+      } finally {
+        Object.assign(process.stdout, { isTTY, columns, rows });
+        await server.close();
+      }
+      const lines = said.replaceAll('\x1b[K', '').split('\r\n');
+      expect(lines).toContainEqual(expect.stringMatching(/^PORT .* DROPPED$/));
+      expect(lines).toContainEqual(expect.stringMatching(/^connections .* of 4096$/));
+      expect(Math.max(...lines.filter((line) => /^(PORT|lan|wan) /.test(line)).map(({ length }) => length))).toBe(79);
+      expect(said.endsWith('\x1b[?25h\x1b[?1049l')).toBe(true);
+    });
   });
 });
