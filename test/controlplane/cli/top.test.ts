@@ -91,7 +91,7 @@ describe('sluice top', () => {
         Object.assign(process.stdout, { isTTY, columns, rows });
         await server.close();
       }
-      const lines = said.replaceAll('\x1b[K', '').split('\r\n');
+      const lines = said.replaceAll('\x1b[K', '').split(/\r\n|\x1b\[[HJ]/);
       expect(lines).toContainEqual(expect.stringMatching(/^PORT .* DROPPED$/));
       expect(lines).toContainEqual(expect.stringMatching(/^connections .* of 4096$/));
       expect(Math.max(...lines.filter((line) => /^(PORT|lan|wan) /.test(line)).map(({ length }) => length))).toBe(79);
