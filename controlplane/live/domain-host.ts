@@ -2,6 +2,9 @@
  * Domain host: the main thread's end of a domain that lives in a thread of its own (domain-worker.ts). Starts it, hands on
  * what Control says, and notices its end: by an exception, or because it has not made a turn for some time. Then Control
  * decides when it is started again.
+ *
+ * A thread that still loads its modules, which takes long on a busy machine, is never terminated: an addon that is
+ * interrupted while it registers itself ends the whole process (`napi_throw`, SIGABRT).
  */
 import { Worker } from 'node:worker_threads';
 import { domainBeat, domainBell } from '../../dataplane/live.ts';
@@ -13,9 +16,7 @@ import type { DomainTask } from './domain-worker.ts';
 
 /** A domain that makes no turn for so long, although it is asked for one, hangs (milliseconds). */
 const HANG_MS = 5000;
-/** A thread loads its modules first, which takes long on a busy machine. */
-const START_MS = 30_000;
-/** Time for an orderly end. */
+/** Time for an orderly end, once it has loaded. */
 const END_MS = 1000;
 /** Time for an answer. */
 const ASK_MS = 5000;
@@ -48,6 +49,8 @@ export class DomainHost implements Remote {
   private beatAt = 0;
   private watchedAt = 0;
   private ready = false;
+  /** Resolves when the thread has loaded its modules, or is gone. */
+  private loaded: Promise<void> = Promise.resolve();
   private asked = 0;
   private readonly asking = new Map<number, Question>();
 
@@ -71,7 +74,7 @@ export class DomainHost implements Remote {
     this.ready = false;
     this.beatAt = performance.now();
     let reason = 'its thread ended';
-    return new Promise((resolve) => {
+    this.loaded = new Promise((resolve) => {
       // Also the last words of one that is being ended: they come before its 'exit', and its successor after that.
       worker.on('message', (message: FromDomain) => {
         if (message.kind === 'ready') {
@@ -93,6 +96,7 @@ export class DomainHost implements Remote {
         this.events.failed(reason);
       });
     });
+    return this.loaded;
   }
 
   end(flush: boolean): Promise<void> {
@@ -111,6 +115,7 @@ export class DomainHost implements Remote {
     });
     worker.postMessage({ kind: 'end', flush } satisfies ToDomain);
     this.ring();
+    await this.loaded;
     const timer = setTimeout(() => void worker.terminate(), END_MS);
     await gone;
     clearTimeout(timer);
@@ -152,22 +157,23 @@ export class DomainHost implements Remote {
    */
   watch(): boolean {
     const now = performance.now();
-    const limit = this.ready ? this.patience : START_MS;
     const beat = Atomics.load(this.live, domainBeat(this.family));
     // Who has not looked himself for so long (a suspended process) says nothing about others.
     const late = now - this.watchedAt > this.patience;
     this.watchedAt = now;
-    if (beat !== this.beat || late || this.worker === null) {
+    if (beat !== this.beat || late || !this.ready || this.worker === null) {
       this.beat = beat;
       this.beatAt = now;
-    } else if (now - this.beatAt > limit) {
+    } else if (now - this.beatAt > this.patience) {
       const { worker } = this;
       this.worker = null;
       // It fails when it is gone: only then may its place be another's.
-      this.going = worker.terminate().then(() => this.events.failed(`it has made no turn for ${limit / 1000} s`));
+      this.going = worker
+        .terminate()
+        .then(() => this.events.failed(`it has made no turn for ${this.patience / 1000} s`));
     } else {
       this.ring();
-      return now - this.beatAt > limit / 2;
+      return now - this.beatAt > this.patience / 2;
     }
     return false;
   }

@@ -318,4 +318,33 @@ describe('domains in threads', () => {
     expect(health('ipv6')).toMatchObject({ state: 'running', restarts: restarts + 1 });
     end.mockRestore();
   });
+
+  it('one that still loads its modules is not terminated: that would end the process inside of an addon', async () => {
+    const mine = createLive();
+    const [punts, inject] = [[createRing()], createRing()];
+    const place = { family: 6, buffers, row: 1, live: mine, punts, inject, wakers: [waker], startedAt } as const;
+    const failures: string[] = [];
+    const host = new DomainHost(
+      { ...place, follow: false },
+      { heard: () => {}, failed: (reason) => failures.push(reason) },
+    );
+    const now = performance.now();
+    const clock = vi.spyOn(performance, 'now').mockReturnValue(now);
+    const terminated = vi.spyOn(Worker.prototype, 'terminate');
+    void host.begin({ config: CONFIG, book: [], kept: new Map() });
+    // Nothing of the thread is heard before this function lets go.
+    for (let seconds = 0; seconds < 100; seconds++) {
+      clock.mockReturnValue(now + seconds * 1000);
+      host.watch();
+    }
+    clock.mockRestore();
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const ended = host.end(false);
+    vi.advanceTimersByTime(100_000);
+    vi.useRealTimers();
+    const early = terminated.mock.calls.length;
+    terminated.mockRestore();
+    await ended;
+    expect([early, failures]).toEqual([0, []]);
+  });
 });
