@@ -3,12 +3,12 @@
  * address when the configuration has the section `api`.
  *
  * The socket is taken before the router starts, so that two routers on one path are noticed before any device is
- * touched; until `serve` it answers 503. One that a killed router left behind is replaced.
+ * touched; until `serve` it answers 503. One that a killed router left behind is replaced; a file of another kind stays.
  *
  * A request goes: known path and method → door (http.ts) → query → body → handler. What a client does wrong gets a 4xx
  * with one sentence; what fails here is a 500, and the router goes on.
  */
-import { chmodSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { IoError } from '../../dataplane/ports/ffi.ts';
@@ -57,7 +57,8 @@ export class ApiServer {
       const where = `control.socket ${path}`;
       if (code !== 'EADDRINUSE' || attempt > 0)
         throw new IoError(where, 'to listen there', code, 'choose another path in control.socket', code);
-      if (await answers(path))
+      const left = await clear(path);
+      if (left === 'busy')
         throw new IoError(
           where,
           'no other router',
@@ -65,7 +66,14 @@ export class ApiServer {
           'stop it, or give this one a control.socket of its own',
           code,
         );
-      unlinkSync(path); // left by a router that was killed
+      if (left === 'foreign')
+        throw new IoError(
+          where,
+          'a new path, or a socket of an earlier router',
+          'a file that is no such socket, or is not ours to replace',
+          'choose another path in control.socket',
+          code,
+        );
     }
   }
 
@@ -196,13 +204,27 @@ function tryListen(server: Server, path: string): Promise<string> {
   });
 }
 
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
+/**
+ * Removes the socket of a router that was killed. `gone`: there is none any more; `busy`: somebody answers; `foreign`: it is
+ * something else, or somebody else's, and stays.
+ */
+async function clear(path: string): Promise<'gone' | 'busy' | 'foreign'> {
+  try {
+    if (!lstatSync(path).isSocket()) return 'foreign';
+    const code = await new Promise<string>((resolve) => {
+      const socket = connect(path);
+      socket.once('connect', () => {
+        socket.destroy();
+        resolve('');
+      });
+      socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
     });
-    socket.once('error', () => resolve(false));
-  });
+    // A queue that is full (EAGAIN) has somebody behind it.
+    if (code === '' || code === 'EAGAIN') return 'busy';
+    if (code !== 'ECONNREFUSED' && code !== 'ENOENT') return 'foreign';
+    unlinkSync(path);
+    return 'gone';
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'gone' : 'foreign';
+  }
 }

@@ -112,7 +112,9 @@ async function runRouter(text: string, config: Config, io: IoBackend, quiet: boo
   try {
     checkKinds(config);
     // The socket first: it also says that another router runs here already.
-    api = await ApiServer.listen(socketPath(config.control.socket));
+    const server = await ApiServer.listen(socketPath(config.control.socket));
+    api = server;
+    signals.abandon = () => server.abandon();
     supervisor = await Supervisor.start(config, { log, hostPort, io });
     const configuration = new Configuration(text, config, reconfigurable(supervisor), log);
     api.serve(liveSource(supervisor), configuration);

@@ -2,7 +2,8 @@
  * Stop: how a live router ends. SIGTERM, SIGINT and SIGHUP stop it in order; whatever else ends the process must not hang.
  *
  * Signals are caught from before the first device is opened; one that comes while the router starts takes effect as soon
- * as there is something to stop. A second one exits at once.
+ * as there is something to stop. A second one ends the process at once, as a signal does that nobody catches: process.exit
+ * would wait for the threads, and one that is still loading an addon then ends it by SIGABRT.
  *
  * A worker that sleeps in ppoll cannot be terminated by Node, so an exit that nobody announced (an uncaught exception,
  * process.exit) would wait for it: the 'exit' handler sets the stop word and wakes all. It also takes back what would
@@ -20,6 +21,8 @@ export interface Stoppable {
 export class Signals {
   private first: NodeJS.Signals | null = null;
   private arrived: (signal: NodeJS.Signals) => void = () => {};
+  /** Takes back at once what would outlive the process. To be set as soon as there is something. */
+  abandon: () => void = () => {};
 
   /** Catches signals from here on, until `release`. */
   constructor() {
@@ -37,6 +40,7 @@ export class Signals {
    */
   async until(what: Stoppable, done: Promise<void>): Promise<NodeJS.Signals | null> {
     const abandon = (): void => what.abandon();
+    this.abandon = abandon;
     process.on('exit', abandon);
     try {
       const signal = await new Promise<NodeJS.Signals | null>((resolve) => {
@@ -53,7 +57,12 @@ export class Signals {
   }
 
   private readonly onSignal = (signal: NodeJS.Signals): void => {
-    if (this.first !== null) process.exit(1);
+    if (this.first !== null) {
+      this.release();
+      this.abandon();
+      process.kill(process.pid, signal);
+      process.exit(1); // the first process of a container does not die of it
+    }
     this.first = signal;
     this.arrived(signal);
   };

@@ -2,7 +2,7 @@
  * The views of `sluice show` over an inline router, the control socket that serves them, and `sluice run` where it must
  * refuse: none of it needs a device.
  */
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -213,6 +213,14 @@ describe('the control socket', () => {
     server.serve(createRouter(CONFIG));
     expect((await askShow(path, 'drops')).text).toContain('REASON');
     await server.close();
+  });
+
+  it('leaves a file alone that is no socket', async () => {
+    writeFileSync(path, 'precious');
+    await expect(ApiServer.listen(path)).rejects.toThrow(
+      /control\.socket .*: expected a new path, .*; choose another path/,
+    );
+    expect(readFileSync(path, 'utf8')).toBe('precious');
   });
 
   describe('commands', () => {

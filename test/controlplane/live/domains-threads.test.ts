@@ -322,7 +322,7 @@ describe('domains in threads', () => {
   it('one that still loads its modules is not terminated: that would end the process inside of an addon', async () => {
     const mine = createLive();
     const [punts, inject] = [[createRing()], createRing()];
-    const place = { family: 6, buffers, row: 1, live: mine, punts, inject, wakers: [waker], startedAt } as const;
+    const place = { family: 6 as const, buffers, row: 1, live: mine, punts, inject, wakers: [waker], startedAt };
     const failures: string[] = [];
     const host = new DomainHost(
       { ...place, follow: false },
