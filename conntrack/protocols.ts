@@ -10,7 +10,7 @@
  */
 import type { Packet } from '../dataplane/wire/packet.ts';
 import { ESP, trackEsp } from './esp.ts';
-import { TRACK_ACCEPT, TRACK_ACCEPT_LAST, TRACK_IGNORE, trackGeneric } from './generic.ts';
+import { trackGeneric } from './generic.ts';
 import { GRE, grePorts, invertGrePorts, trackGre } from './gre.ts';
 import { ICMP, ICMPV6, icmpPorts, invertIcmpPorts, newIcmp, trackIcmp } from './icmp.ts';
 import { CT_KEY, CT_STATE } from './record.ts';
@@ -147,9 +147,4 @@ export function canEarlyDrop(w: Int32Array, c: number): boolean {
   const proto = w[c + CT_KEY] & 0xff;
   if (proto === TCP) return tcpEarlyDrop(w[c + CT_STATE]);
   return proto === SCTP && sctpEarlyDrop(w[c + CT_STATE]);
-}
-
-/** True for the verdicts with which a packet goes on as part of its connection. */
-export function passes(verdict: number): boolean {
-  return verdict === TRACK_ACCEPT || verdict === TRACK_IGNORE || verdict === TRACK_ACCEPT_LAST;
 }

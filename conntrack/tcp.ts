@@ -252,13 +252,6 @@ export function trackTcp(
   return settle(w, c, p, dir, kind, state, next, now, cfg);
 }
 
-/** Ends the connection from outside (the control plane, the engine): CLOSE, and ten seconds to live. */
-export function closeTcp(w: Int32Array, c: number, now: number, cfg: Int32Array): void {
-  if (w[c + CT_STATE] === TCP_CLOSE) return;
-  w[c + CT_STATE] = TCP_CLOSE;
-  refresh(w, c, now, cfg[CFG_TCP + TCP_CLOSE]);
-}
-
 /** True for the states in which early drop may take an ASSURED connection. */
 export function tcpEarlyDrop(state: number): boolean {
   return isClosing(state);

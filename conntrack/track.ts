@@ -518,11 +518,6 @@ export class Tracker {
     const status = this.table.words[index * CT_WORDS + CT_STATUS];
     return status !== 0 && this.table.delete(index);
   }
-
-  /** Protocol state of the packet's connection (TCP_* of record.ts), or −1. */
-  stateOf(p: Packet): number {
-    return p.ct < 0 ? -1 : this.table.words[p.ct * CT_WORDS + CT_STATE] & 0xff;
-  }
 }
 
 /** A raw word at any offset. */

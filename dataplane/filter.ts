@@ -11,7 +11,7 @@
  * nobody ever sees a half-written list, and readers need no lock.
  *
  *   buffer:  | head, 16 words: 0 ROOT (generation) | copy 0 | copy 1 |
- *   copy:    | 0 COUNT, 1 STATES (all rules' together), 2 SOURCES (a rule has a SOURCE), 3 END4, 4 END6 (rules up to
+ *   copy:    | 0 COUNT, 1 SOURCES (a rule has a SOURCE), 2 END4, 3 END6 (rules up to
  *            the last that names this family or none), 16 words | zones, 64 words | rules, 32 words each | counters |
  *   zone:    verdicts: forward IPv4 | forward IPv6 << 4 | input IPv4 << 8 | input IPv6 << 12
  *   counters: a row for each worker: packets and bytes (float64) of each rule identifier, then of each zone's forward
@@ -58,10 +58,9 @@ const ROOT = 0;
 const HEAD = 16;
 
 const COUNT = 0;
-const LIST_STATES = 1;
-const LIST_SOURCES = 2;
-const LIST_END4 = 3;
-const LIST_END6 = 4;
+const LIST_SOURCES = 1;
+const LIST_END4 = 2;
+const LIST_END6 = 3;
 const ZONES = 16;
 const RULES = ZONES + MAX_ZONES;
 
@@ -138,11 +137,6 @@ export class FilterTable {
   /** Grows with every reload. */
   generation(): number {
     return Atomics.load(this.words, ROOT);
-  }
-
-  /** Bits 1 << CT_* of all states that any rule names: the path asks for packets of these only. */
-  states(): number {
-    return this.words[this.copyAt(this.words[ROOT] & 1) + LIST_STATES];
   }
 
   /** True when a rule asks where the source's route leads: then `p.sourceZone` must be set before `evaluate`. */
@@ -393,7 +387,6 @@ export class FilterWriter {
     w.fill(0, at, at + table.copyWords);
     list.rules.forEach((rule, n) => {
       writeRule(w, at + RULES + n * RULE_WORDS, rule);
-      w[at + LIST_STATES] |= rule.states;
       if (rule.sourceZone !== SOURCE_ANY) w[at + LIST_SOURCES] = 1;
       if (rule.family !== 6) w[at + LIST_END4] = n + 1;
       if (rule.family !== 4) w[at + LIST_END6] = n + 1;

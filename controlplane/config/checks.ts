@@ -13,6 +13,7 @@ export function checkConfig(reader: Reader, config: Config, memory: number): voi
   checkAddresses(reader, config.ports);
   checkDevices(reader, config.ports);
   checkRoutes(reader, config);
+  checkRules(reader, config);
   checkForwards(reader, config);
   checkMemory(reader, config, memory);
 }
@@ -81,6 +82,17 @@ function checkRoutes(reader: Reader, config: Config): void {
     const first = seen.get(key);
     if (first === undefined) seen.set(key, n);
     else reader.warn(['routes', n], `the same route as routes[${first}]; "weight" gives a next hop a larger share`);
+  });
+}
+
+/** A rule that no packet comes to: the path asks about those of new connections alone (dataplane/path.ts). */
+function checkRules(reader: Reader, config: Config): void {
+  config.rules.forEach(({ states }, n) => {
+    if (states.length > 0 && !states.includes('new'))
+      reader.warn(
+        ['rules', n, 'state'],
+        'never asked: established and related packets pass before the rules, invalid ones are dropped; only "new" decides',
+      );
   });
 }
 

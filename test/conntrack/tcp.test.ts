@@ -20,7 +20,7 @@ import {
   TCP_SYN_SENT2,
   TCP_TIME_WAIT,
 } from '../../conntrack/record.ts';
-import { closeTcp, relearnTcp } from '../../conntrack/tcp.ts';
+import { relearnTcp } from '../../conntrack/tcp.ts';
 import { Random, tcp } from '../lib/build.ts';
 import { Conversation, established } from './conversation.ts';
 
@@ -437,12 +437,6 @@ describe('times', () => {
     const k = established({}, 0x7ffffff0);
     expect(k.w[k.c + CT_DEADLINE]).toBeLessThan(0);
     expect(k.left).toBe(432_000);
-  });
-
-  it('closeTcp: CLOSE and ten seconds', () => {
-    const k = established();
-    closeTcp(k.w, k.c, k.now, k.cfg);
-    expect([k.state, k.left]).toEqual([TCP_CLOSE, 10]);
   });
 });
 

@@ -1,6 +1,6 @@
 /** The filter table by itself: verdicts, order, what it refuses, reload in two copies, counters. */
 import { describe, expect, it } from 'vitest';
-import { CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_UNTRACKED } from '../../conntrack/record.ts';
+import { CT_INVALID, CT_NEW, CT_UNTRACKED } from '../../conntrack/record.ts';
 import {
   ACCEPT,
   DROP,
@@ -164,7 +164,7 @@ describe('verdicts', () => {
     expect(verdict(icmp(4, 0, 7))).toBe(ACCEPT);
   });
 
-  it('matches only the states it names, and says which states the list is about', () => {
+  it('matches only the states it names', () => {
     const { table, writer } = fresh();
     writer.load(list(rule(0, { states: 1 << CT_NEW }), rule(1, { states: 1 << CT_INVALID, verdict: REJECT })));
     const p = packet(4, 6);
@@ -172,8 +172,6 @@ describe('verdicts', () => {
     expect(table.evaluate(p, WAN, LAN, 0)).toBe(REJECT);
     p.ctinfo = CT_UNTRACKED;
     expect(table.evaluate(p, WAN, LAN, 0)).toBe(DROP);
-    expect(table.states() & (1 << CT_INVALID)).not.toBe(0);
-    expect(table.states() & (1 << CT_ESTABLISHED)).toBe(0);
   });
 });
 

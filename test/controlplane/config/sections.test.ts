@@ -93,6 +93,13 @@ describe('examples', () => {
   });
 });
 
+it('warns of a rule for states that no rule is asked about', () => {
+  const rules = (state: string) => parse(`ports: { lan: }\nrules:\n  - { state: ${state}, verdict: drop }\n`).warnings;
+  expect(rules('[established, related]').join()).toContain('rules[0].state: never asked: established');
+  expect(rules('invalid')).toHaveLength(1);
+  expect([...rules('new'), ...rules('[new, established]')]).toEqual([]);
+});
+
 describe('defaults', () => {
   it('fill everything but ports', () => {
     const config = parse('ports: { lan: }\n');
