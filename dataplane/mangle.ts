@@ -158,17 +158,26 @@ export class Mangler {
 
   // --- a new connection ------------------------------------------------------------------------------------------------
 
-  /** Gives a new connection the helper that its port or its filter rule names. */
+  /**
+   * Gives a new connection the helper that its port or its filter rule names. A rule's counts for the helper's own protocols
+   * (a rule may be for all), and while the helper is on.
+   */
   assign(p: Packet, byRule: number): void {
     const w = this.table.words;
     const c = p.ct * CT_WORDS;
     if ((w[c + CT_HELPER] & 0xff) !== 0) return;
     const reply = w[c + CT_R_PORTS];
     const port = ((reply & 0xff) << 8) | ((reply >> 8) & 0xff);
-    const helper = byRule !== 0 ? byRule : this.tables.helperFor(p.proto, port);
+    const rule = this.attaches(byRule, p.proto);
+    const helper = rule ? byRule : this.tables.helperFor(p.proto, port);
     if (helper === 0) return;
     w[c + CT_HELPER] |= helper;
-    if (byRule !== 0) w[c + CT_STATUS] |= IPS_HELPER;
+    if (rule) w[c + CT_STATUS] |= IPS_HELPER;
+  }
+
+  private attaches(helper: number, proto: number): boolean {
+    if (helper === 0 || (this.tables.helperPorts[ALG_OPTIONS + helper] & ALG_ENABLED) === 0) return false;
+    return helperOf(helper)?.protocols.includes(proto) ?? false;
   }
 
   /** Marks the record of a new connection that somebody expected, and translates it as its master is translated. */

@@ -3,6 +3,8 @@
  * Data connections go to the engine, control connections never.
  */
 import { describe, expect, it } from 'vitest';
+import { HELPER_FTP, HELPER_TFTP } from '../../conntrack/helpers/index.ts';
+import { CT_HELPER, CT_WORDS } from '../../conntrack/record.ts';
 import { get32 } from '../lib/build.ts';
 import { HOST, HOST2, HOST6, Home, ROUTER_WAN, SERVER, SERVER6 } from '../lib/home.ts';
 import { at, sdp, sipRequest } from './messages.ts';
@@ -125,6 +127,27 @@ describe('life', () => {
     const off = new Home({ alg: { ftp: false } });
     expect(ftp(off).say('a', active(40002))).toBe(active(40002));
     expect(comes(off, 40002)).toBe(false);
+    // A warning says that the rule attaches nothing then; it did.
+    const neither = new Home({ alg: { ftp: false }, rules });
+    const plain = new Talk(neither, ['lan', HOST, 40000], ['wan', SERVER, 2121]).open();
+    plain.say('a', 'USER a\r\n');
+    expect(plain.say('a', active(40002))).toBe(active(40002));
+  });
+
+  it('a rule for all protocols gave its helper to all connections, so that the engine carried none of them', () => {
+    const rules = [{ from: 'lan', to: 'wan', verdict: 'accept', helper: 'ftp' }];
+    const home = new Home({ rules, alg: { tftp: {} }, offload: { mode: 'on', 'program-after': 2 } });
+    for (let n = 0; n < 6; n++) {
+      datagram(home, 'lan', [HOST, 4000], [SERVER, 5000]);
+      datagram(home, 'wan', [SERVER, 5000], [ROUTER_WAN, 4000]);
+    }
+    datagram(home, 'lan', [HOST, 4000], [SERVER, 69], Uint8Array.of(0, 1, 97, 0, 97, 0));
+    new Talk(home, ['lan', HOST, 40000], ['wan', SERVER, 2121]).open();
+    const of = (port: number) => home.router.conntrack.list().find((c) => c.orig.dport === port);
+    const { words } = home.router.tables.conntrack;
+    const helper = (port: number) => words[(of(port)?.id ?? -1) * CT_WORDS + CT_HELPER] & 0xff;
+    expect([helper(5000), helper(69), helper(2121)]).toEqual([0, HELPER_TFTP, HELPER_FTP]);
+    expect(of(5000)?.status).toContain('OFFLOAD');
   });
 });
 
