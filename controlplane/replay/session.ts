@@ -33,6 +33,12 @@ export interface SessionOptions {
 /** Longest step of the router's clock, ms: its words wrap after 24.8 days, and deadlines are compared by difference. */
 const LONGEST_STEP = 86_400_000;
 
+/**
+ * Longest time without a frame that the router lives through, ms: a hundred days outlive whatever it knows. What is longer (a
+ * clock that was wrong, a damaged time stamp) counts as that for the router; the times that are written stay the capture's.
+ */
+const LONGEST_PAUSE = 100 * LONGEST_STEP;
+
 /** A port of the session: frames enter through the router's memory port and leave into a capture. */
 class SessionPort implements Port {
   private readonly inner: MemoryPort;
@@ -189,7 +195,13 @@ export class ReplaySession {
       wholeSeconds--;
       nanos += 1e9;
     }
-    this.advance(wholeSeconds * 1000 + Math.floor(nanos / 1e6) - this.elapsed);
+    let pause = wholeSeconds * 1000 + Math.floor(nanos / 1e6) - this.elapsed;
+    if (pause > LONGEST_PAUSE) {
+      const skipped = Math.floor((pause - LONGEST_PAUSE) / 1000);
+      this.originSeconds += skipped;
+      pause -= skipped * 1000;
+    }
+    this.advance(pause);
     if (seconds < this.seconds || (seconds === this.seconds && nanoseconds <= this.nanoseconds)) return;
     this.seconds = seconds;
     this.nanoseconds = nanoseconds;
