@@ -11,7 +11,7 @@ import { WebAssembly } from './wire/webassembly.ts';
 /** What the module exports (compiled/burst.ts says what each does). */
 interface Exports {
   place(...addresses: number[]): void;
-  touch(n: number, port: number, now: number, mac01: number, mac25: number): void;
+  touch(n: number, port: number, now: number, mac01: number, mac25: number): number;
   run(from: number, n: number, epoch: number): number;
 }
 

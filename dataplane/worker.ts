@@ -14,7 +14,6 @@
 
 import { AGING_PERIOD, AGING_SLICE } from '../offload/aging.ts';
 import { NO_BUFFER, WORKER_DIED } from './drop.ts';
-import type { FastPathOptions } from './fastpath.ts';
 import {
   FRAME_NEEDS_CSUM,
   type Frames,
@@ -46,6 +45,7 @@ import {
   WORKER_STOPPED,
   workerAt,
 } from './live.ts';
+import type { FastPathOptions } from './offloading.ts';
 
 import { Path, type Punt } from './path.ts';
 import { groundArena, liveArena } from './ports/arena.ts';

@@ -105,8 +105,6 @@ let sent: i32 = 0;
 let why: i32 = 0;
 /** The next frame leaves by another port. */
 const ANOTHER = -3;
-/** Keeps the first pass's reads from being optimised away. */
-let sink: i32 = 0;
 
 /** Where things are: addresses in bytes. `six` is 0 when the entries of IPv6 are not in this memory. */
 export function place(
@@ -223,9 +221,10 @@ function home6(at: usize, key: i32): i32 {
 
 /**
  * The first pass over the `n` slots of the list, all from `port`: hashes, touches all entries at once, and where another
- * flow's is in an entry's place, touches the one behind it, where the second pass will begin.
+ * flow's is in an entry's place, touches the one behind it, where the second pass will begin. Returns what it has read, so that
+ * the reads are not optimised away.
  */
-export function touch(n: i32, port: i32, clock: i32, macLow: i32, macHigh: i32): void {
+export function touch(n: i32, port: i32, clock: i32, macLow: i32, macHigh: i32): i32 {
   now = clock;
   ends = <u64>(macLow & 0xffff) | ((<u64>(<u32>macHigh)) << 16);
   for (let k = 0; k < n; k++) {
@@ -279,7 +278,7 @@ export function touch(n: i32, port: i32, clock: i32, macLow: i32, macHigh: i32):
       seen ^= touch6(next);
     }
   }
-  sink = seen;
+  return seen;
 }
 
 /** Ports and key as entries have them side by side. @inline */
