@@ -76,6 +76,8 @@ export class Journal {
   readonly file: string;
   private fd: number;
   private dirty = false;
+  /** Bytes of whole records: where the next one goes. */
+  private length = 0;
   /** Records in the file. */
   count = 0;
 
@@ -109,10 +111,15 @@ export class Journal {
     return { journal, recovered };
   }
 
-  /** Hands a record to the kernel. Throws when the disk is full. */
+  /**
+   * Hands a record to the kernel. Throws when the disk is full: what was written of the record is written over by the next one, as
+   * nothing behind a cut record would be found again.
+   */
   append(record: JournalRecord): void {
     const line = Buffer.from(formatRecord(record));
-    if (writeSync(this.fd, line) !== line.length) throw new Error(`${this.file}: expected room for a record, got none`);
+    if (writeSync(this.fd, line, 0, line.length, this.length) !== line.length)
+      throw new Error(`${this.file}: expected room for a record, got none; make room on the disk`);
+    this.length += line.length;
     this.dirty = true;
     this.count++;
   }
@@ -134,14 +141,21 @@ export class Journal {
     const next = `${this.file}.new`;
     const fd = openSync(next, 'w', 0o600);
     const text = Buffer.from(records.map(formatRecord).join(''));
-    for (let at = 0; at < text.length; ) at += writeSync(fd, text, at);
-    fsyncSync(fd);
-    renameSync(next, this.file);
+    try {
+      for (let at = 0; at < text.length; ) at += writeSync(fd, text, at);
+      fsyncSync(fd);
+      renameSync(next, this.file);
+    } catch (error) {
+      closeSync(fd);
+      rmSync(next, { force: true });
+      throw error;
+    }
     const folder = openSync(dirname(this.file), 'r');
     fsyncSync(folder);
     closeSync(folder);
     if (this.fd >= 0) closeSync(this.fd);
     this.fd = fd;
+    this.length = text.length;
     this.count = records.length;
     this.dirty = false;
   }

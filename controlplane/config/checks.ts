@@ -2,6 +2,7 @@
  * Checks: what the items of a configuration mean together. Errors where the router could not do what is written,
  * warnings where it could but hardly anybody means it.
  */
+import { resolve } from 'node:path';
 import { formatAddress, inPrefix, maskWords, type Words } from '../../dataplane/wire/address.ts';
 import { CONNECTION_BYTES, FLOW_BYTES } from './defaults.ts';
 import { formatPlace, type Path } from './errors.ts';
@@ -15,6 +16,7 @@ export function checkConfig(reader: Reader, config: Config, memory: number): voi
   checkRoutes(reader, config);
   checkRules(reader, config);
   checkForwards(reader, config);
+  checkLeaseFiles(reader, config);
   checkMemory(reader, config, memory);
 }
 
@@ -94,6 +96,21 @@ function checkRules(reader: Reader, config: Config): void {
         'never asked: established and related packets pass before the rules, invalid ones are dropped; only "new" decides',
       );
   });
+}
+
+/** A lease file is one server's: two that write it would tear each other's records. */
+function checkLeaseFiles(reader: Reader, { ports, delegation }: Config): void {
+  const owners = new Map<string, Path>();
+  const files: [Path, string][] = ports.map(({ name, dhcp4 }) => [
+    ['ports', name, 'dhcp4', 'server', 'file'],
+    dhcp4?.server?.file ?? '',
+  ]);
+  for (const [path, file] of [...files, [['delegation', 'file'], delegation.file] satisfies [Path, string]]) {
+    if (file === '') continue;
+    const owner = owners.get(resolve(file));
+    if (owner === undefined) owners.set(resolve(file), path);
+    else reader.report(path, 'a lease file that nothing else has', file, `${placeOf(reader, owner)} has it`);
+  }
 }
 
 /** Forwards compared with each other; beyond, the search would take longer than the warning is worth. */

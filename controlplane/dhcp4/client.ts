@@ -50,6 +50,8 @@ const PROBES = 2;
 const PROBE_INTERVAL = 500;
 /** Longest lease that the clock can count; what is longer is renewed as if it were this long. */
 const LONGEST = 2_000_000;
+/** A shorter one counts as this long: a server that says 0 or 1 must not make us ask without pause. */
+const SHORTEST = 10;
 const ANY: Words = [0, 0, 0, 0];
 const BROADCAST: Words = [-1, 0, 0, 0];
 
@@ -468,11 +470,11 @@ function leaseOf(message: M.Dhcp4Message, config: Dhcp4ClientConfig): Lease | nu
   if (address === 0 || first === 127 || first >= 224 || server === 0 || given === undefined || given === 0) return null;
   const prefixLength = lengthOf(M.addressOption(message, M.OPT_MASK), address);
   if (prefixLength < 0) return null;
-  const seconds = Math.min(given, LONGEST);
+  const seconds = Math.max(SHORTEST, Math.min(given, LONGEST));
   // §4.4.5: half, and seven eighths, unless the server says otherwise in a way that makes sense.
   let t1 = M.numberOption(message, M.OPT_T1) ?? Math.floor(seconds / 2);
   let t2 = M.numberOption(message, M.OPT_T2) ?? Math.floor(seconds * 0.875);
-  if (!(t1 < t2 && t2 < seconds)) [t1, t2] = [Math.floor(seconds / 2), Math.floor(seconds * 0.875)];
+  if (!(t1 > 0 && t1 < t2 && t2 < seconds)) [t1, t2] = [Math.floor(seconds / 2), Math.floor(seconds * 0.875)];
   const routers = M.addressesOption(message, M.OPT_ROUTER);
   const classless = classlessRoutes(message.options.get(M.OPT_ROUTES));
   const routes = classless ?? routers.slice(0, 1).map((via) => ({ words: ANY, prefixLength: 0, via }));

@@ -74,6 +74,8 @@ export interface Dhcp4Message {
   /** Hardware type and address: 6 bytes for Ethernet. */
   htype: number;
   chaddr: Uint8Array;
+  /** Server name and boot file (sname and file, 192 bytes) as they came, for a relay; absent: both are empty, or had options. */
+  boot?: Uint8Array;
   /** DISCOVER …; 0: BOOTP. */
   type: number;
   /** By number, without 0, 52, 53 and 255, in the order in which they came. */
@@ -95,7 +97,11 @@ export function readMessage(u8: Uint8Array): Dhcp4Message | null {
   if (type !== undefined && type.length !== 1) return null;
   options.delete(OPT_OVERLOAD);
   options.delete(OPT_TYPE);
+  const boot = u8.slice(SNAME, MAGIC);
+  if ((overload & 1) !== 0) boot.fill(0, FILE - SNAME);
+  if ((overload & 2) !== 0) boot.fill(0, 0, FILE - SNAME);
   return {
+    ...(boot.some((byte) => byte !== 0) ? { boot } : {}),
     op: u8[0],
     htype: u8[1],
     hops: u8[3],
@@ -164,6 +170,7 @@ export function writeMessage(message: Dhcp4Message): Uint8Array {
   setRaw32(u8, 20, message.siaddr);
   setRaw32(u8, 24, message.giaddr);
   u8.set(message.chaddr.subarray(0, 16), 28);
+  if (message.boot !== undefined) u8.set(message.boot.subarray(0, MAGIC - SNAME), SNAME);
   setBe32(u8, MAGIC, COOKIE);
   u8.set(parts, OPTIONS);
   return u8;

@@ -146,17 +146,17 @@ export class Dhcp4Server implements Protocol {
     this.options = options;
     this.settledAt = options.now;
     for (const [port, config] of ports) {
-      const reserved = new Map(config.reservations.map(({ key, address }) => [address, key]));
-      const own = new Set(
-        addresses
-          .ofPort(port)
-          .filter(({ family }) => family === 4)
-          .map(({ words }) => hostOrder(words[0])),
-      );
-      const pools = config.pools.map((pool) => ({
-        pool: new Pool(pool.first, pool.last, reserved, own),
-        config: pool,
-      }));
+      const four = addresses.ofPort(port).filter(({ family }) => family === 4);
+      const own = new Set(four.map(({ words }) => hostOrder(words[0])));
+      const pools = config.pools.map((pool) => {
+        // A client that has moved to another subnet has no use for what is reserved for it here.
+        const subnets = pool.subnet === null ? four : [pool.subnet];
+        const here = config.reservations.filter(({ address }) =>
+          subnets.some((one) => covers(one, hostOrder(address) | 0)),
+        );
+        const reserved = new Map(here.map(({ key, address }) => [address, key]));
+        return { pool: new Pool(pool.first, pool.last, reserved, own), config: pool };
+      });
       const server: Server = { port, file: null, config, pools, second: 0, count: 0 };
       try {
         this.recover(server);
@@ -503,6 +503,7 @@ export class Dhcp4Server implements Protocol {
       ciaddr: type === M.ACK ? message.ciaddr : 0,
       yiaddr: hostOrder(address),
       siaddr: 0,
+      boot: undefined,
       type,
       options,
     };

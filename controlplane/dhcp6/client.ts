@@ -18,7 +18,7 @@ import type { Action, Event } from '../protocol.ts';
 import * as C from './constants.ts';
 import type { Context } from './context.ts';
 import { sameBytes } from './duid.ts';
-import { type Held, heldOf, isSame, newIa, requestOf } from './held.ts';
+import { type Held, heldOf, isBelievable, isSame, newIa, requestOf } from './held.ts';
 import { prefixText } from './leases.ts';
 import { emitMessage, type Ia, type Message, newMessage, parseMessage } from './message.ts';
 import { type Datagram, sendToGroup } from './packet.ts';
@@ -101,8 +101,11 @@ export class Client {
 
   /** Begins to ask; nothing when it is at it already. `now`: milliseconds that do not wrap. */
   start(now: number, stateless = this.config.stateless): Action[] {
-    if (this.state !== 'idle' && this.stateless === stateless) return [];
-    const released = this.state === 'idle' ? [] : this.stop(now);
+    // Nothing is left of what a Release is still being sent for: whoever begins anew need not wait for its answer.
+    const rests = this.state === 'idle' || this.state === 'release';
+    if (!rests && this.stateless === stateless) return [];
+    const released = rests ? [] : this.stop(now);
+    this.returned = [];
     this.stateless = stateless;
     // §18.2.1 and §18.2.6: not all hosts of a link at once after a power failure.
     if (stateless) this.enter(now, 'information', this.context.random() * C.INF_MAX_DELAY);
@@ -508,8 +511,11 @@ export class Client {
 
   /** T1 and T2: the server's earliest, or ours (§14.2). */
   private schedule(now: number, message: Message): void {
-    const ias = message.ias.filter((ia) => ia.addresses.length + ia.prefixes.length > 0);
-    const least = Math.min(...this.held.map((held) => held.preferred - now));
+    const ias = message.ias.filter((ia) => isBelievable(ia) && ia.addresses.length + ia.prefixes.length > 0);
+    // What is deprecated already (RFC 9096: the prefix of before) has nothing to be renewed for.
+    const lasting = this.held.filter((held) => held.preferred > now);
+    const ends = lasting.length > 0 ? lasting.map((held) => held.preferred) : this.held.map((held) => held.valid);
+    const least = Math.min(...ends) - now;
     const usable = (seconds: number[]) => Math.min(...seconds.map((t) => (t === C.INFINITY ? FOREVER : t * 1000)));
     const t1 = usable(ias.map((ia) => ia.t1).filter((t) => t !== 0));
     const t2 = usable(ias.map((ia) => ia.t2).filter((t) => t !== 0));

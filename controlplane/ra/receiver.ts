@@ -79,8 +79,8 @@ interface Wan {
   installed: Map<string, Candidate>;
   servers: Map<string, Learned<Words>>;
   domains: Map<string, Learned<string>>;
-  /** Last events, so that only news is told. */
-  saidRouter: string;
+  /** Last events, so that only news is told; by router, the latest last. */
+  saidRouter: Map<string, string>;
   saidDns: string;
   hadDefault: boolean;
   checkedAt: number;
@@ -118,7 +118,7 @@ export class RaReceiver implements Protocol {
         installed: new Map(),
         servers: new Map(),
         domains: new Map(),
-        saidRouter: '',
+        saidRouter: new Map(),
         saidDns: '',
         hadDefault: false,
         checkedAt: 0,
@@ -229,10 +229,16 @@ export class RaReceiver implements Protocol {
     // RFC 4861 §4.6.4, RFC 8200 §5: an MTU out of these bounds is ignored.
     const linkMtu = this.interfaces.words[this.interfaces.at(wan.port) + IF_MTU];
     const mtu = message.mtu >= 1280 && message.mtu <= linkMtu ? message.mtu : 0;
-    const data = { port: wan.config.name, router: formatIpv6(...router), managed, other, lifetime, mtu };
+    const who = formatIpv6(...router);
+    const data = { port: wan.config.name, router: who, managed, other, lifetime, mtu };
     const said = JSON.stringify(data);
-    if (said === wan.saidRouter) return;
-    wan.saidRouter = said;
+    if (said === wan.saidRouter.get(who)) return;
+    if (wan.saidRouter.size >= MAX_ROUTERS && !wan.saidRouter.has(who)) {
+      // The one that spoke first makes room.
+      const [first] = wan.saidRouter.keys();
+      wan.saidRouter.delete(first);
+    }
+    wan.saidRouter.set(who, said);
     out.push({ kind: 'event', name: 'ra.router', data });
   }
 
@@ -302,7 +308,7 @@ export class RaReceiver implements Protocol {
       }
     const hasDefault = [...wanted.values()].some((c) => c.prefixLength === 0);
     if (wan.hadDefault && !hasDefault) {
-      wan.saidRouter = '';
+      wan.saidRouter.clear();
       out.push({ kind: 'event', name: 'ra.lost', data: { port: wan.config.name } });
       if (wan.ready && wan.solicitAt === null) {
         wan.pause = 0;

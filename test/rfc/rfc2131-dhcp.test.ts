@@ -215,6 +215,40 @@ describe('a client and a server on one cable', () => {
   });
 });
 
+describe('a server that says strange times', () => {
+  it.each([
+    ['a lease of a second', 1, undefined, undefined],
+    ['a renewal at once', 3600, 0, 1],
+    ['a rebinding before the renewal', 3600, 900, 20],
+  ])('%s does not make the client ask without pause', (_what, lease, t1, t2) => {
+    const home = client();
+    let requests = 0;
+    for (let t = 0; t < 3000; t++) {
+      home.advance(20);
+      for (const frame of home.take('wan')) {
+        const asked = B.get16(frame, 12) === 0x0800 ? M.readMessage(frame.subarray(42)) : null;
+        if (asked === null) continue;
+        if (asked.type === M.REQUEST) requests++;
+        const options = new Map<number, Uint8Array>([
+          [M.OPT_SERVER, B.ip('192.0.2.1')],
+          [M.OPT_MASK, B.ip('255.255.255.0')],
+          [M.OPT_LEASE, M.numberBytes(lease)],
+        ]);
+        if (t1 !== undefined) options.set(M.OPT_T1, M.numberBytes(t1));
+        if (t2 !== undefined) options.set(M.OPT_T2, M.numberBytes(t2));
+        const type = asked.type === M.DISCOVER ? M.OFFER : M.ACK;
+        const answer = { ...asked, op: 2, type, yiaddr: ipWord('192.0.2.100'), options };
+        const udp = B.udp({ sport: 67, dport: 68 }, M.writeMessage(answer));
+        const packet = B.ipv4({ src: '192.0.2.1', dst: '255.255.255.255' }, udp);
+        home.inject('wan', B.ethernet({ src: HOST, dst: 'ff:ff:ff:ff:ff:ff' }, packet));
+      }
+    }
+    // A minute has passed.
+    expect(stateOf(home).address).toBe('192.0.2.100');
+    expect(requests).toBeLessThan(15);
+  });
+});
+
 describe('a router without a client', () => {
   it('judges what comes to the ports of DHCP and DHCPv6 clients by its zone, as everything else', () => {
     const router = make(
@@ -439,6 +473,55 @@ describe('RFC 3046: the relay agent', () => {
     );
     expect(upper.filter((h) => B.toHex(h.frame).includes(option)).length).toBe(4);
     expect(lower.filter((h) => B.toHex(h.frame).includes(option))).toEqual([]);
+  });
+
+  it('RFC 1542 §4: server name and boot file pass both ways; a server sends back none of what a client wrote there', () => {
+    const { isp, relay } = world();
+    relay.advance(10);
+    const boot = new Uint8Array(192);
+    boot.set(B.toBytes('tftp.example'));
+    boot.set(B.toBytes('pxelinux.0'), 64);
+    relay.inject('lan', fromClient(message({ type: M.DISCOVER, boot })));
+    const reply = {
+      op: 2,
+      type: M.OFFER,
+      giaddr: ipWord('10.1.0.1'),
+      siaddr: ipWord('192.0.2.9'),
+      yiaddr: ipWord('10.1.0.60'),
+    };
+    const udp = B.udp({ sport: 67, dport: 67 }, message({ ...reply, boot }));
+    relay.inject(
+      'up',
+      B.ethernet({ src: LAN_MAC, dst: '02:00:00:00:02:02' }, B.ipv4({ src: '192.0.2.1', dst: '10.1.0.1' }, udp)),
+    );
+    const [offer] = answers(relay);
+    expect(offer.message).toMatchObject({ type: M.OFFER, siaddr: ipWord('192.0.2.9') });
+    expect(B.toHex(offer.frame.subarray(42 + 44, 42 + 236))).toBe(B.toHex(boot));
+    isp.inject('lan', fromClient(message({ type: M.INFORM, ciaddr: ipWord('192.0.2.7'), boot }), HOST, '192.0.2.7'));
+    isp.inject('lan', fromClient(message({ type: M.REQUEST, boot, opts: [[M.OPT_REQUESTED, B.ip('192.0.2.101')]] })));
+    const acks = answers(isp);
+    expect(acks.length).toBeGreaterThan(0);
+    for (const { frame } of acks) expect(frame.subarray(42 + 44, 42 + 236).some((byte) => byte !== 0)).toBe(false);
+  });
+
+  it('what is reserved for a client in one subnet is not offered to it in another', () => {
+    const isp = make({
+      lan: {
+        kind: 'memory',
+        mac: LAN_MAC,
+        addresses: '192.0.2.1/24',
+        dhcp4: {
+          server: {
+            range: '192.0.2.100-192.0.2.110',
+            probe: false,
+            relayed: [{ subnet: '10.1.0.0/24', range: '10.1.0.50-10.1.0.60' }],
+            reservations: [{ mac: HOST, address: '10.1.0.77' }],
+          },
+        },
+      },
+    });
+    isp.inject('lan', fromClient(message({ type: M.DISCOVER })));
+    expect(B.ipText(answers(isp)[0].frame.subarray(58, 62))).toBe('192.0.2.100');
   });
 
   it('§2.1: drops what claims to have come through it, loops, and options that a client brings', () => {

@@ -348,6 +348,28 @@ describe('RFC 4861 §6.3 and RFC 4862 §5.5: advertisements received', () => {
     expect(told).toEqual([['2001:db8::53', '2001:db8::54'], ['2001:db8::54'], []]);
   });
 
+  it('tells of a router once and when it says something new, however many take turns', () => {
+    const told: string[] = [];
+    const { router: r } = router(wan());
+    r.control.protocols.push({
+      name: 'ear',
+      next: () => -1,
+      step: (_now, event) => {
+        if (event.kind === 'event' && event.name === 'ra.router')
+          told.push(`${event.data.router} ${event.data.lifetime}`);
+        return [];
+      },
+    });
+    settle(r);
+    for (let n = 0; n < 20; n++)
+      for (const from of ['fe80::a', 'fe80::b']) {
+        r.inject('wan', advertisement({ from }));
+        r.advance(100);
+      }
+    r.inject('wan', advertisement({ from: 'fe80::b', lifetime: 600 }));
+    expect(told).toEqual(['fe80::a 1800', 'fe80::b 1800', 'fe80::b 600']);
+  });
+
   it('hostile advertisements: bounded, counted, and never believed when they are not valid', () => {
     const { router: r } = router(wan());
     settle(r);

@@ -1,7 +1,10 @@
 /** RFC 8415 (and 9915): clients and servers of two routers on one wire, clause by clause. */
 import { describe, expect, test } from 'vitest';
-import { formatAddress } from '../../dataplane/wire/address.ts';
+import * as C from '../../controlplane/dhcp6/constants.ts';
+import { emitMessage, type Ia, type Message, newMessage } from '../../controlplane/dhcp6/message.ts';
+import { formatAddress, parseCidr } from '../../dataplane/wire/address.ts';
 import { customer, Net, provider } from '../controlplane/dhcp6/net.ts';
+import * as build from '../lib/build.ts';
 
 const SERVER = {
   addresses: '2001:db8:0:1::1000-2001:db8:0:1::1fff',
@@ -278,4 +281,72 @@ describe('RFC 9096: flash renumbering', () => {
     expect(n.routes('cpe')).toEqual([`unreachable ${held(n)[0].slice(3)} proto dhcp`]);
     expect(held(n)[0]).not.toBe(old);
   });
+});
+
+/** A customer whose server is the test: `reply` makes every answer from what was asked. */
+function scripted(reply: (asked: Message, said: string) => Partial<Message>) {
+  const n = new Net();
+  n.add('cpe', customer({ 'ia-pd': [{}], 'ia-na': false }));
+  n.add('isp', { ports: { lan: { kind: 'memory', mac: '02:00:00:00:0a:01' } } });
+  n.wire('cpe.wan', 'isp.lan');
+  const heard: Message[] = [];
+  n.lose = ({ name, message, frame }) => {
+    heard.push(message);
+    const answer = {
+      ...newMessage(name === 'SOLICIT' ? C.ADVERTISE : C.REPLY, message.xid),
+      clientId: message.clientId,
+      serverId: Uint8Array.of(0, 3, 0, 1, 2, 0, 0, 0, 10, 1),
+      ...reply(message, name),
+    };
+    const packet = build.ipv6(
+      { src: 'fe80::ff:fe00:a01', dst: build.ipText(frame.subarray(22, 38)) },
+      build.udp({ sport: 547, dport: 546 }, emitMessage(answer)),
+    );
+    n.speak('isp', 'cpe.wan', build.ethernet({ src: '02:00:00:00:0a:01', dst: '02:00:00:00:0c:01' }, packet));
+    return true;
+  };
+  return { n, heard };
+}
+
+const given = (iaid: number, prefix: string, preferred: number, valid: number, t1 = 0, t2 = 0): Ia => {
+  const { words, prefixLength } = parseCidr(prefix)!;
+  const one = { words, prefixLength, preferred, valid, status: null };
+  return { kind: 'pd', iaid, t1, t2, addresses: [], prefixes: [one], status: null };
+};
+
+describe('servers that nobody should believe', () => {
+  test.each(['::/0', '2000::/3', 'fe80::/56', 'ff00::/56', '::/56'])('%s is no prefix to delegate', (prefix) => {
+    const { n, heard } = scripted(({ ias }) => ({ ias: [given(ias[0].iaid, prefix, 300, 600)] }));
+    n.advance(20_000);
+    expect(heard.length).toBeGreaterThan(2);
+    expect(new Set(heard.map(({ type }) => type))).toEqual(new Set([C.SOLICIT]));
+    expect(n.routes('cpe')).toEqual([]);
+  });
+
+  test('§14.2: a prefix that is deprecated already does not make the client ask every second', () => {
+    const { n, heard } = scripted(({ ias: [{ iaid }] }) => {
+      const both = given(iaid, '2001:db8:200::/56', 3000, 6000);
+      both.prefixes.push(...given(iaid, '2001:db8:100::/56', 0, 6000).prefixes);
+      return { ias: [both] };
+    });
+    n.advance(60_000);
+    expect(held(n).length).toBe(2);
+    expect(heard.map(({ type }) => type)).toEqual([C.SOLICIT, C.REQUEST]);
+    n.advance(1_500_000, 1000);
+    expect(heard.map(({ type }) => type)).toEqual([C.SOLICIT, C.REQUEST, C.RENEW]);
+  });
+});
+
+test('§18.2.7: a client that is started while its Release has no answer yet begins anew', () => {
+  const n = net();
+  n.advance(6000);
+  n.lose = ({ name }) => name === 'RELEASE';
+  const tell = (name: string) => n.routers.cpe.control.handle({ kind: 'event', name, data: { port: 'wan' } });
+  tell('dhcp6.stop');
+  n.advance(500);
+  expect(client(n).state).toBe('release');
+  tell('dhcp6.start');
+  n.advance(20_000);
+  expect(client(n).state).toBe('bound');
+  expect(n.take().filter((line) => line.endsWith('RELEASE')).length).toBe(1);
 });

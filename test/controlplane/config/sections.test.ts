@@ -631,3 +631,19 @@ describe('what no host may have', () => {
       expect(faults(`${TWO}dns: { hosts: { "${name}": 192.168.1.9 } }\n`)[0]).toMatch(/: a domain name without a dot/);
   });
 });
+
+it('a lease file is one server’s', () => {
+  const server = (n: number, file: string) =>
+    `{ addresses: 192.168.${n}.1/24, dhcp4: { server: { range: 192.168.${n}.100-192.168.${n}.199, file: ${file} } } }`;
+  const text = (a: string, b: string, c: string) =>
+    `ports:\n  lan: ${server(1, a)}\n  guest: ${server(2, b)}\ndelegation: { file: ${c} }\n`;
+  expect(faults(text('/var/lib/a', '/var/lib/../lib/a', '/var/lib/a'))).toEqual([
+    expect.stringMatching(
+      /^ports\.guest\.dhcp4\.server\.file: a lease file that nothing else has .* x:2:\d+ ports\.lan\.dhcp4\.server\.file has it$/,
+    ),
+    expect.stringMatching(
+      /^delegation\.file: a lease file that nothing else has .* ports\.lan\.dhcp4\.server\.file has it$/,
+    ),
+  ]);
+  expect(parse(text('/var/lib/a', '/var/lib/b', '/var/lib/c')).delegation.file).toBe('/var/lib/c');
+});

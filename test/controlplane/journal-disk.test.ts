@@ -1,0 +1,66 @@
+/**
+ * A lease file on a disk that is full for a while: nothing that was promised before or after is lost, and no descriptor stays open.
+ * The disk is this test: it takes so many bytes of what is written, then none.
+ */
+import { closeSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { Journal, parseRecords } from '../../controlplane/journal.ts';
+
+vi.mock('node:fs', { spy: true });
+
+let folder = '';
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'sluice-journal-'));
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** The next record finds room for so many bytes only. */
+const roomFor = (bytes: number) =>
+  vi.mocked(writeSync).mockImplementationOnce(((fd: number, line: Buffer, ...where: [number?, number?, number?]) => {
+    const at = where[2];
+    return at === undefined ? writeSync(fd, line.subarray(0, bytes)) : writeSync(fd, line, 0, bytes, at);
+  }) as typeof writeSync);
+
+it('a record that was cut for want of room hides none of those behind it', () => {
+  const file = join(folder, 'leases');
+  const { journal } = Journal.open(file);
+  journal.append({ n: 1 });
+  for (const bytes of [3, 12]) {
+    roomFor(bytes);
+    expect(() => journal.append({ n: 'a record that is longer than the next one' })).toThrow(
+      /expected room.*make room/,
+    );
+  }
+  journal.append({ n: 2 });
+  journal.append({ n: 3 });
+  journal.sync();
+  expect(parseRecords(readFileSync(file)).records).toEqual([{ n: 1 }, { n: 2 }, { n: 3 }]);
+  journal.close();
+  const again = Journal.open(file);
+  expect(again.recovered.records).toEqual([{ n: 1 }, { n: 2 }, { n: 3 }]);
+  again.journal.close();
+});
+
+it('a file that cannot be written anew costs no descriptor and leaves no piece of it', () => {
+  const file = join(folder, 'leases');
+  const { journal } = Journal.open(file);
+  journal.append({ n: 1 });
+  const opened = readdirSync('/proc/self/fd').length;
+  for (let n = 0; n < 5; n++) {
+    vi.mocked(writeSync).mockImplementationOnce(() => {
+      throw new Error('ENOSPC: no space left on device, write');
+    });
+    expect(() => journal.rewrite([{ n: 1 }])).toThrow('ENOSPC');
+  }
+  expect(readdirSync('/proc/self/fd').length).toBe(opened);
+  expect(readdirSync(folder).sort()).toEqual(['leases', 'leases.lock']);
+  journal.append({ n: 2 });
+  journal.close();
+  expect(parseRecords(readFileSync(file)).records).toEqual([{ n: 1 }, { n: 2 }]);
+  expect(vi.mocked(closeSync)).toHaveBeenCalled();
+});
