@@ -21,9 +21,10 @@ import { createWatchBlock, WATCH_RING } from '../dataplane/watch-block.ts';
 import { type Applied, applyConfig } from './apply/index.ts';
 import type { CaptureSession } from './capture/session.ts';
 import { type CaptureFilter, Watchers } from './capture/watchers.ts';
+import { quote } from './config/errors.ts';
 import { type Config, normalizeConfig, parseConfig } from './config/index.ts';
 import { Control } from './control.ts';
-import type { DomainName } from './domain.ts';
+import { DOMAINS, type DomainName } from './domain.ts';
 import { type Explanation, explainFlow, explainFrames } from './explain/explain.ts';
 import { parseFlow } from './explain/flow.ts';
 import { faultOptions } from './faults.ts';
@@ -214,9 +215,10 @@ export class Router {
   /**
    * Puts a frame (Ethernet, no FCS) on a port and lets the router work until it has nothing more to do at this instant.
    * `seconds`, `nanoseconds`: its time stamp, kept beside it.
+   * @throws RangeError for an unknown port, TypeError for what is no bytes
    */
   inject(port: string, frame: Uint8Array, seconds = 0, nanoseconds = 0): void {
-    this.memory[this.portNumber(port)].push(frame, seconds, nanoseconds);
+    this.memory[this.portNumber(port)].push(checkedFrame(frame), seconds, nanoseconds);
     this.run();
   }
 
@@ -235,8 +237,10 @@ export class Router {
     return this.tables.now();
   }
 
-  /** Lets virtual time pass: timers fire in their order, on their time. */
+  /** Lets virtual time pass: timers fire in their order, on their time. @throws RangeError for what is no time */
   advance(milliseconds: number): void {
+    if (!Number.isFinite(milliseconds))
+      throw new RangeError(`advance: expected a number of milliseconds, got ${quote(milliseconds)}`);
     let left = Math.max(0, Math.floor(milliseconds));
     while (left > 0) {
       const next = this.control.next();
@@ -273,8 +277,10 @@ export class Router {
     this.watchers?.drain();
   }
 
-  /** Makes a domain of the control plane anew: `ipv4`, `ipv6` or `management` (docs/architecture.md). */
+  /** Makes a domain of the control plane anew: `ipv4`, `ipv6` or `management` (docs/architecture.md). @throws RangeError */
   restart(domain: DomainName): void {
+    if (!DOMAINS.includes(domain))
+      throw new RangeError(`restart: expected one of ${DOMAINS.join(', ')}, got ${quote(domain)}`);
     this.control.domains.restart(domain);
     this.run();
   }
@@ -340,10 +346,10 @@ export class Router {
   /**
    * What the router would do with a frame received on a port, stage by stage, and why; nothing changes and nothing is sent
    * (docs/explain.md).
-   * @throws RangeError for an unknown port
+   * @throws RangeError for an unknown port, TypeError for what is no bytes
    */
   explain(port: string, frame: Uint8Array): Explanation {
-    return explainFrames(this, port, [frame]).packets[0];
+    return explainFrames(this, port, [checkedFrame(frame)]).packets[0];
   }
 
   /** The same for the packet that opens a flow, or its next one: `tcp 192.168.1.10:4000 > 198.51.100.7:443`. */
@@ -382,6 +388,12 @@ export class Router {
   get counters(): Counters {
     return readCounters(this.tables, this.config);
   }
+}
+
+/** Programs in JavaScript have no compiler to tell them. Bytes of another realm (a test's sandbox) are bytes as well. */
+function checkedFrame(frame: Uint8Array): Uint8Array {
+  if (ArrayBuffer.isView(frame) && frame.length !== undefined) return frame;
+  throw new TypeError(`frame: expected a Uint8Array with an Ethernet frame, got ${quote(frame)}`);
 }
 
 /**

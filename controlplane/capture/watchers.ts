@@ -25,6 +25,8 @@ export interface CaptureFilter {
   snap?: number;
 }
 
+const FILTER_KEYS: readonly string[] = ['ports', 'drops', 'flow', 'stage', 'snap'] satisfies (keyof CaptureFilter)[];
+
 const WHOLE = 65535;
 /** Stages that a hit of the engine has to do with. */
 const OF_HITS: readonly number[] = [STAGE_RX, STAGE_OFFLOAD_LOOKUP, STAGE_TX];
@@ -75,6 +77,9 @@ export class Watchers {
   }
 
   private sessionWords(filter: CaptureFilter): Int32Array {
+    for (const key of Object.keys(filter))
+      if (!FILTER_KEYS.includes(key))
+        throw new RangeError(`capture: expected ${FILTER_KEYS.join(', ')}, got ${JSON.stringify(key)}`);
     const words = new Int32Array(B.S_DPORT + 1);
     words[B.S_ACTIVE] = 1;
     for (const name of filter.ports ?? []) {

@@ -37,6 +37,21 @@ describe('createRouter', () => {
     expect(String(error)).toMatch(/ports\.lan\.mtu: expected/);
   });
 
+  it('says what it expected of programs without a compiler', () => {
+    const router = createRouter(H.homeConfig()) as unknown as Record<string, (...args: unknown[]) => unknown>;
+    for (const bytes of ['ffff', undefined, [1, 2, 3], new ArrayBuffer(60)]) {
+      expect(() => router.inject('lan', bytes)).toThrow(/^frame: expected a Uint8Array with an Ethernet frame, got /);
+      expect(() => router.explain('lan', bytes)).toThrow(/^frame: expected a Uint8Array/);
+    }
+    router.inject('lan', Buffer.alloc(60));
+    for (const time of [Number.POSITIVE_INFINITY, Number.NaN, '1000'])
+      expect(() => router.advance(time)).toThrow(/^advance: expected a number of milliseconds, got /);
+    expect(() => router.restart('ipv5')).toThrow('restart: expected one of ipv4, ipv6, management, got "ipv5"');
+    expect(() => router.capture({ port: 'lan' })).toThrow(
+      'capture: expected ports, drops, flow, stage, snap, got "port"',
+    );
+  });
+
   it('names the ports that there are when asked for another', () => {
     const router = createRouter(H.homeConfig());
     expect(() => router.inject('dmz', new Uint8Array(60))).toThrow('port: expected one of lan, wan, got "dmz"');
