@@ -20,7 +20,7 @@ import { faultOptions } from '../faults.ts';
 const QUEUE_LENGTH = 1000;
 
 /** The TAP device of a port with the kernel's program: its name, its MTU (nothing is too long for it), its queue. */
-const REDIRECT_DEVICE = 'sluice-up%d';
+export const REDIRECT_DEVICE = 'sluice-up%d';
 const REDIRECT_MTU = 65521;
 const REDIRECT_QUEUE = 4096;
 

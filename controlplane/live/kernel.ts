@@ -2,18 +2,27 @@
  * The kernel engine of a live router: opened when the configuration asks for it and the machine has it; the user hears why not,
  * and which ports have none of its programs. The engine itself is dataplane/ports/kernel-engine.ts.
  */
-import { KernelEngine } from '../../dataplane/ports/kernel-engine.ts';
+import { readdirSync } from 'node:fs';
+import { programsAt } from '../../dataplane/ports/bpf.ts';
+import { IoError } from '../../dataplane/ports/ffi.ts';
+import { KernelEngine, type KernelPort } from '../../dataplane/ports/kernel-engine.ts';
 import { DEFAULT_SIZES } from '../../dataplane/tables.ts';
 import { ENGINE_IDLE } from '../../offload/policy.ts';
 import type { Config } from '../config/index.ts';
-import { kernelPorts } from './devices.ts';
+import { kernelPorts, REDIRECT_DEVICE } from './devices.ts';
 import type { Log } from './supervisor.ts';
 
 /** Verify mode of the kernel engine: how many hits one is walked of, by chance, beside the first 16 of every entry. */
 const SAMPLE_ONE_OF = 64;
 
-/** The kernel engine that the configuration asks for; null, with a warning, when the emulated one must do. */
-export function openKernel(config: Config, log: Log): KernelEngine | null {
+/** What a router that has ended may leave for a moment: its links are taken down by a thread of the kernel's. */
+const LINGER_MS = 2000;
+
+/**
+ * The kernel engine that the configuration asks for; null, with a warning, when the emulated one must do. Errors: IoError
+ * when another router has it on the same device: whatever this one did, one of the two would not work.
+ */
+export async function openKernel(config: Config, log: Log): Promise<KernelEngine | null> {
   const { engine, mode, entries } = config.offload;
   if (engine !== 'kernel' || mode === 'off' || entries === 0) return null;
   const instead = 'the emulated engine is used';
@@ -22,6 +31,7 @@ export function openKernel(config: Config, log: Log): KernelEngine | null {
     log('warn', `offload.engine: expected ports of kind packet for the kernel engine, got none; ${instead}`);
     return null;
   }
+  await checkAlone(config, ports, log);
   try {
     const sample = mode === 'verify' ? SAMPLE_ONE_OF : 0;
     const { neighbours } = DEFAULT_SIZES;
@@ -37,6 +47,40 @@ export function openKernel(config: Config, log: Log): KernelEngine | null {
   } catch (error) {
     log('warn', `offload.engine: ${(error as Error).message}; ${instead}`);
     return null;
+  }
+}
+
+/**
+ * Programs of others at the same hook are run before ours. Another router's takes every frame, and this one would hear
+ * nothing; that it is one is seen by the devices that its programs redirect to.
+ */
+async function checkAlone(config: Config, ports: readonly KernelPort[], log: Log): Promise<void> {
+  const end = performance.now() + LINGER_MS;
+  for (const { number, ifname, ifindex } of ports) {
+    const isTaken = () => ifindex > 0 && programsAt(ifindex) > 0;
+    while (isTaken() && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 20));
+    if (!isTaken()) continue;
+    const { name } = config.ports[number];
+    if (hasRedirectDevices())
+      throw new IoError(
+        `port ${name} (packet)`,
+        `${ifname} to be no other router's`,
+        'programs of a kernel engine on it',
+        'stop the router that runs on it, or choose another ifname',
+      );
+    log(
+      'warn',
+      `ports.${name}: another program is at the tc hook of ${ifname} (TCX), before this router's: what it takes never gets here`,
+    );
+  }
+}
+
+/** True when there are devices of a kernel engine in this namespace. */
+function hasRedirectDevices(): boolean {
+  try {
+    return readdirSync('/sys/class/net').some((name) => name.startsWith(REDIRECT_DEVICE.replace('%d', '')));
+  } catch {
+    return false;
   }
 }
 

@@ -199,7 +199,7 @@ export class Supervisor {
     const log = options.log ?? (() => {});
     // The main thread has a row of its own in the tables.
     const workers = Math.min(config.workers, MAX_WORKERS - 1);
-    const kernel = openKernel(config, log);
+    const kernel = await openKernel(config, log);
     let devices: Device[];
     try {
       devices = await openDevices(config, workers, kernel);

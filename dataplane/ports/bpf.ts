@@ -16,6 +16,7 @@ const BPF_MAP_UPDATE_ELEM = 2;
 const BPF_MAP_DELETE_ELEM = 3;
 const BPF_PROG_LOAD = 5;
 const BPF_PROG_TEST_RUN = 10;
+const BPF_PROG_QUERY = 16;
 const BPF_LINK_CREATE = 28;
 
 const BPF_MAP_TYPE_HASH = 1;
@@ -141,9 +142,17 @@ export function loadProgram(name: string, instructions: Uint8Array): number {
   throw new IoError('kernel engine', `the kernel to accept program ${name}`, got, ADVICE);
 }
 
+/** How many programs there are at a device's tc ingress hook (TCX); 0 also where the kernel has no such hook. */
+export function programsAt(ifindex: number): number {
+  clear();
+  attribute.setUint32(0, ifindex, true);
+  attribute.setUint32(4, BPF_TCX_INGRESS, true);
+  return bpf(BPF_PROG_QUERY) === 0 ? attribute.getUint32(24, true) : 0;
+}
+
 /**
- * Attaches a program to a device's tc ingress hook, before what is there already; returns the link's descriptor, whose
- * closing detaches. Errors: IoError.
+ * Attaches a program to a device's tc ingress hook, behind those that are there already (and before filters of tc); returns
+ * the link's descriptor, whose closing detaches. Errors: IoError.
  */
 export function attachIngress(program: number, ifindex: number, device: string): number {
   return attach(program, ifindex, device, BPF_TCX_INGRESS);

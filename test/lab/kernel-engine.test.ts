@@ -456,6 +456,14 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
           detail: () => running.stderr(),
         });
         expect(running.stderr()).not.toContain('emulated');
+        // Whatever a second router did here, one of the two would hear nothing.
+        const second = join(folder, 'second.yaml');
+        writeFileSync(second, TAGGED(join(folder, 'second.sock')));
+        const refused = lab.spawn(router, process.execPath, [commandFile(), 'run', second]);
+        expect(await refused.exited).toEqual({ code: 1, signal: null });
+        expect(refused.stderr()).toContain(
+          "port left (packet): expected sl-lan to be no other router's, got programs of a kernel engine on it; stop the router",
+        );
         const dump = lab.spawn(server, 'tcpdump', [
           '-enlt',
           '-i',

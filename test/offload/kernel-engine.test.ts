@@ -14,7 +14,7 @@ import { NUD_REACHABLE } from '../../dataplane/neighbours.ts';
 import { NH_VIA } from '../../dataplane/nexthops.ts';
 import { testProgram } from '../../dataplane/ports/bpf.ts';
 import { KernelEngine, KernelFlows, kernelEngineRefusal } from '../../dataplane/ports/kernel-engine.ts';
-import type { KernelSamples } from '../../dataplane/ports/kernel-samples.ts';
+import { countForwarded, type KernelSamples } from '../../dataplane/ports/kernel-samples.ts';
 import { monotonic } from '../../dataplane/ports/monotonic.ts';
 import * as T from '../../dataplane/tables.ts';
 import { parseAddress } from '../../dataplane/wire/address.ts';
@@ -352,6 +352,43 @@ describe.skipIf(refusal !== '')('the program', () => {
       expect([verdict, toHex(left)]).toEqual([0, toHex(one)]);
     }
   });
+});
+
+test('what the kernel forwards between VLAN ports counts where the slow path counts it, tags included', () => {
+  const router = createRouter({
+    ports: {
+      left: { kind: 'memory', mac: '02:00:00:00:01:01' },
+      right: { kind: 'memory', mac: '02:00:00:00:01:02' },
+      lan: { parent: 'left', vlan: 10, zone: 'lan', addresses: ['192.168.1.1/24'] },
+      wan: { parent: 'right', vlan: 20, zone: 'wan', addresses: ['203.0.113.1/24'] },
+      dmz: { kind: 'memory', zone: 'lan', mac: '02:00:00:00:01:03', addresses: ['10.9.0.1/24'] },
+    },
+    neighbors: [
+      { port: 'wan', ip: '203.0.113.10', mac: '02:00:00:00:00:20' },
+      { port: 'dmz', ip: '10.9.0.10', mac: '02:00:00:00:00:30' },
+    ],
+    zones: { lan: { forward: 'accept' }, wan: { forward: 'drop' } },
+    offload: { mode: 'off' },
+  });
+  const counted = (forward: () => void): number[] => {
+    const { counters } = router.tables;
+    const before = counters.slice();
+    forward();
+    return [...counters.slice(T.C_PORTS, T.C_PORTS + 8 * 5)].map((count, n) => count - before[T.C_PORTS + n]);
+  };
+  const [LAN, WAN_PORT, DMZ] = [2, 3, 4];
+  for (const [dst, to, gateway] of [
+    ['203.0.113.10', WAN_PORT, 'right'],
+    ['10.9.0.10', DMZ, 'dmz'],
+  ] as const) {
+    const packet = ipv4({ src: '192.168.1.10', dst }, udp({ sport: 5000, dport: 4000 }, 'hello'));
+    const frame = ethernet({ src: mac('02:00:00:00:00:10'), dst: mac('02:00:00:00:01:01'), vlan: 10 }, packet);
+    const walked = counted(() => {
+      for (let n = 0; n < 3; n++) router.inject('left', frame);
+    });
+    expect(router.take(gateway).length).toBe(3);
+    expect(counted(() => countForwarded(router.tables, LAN, to, 3, 3 * packet.length))).toEqual(walked);
+  }
 });
 
 describe.skipIf(refusal !== '')('verify: samples that are looked at late', () => {
