@@ -200,7 +200,11 @@ export class Path extends PathLocal {
     this.now = this.tables.now();
     this.epoch = this.tables.control[T.EPOCH];
     if (fast === null || epoch !== this.epoch) return false;
-    if (!fast.usable(this.frames.meta[slot * META_WORDS + META_PORT])) return false;
+    // Not `usable`: that engine also has the untagged frames of a port that carries VLANs.
+    const words = this.tables.interfaces.words;
+    const r = this.frames.meta[slot * META_WORDS + META_PORT] * IF.IF_WORDS;
+    if ((words[r + IF.IF_FLAGS] & (IF.IFF_UP | IF.IFF_SECURITY)) !== IF.IFF_UP || words[r + IF.IF_SOURCES] !== 0)
+      return false;
     fast.begin();
     return fast.recognize(slot, this.now, this.epoch);
   }
