@@ -86,7 +86,7 @@ import { adjust, delta, fold, sumRange } from './wire/sum.ts';
 /** Results of the stage. */
 export const ALG_PASS = 0;
 export const ALG_REFUSED = 1;
-/** The edit does not fit: segment the super-frame and come again. */
+/** The edit does not fit, or there are several datagrams in one: segment the super-frame and come again. */
 export const ALG_SEGMENT = 2;
 
 /** Options behind the ports in the helperPorts buffer: one byte of ALG_* per helper number. */
@@ -248,6 +248,8 @@ export class Mangler {
     let result = ALG_PASS;
     if (helper !== null && p.innerL3 === 0) {
       const from = p.proto === TCP ? p.l4 + ((u8[p.l4 + 12] >> 4) << 2) : p.l4 + 8;
+      // Each datagram of a super-frame is a message of its own.
+      if (p.proto === UDP && p.gsoType !== 0) return ALG_SEGMENT;
       // A TCP helper begins to read once the connection is established, as netfilter's do.
       if (from < p.end && (p.proto === UDP || (p.proto === TCP && p.ctinfo === CT_ESTABLISHED))) {
         result = this.inspect(p, helper, from, now);
