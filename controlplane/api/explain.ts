@@ -8,7 +8,8 @@ import type { ShowSource } from '../show/source.ts';
 import { Refusal } from './http.ts';
 import type { Route } from './route.ts';
 
-const MAX_FRAMES = 256;
+/** Frames that may be explained at once. */
+export const MAX_FRAMES = 256;
 
 /** Frames of 64 KiB are 128 KiB of hexadecimal; a conversation of short ones fits as well. */
 const MAX_BODY = 512 * 1024;
@@ -38,8 +39,10 @@ export function answerExplain(source: ShowSource, question: unknown): ExplainAns
   } else {
     if (port === undefined) throw new Refusal(400, 'port: expected the port that the frame enters by, got nothing');
     const list = frames === undefined ? [frame] : frames;
-    if (!Array.isArray(list) || list.length === 0 || list.length > MAX_FRAMES)
-      throw new Refusal(400, `frames: expected 1 to ${MAX_FRAMES} frames in hexadecimal, got another value`);
+    if (!Array.isArray(list) || list.length === 0 || list.length > MAX_FRAMES) {
+      const got = Array.isArray(list) ? list.length : 'another value';
+      throw new Refusal(400, `frames: expected 1 to ${MAX_FRAMES} frames in hexadecimal, got ${got}`);
+    }
     explained = explainFrames(source, port, list.map(bytesOf));
   }
   return { text: explainText(explained), ...explained };

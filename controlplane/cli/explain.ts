@@ -7,9 +7,9 @@
  * nothing but this configuration. Exit codes: 0 explained (whatever the verdict), 1 nobody runs there, 2 usage.
  */
 import { existsSync, readFileSync } from 'node:fs';
-import { CaptureReader } from '../../dataplane/ports/capture-reader.ts';
+import { CaptureReader, ethernetFrame, LINKTYPE_ETHERNET } from '../../dataplane/ports/capture-reader.ts';
 import { ask } from '../api/client.ts';
-import { answerExplain, type ExplainAnswer } from '../api/explain.ts';
+import { answerExplain, type ExplainAnswer, MAX_FRAMES } from '../api/explain.ts';
 import { Refusal } from '../api/http.ts';
 import { socketPath } from '../api/socket.ts';
 import { loadConfig } from '../config/index.ts';
@@ -27,8 +27,8 @@ Says what the router would do with a packet: each stage, what it looked up, foun
 configuration that was the cause. Nothing is sent and nothing changes.
 
   --port PORT       port that the packet enters by
-  --frame FILE|HEX  an Ethernet frame: hexadecimal digits, or a file of them, or a capture, whose frames are explained one
-                    after the other (fragments of a datagram, a conversation); may be repeated
+  --frame FILE|HEX  an Ethernet frame: hexadecimal digits, or a file of them, or a capture (pcap or pcapng, plain or gzip), whose
+                    frames are explained one after the other (fragments, a conversation); may be repeated
   --flow FLOW       the packet that opens this flow, or its next one when the router knows the connection
   --config FILE     explain by this configuration alone, without a running router
   --socket PATH     control socket of the router (default: ${socketPath()})
@@ -59,6 +59,11 @@ export async function explainCommand(argv: readonly string[]): Promise<number> {
   if ((given === undefined) === (flow === undefined))
     throw new UsageError(COMMAND, `expected --frame or --flow, got ${flow === undefined ? 'neither' : 'both'}`);
   const frames = given?.flatMap(framesOf).map((bytes) => Buffer.from(bytes).toString('hex'));
+  if (frames !== undefined && frames.length > MAX_FRAMES)
+    throw new UsageError(
+      COMMAND,
+      `--frame: expected at most ${MAX_FRAMES} frames, got ${frames.length}; cut the capture with editcap -r`,
+    );
   const question = { port: args.values.get('port'), flow, frames };
   const config = args.values.get('config');
   return answering(async () => {
@@ -89,20 +94,30 @@ function offline(file: string, question: object): ExplainAnswer {
 /** The frames that one `--frame` means. @throws UsageError, CaptureError */
 function framesOf(text: string): Uint8Array[] {
   if (!existsSync(text)) return [fromHex(text, 'hexadecimal digits or a file that exists')];
-  const bytes = readFileSync(text);
-  const magic = bytes.length < 4 ? 0 : bytes.readUInt32LE(0);
-  if (CAPTURES.includes(magic)) {
-    const reader = CaptureReader.fromBytes(text, bytes);
-    const frames: Uint8Array[] = [];
-    while (reader.next()) frames.push(reader.data.slice(reader.offset, reader.offset + reader.capturedLength));
-    if (reader.error !== null) throw reader.error;
-    return frames;
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(text);
+  } catch (error) {
+    throw new UsageError(COMMAND, `--frame: expected a file that can be read, got ${(error as Error).message}`);
   }
-  return [fromHex(bytes.toString('latin1'), `a capture or hexadecimal digits in ${text}`)];
+  const reader = CaptureReader.fromBytes(text, bytes);
+  if (reader.format === '') return [fromHex(bytes.toString('latin1'), `a capture or hexadecimal digits in ${text}`)];
+  const frames: Uint8Array[] = [];
+  while (reader.next()) {
+    // What has no link header says nothing of the station that it was for, and that decides first.
+    if (reader.linkType !== LINKTYPE_ETHERNET)
+      throw new UsageError(
+        COMMAND,
+        `--frame: expected a capture of Ethernet frames, got link type ${reader.linkType} in ${text}; use --flow, or sluice replay`,
+      );
+    const frame = new Uint8Array(reader.capturedLength);
+    frames.push(frame.subarray(0, ethernetFrame(reader, frame, 0)));
+  }
+  if (reader.error !== null) throw reader.error;
+  if (frames.length === 0)
+    throw new UsageError(COMMAND, `--frame: expected a capture with frames, got none in ${text}`);
+  return frames;
 }
-
-/** pcap in micro- and nanoseconds, either byte order, pcapng, gzip is not told apart from text here. */
-const CAPTURES: readonly number[] = [0xa1b2c3d4, 0xd4c3b2a1, 0xa1b23c4d, 0x4d3cb2a1, 0x0a0d0d0a];
 
 function fromHex(text: string, expected: string): Uint8Array {
   const bare = text.replace(/0x|[\s:]/g, '');
