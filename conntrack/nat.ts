@@ -7,7 +7,7 @@
  * frame is rewritten at the end of the path (dataplane/rewrite.ts).
  *
  * Port choice: the source port is kept while the resulting tuple is free (RFC 4787 §4.2.1 port preservation), else a free
- * one is sought from a random start, at most 240 look-ups (128 + 64 + 32 + 16), as nf_nat does.
+ * one is sought from a random start, at most 248 look-ups (128 + 64 + 32 + 16 + 8), as nf_nat does.
  *
  * That is the profile `linux`. Rules with other mapping or filtering behaviours keep mappings (mapping.ts, mapper.ts): there
  * the source and its port come from the mapping, and a packet from outside to a mapped port is admitted or refused by

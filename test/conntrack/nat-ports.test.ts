@@ -3,7 +3,7 @@
  */
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../../controlplane/config/index.ts';
-import { addressOf, type Endpoint, endpoint, portOf, World } from './nat-world.ts';
+import { addressOf, type Endpoint, endpoint, OUTSIDE, portOf, World } from './nat-world.ts';
 
 const S1 = '198.51.100.1:53';
 
@@ -32,6 +32,14 @@ describe('which port', () => {
       for (let n = 0; n < 40; n++) if (portOf(world.out(endpoint('192.168.1.10', 3000 + n), S1)!) === 3000 + n) kept++;
       expect(kept).toBeLessThan(3);
     }
+  });
+
+  it('linux: a search asks the connection table 248 times and no more', () => {
+    const world = new World({ masquerade: [{ out: 'wan', ports: '5000-5199' }] });
+    for (let n = 5000; n < 5200; n++) expect(world.out(endpoint('192.168.1.10', n), S1)).toBe(endpoint(OUTSIDE, n));
+    expect(world.out(endpoint('192.168.1.11', 9), S1)).toBeNull();
+    expect(world.dropped('NAT_EXHAUSTED')).toBe(1);
+    expect(world.router.path.nat.probes).toBe(248);
   });
 
   it('parity: false lets an even port become an odd one', () => {

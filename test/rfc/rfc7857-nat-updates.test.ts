@@ -89,6 +89,17 @@ describe('RFC 7857', () => {
     expect(world.mappings).toBe(0);
   });
 
+  it('§7.1: nor do the RSTs with which a host inside answers them', () => {
+    const world = new World({ profile: 'full-cone', timeouts: { 'tcp-transitory': 240 } });
+    const seen = world.connect(A, S1);
+    world.tcpOut(A, S1, 'RA', 1001, 5001);
+    for (let n = 0; n < 20; n++) {
+      world.wait(30);
+      if (world.tcpIn(`192.0.2.${n + 1}:999`, seen) !== null) world.tcpOut(A, `192.0.2.${n + 1}:999`, 'RA', 0, 5001);
+    }
+    expect([world.mappings, world.router.conntrack.count]).toEqual([0, 0]);
+  });
+
   it('§9: ports that are not kept are random: neither the next one, nor the same in another run', () => {
     const run = (seed: number) => {
       const world = new World({ profile: 'symmetric' }, {}, { seed });
