@@ -161,6 +161,22 @@ function checkBlocks(reader: Reader, given: z.infer<typeof masqueradeSchema>, pa
   if (given.to === undefined) reader.reportWords([...path, 'blocks'], '"to" beside it: the addresses to share', 'none');
   if ((given.ports?.length ?? 1) > 1)
     reader.reportWords([...path, 'ports'], 'one range, to be cut into blocks', 'several');
+  const [low, high] = given.ports?.[0] ?? toRange(DEFAULTS['nat.masquerade[].ports'])!;
+  const ports = high - low + 1;
+  const size = given.blocks?.size ?? DEFAULTS['nat.masquerade[].blocks.size'];
+  if (given.deterministic === true) checkShare(reader, given, path, ports);
+  else if (size > ports)
+    reader.report([...path, 'blocks', 'size'], `a number from 1 to ${ports}, the ports of ${low}-${high}`, size);
+}
+
+/** RFC 7422 §2: every inside address has ports of its own, at least one. */
+function checkShare(reader: Reader, given: z.infer<typeof masqueradeSchema>, path: Path, ports: number): void {
+  const count = (prefixes: readonly PrefixValue[] = []): number =>
+    prefixes.reduce((sum, prefix) => sum + 2 ** (32 - prefix.prefixLength), 0);
+  const outside = count(given.to);
+  if (outside === 0 || count(given.from) <= outside * ports) return;
+  const most = `at most ${outside * ports} inside addresses: ${ports} for each outside address, with a port each`;
+  reader.reportWords([...path, 'deterministic'], most, String(count(given.from)), 'name more addresses in "to"');
 }
 
 function normalizeTrigger(reader: Reader, item: unknown, path: Path, scopes: Scopes): TriggerConfig | null {

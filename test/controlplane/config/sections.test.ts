@@ -496,6 +496,16 @@ describe('nat', () => {
       'masquerade: [{ out: wan, ports: [1024-2047, 4096-81910] }]',
       'nat.masquerade[0].ports[1]: a port from 1 to 65535 or a range such as 8000-8010 / "4096-81910"',
     ],
+    // Ports far outside of the range were given out.
+    [
+      'masquerade: [{ out: wan, to: 203.0.113.32, ports: 1024-1535, blocks: { size: 1024 } }]',
+      'nat.masquerade[0].blocks.size: a number from 1 to 512, the ports of 1024-1535 / 1024',
+    ],
+    // It was silently not deterministic.
+    [
+      'masquerade: [{ out: wan, from: 10.0.0.0/15, to: 203.0.113.32, deterministic: true }]',
+      'nat.masquerade[0].deterministic: at most 64512 inside addresses: 64512 for each outside address, with a port each / 131072 / name more addresses in "to"',
+    ],
     ['hairpin: maybe', 'nat.hairpin: true, false or internal / "maybe"'],
   ])('refuses %s', (nat, fault) => expect(faults(`${TWO}nat: { ${nat} }`)).toEqual([fault]));
 
