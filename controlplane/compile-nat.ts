@@ -4,6 +4,7 @@
  * Order: triggered ports, port forwards, the DMZ host, then bypasses, then masquerades, each as written; the first match
  * decides. A line with several prefixes or protocols becomes several rules. Also here: how large the NAT tables must be.
  */
+import { MAPPING_INDEX } from '../conntrack/mapping.ts';
 import {
   HAIRPIN_INTERNAL,
   HAS_DESTINATION,
@@ -276,7 +277,8 @@ export function natSizes(config: Config): { natMappings: number; natPools: numbe
     subscribers += known === 0 ? MAX_SUBSCRIBERS / 4 : Math.ceil(known * 1.25) + 16;
   }
   return {
-    natMappings: mapped.length === 0 ? 0 : Math.max(1024, config.conntrack.max >> 1),
+    // Every session may have a mapping of its own: most have, as programs seldom use one port twice.
+    natMappings: mapped.length === 0 ? 0 : Math.min(MAPPING_INDEX, Math.max(1024, config.conntrack.max)),
     natPools: Math.min(MAX_POOLS, addresses * 5),
     natSubscribers: Math.min(MAX_SUBSCRIBERS, subscribers),
   };

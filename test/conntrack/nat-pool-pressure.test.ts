@@ -26,6 +26,14 @@ function pressed(profile: string): { world: World; standing: Map<Endpoint, Endpo
   return { world, standing };
 }
 
+it.each(['full-cone', 'symmetric'])('%s: half of the connections that conntrack takes found no mapping', (profile) => {
+  const world = new World({ profile }, { conntrack: { max: 2048 } });
+  let passed = 0;
+  for (let n = 0; n < 2048; n++)
+    if (world.out(endpoint(`192.168.1.${2 + (n % 50)}`, 2000 + n), '198.51.100.1:53') !== null) passed++;
+  expect([passed, world.router.counters.dropped]).toEqual([2048, {}]);
+});
+
 describe(`${PORTS} ports, ${FLOWS} flows`, () => {
   it.each(['linux', ...MAPPED])('%s: the counters add up, and those that stand go on', (profile) => {
     const { world, standing } = pressed(profile);
