@@ -63,7 +63,6 @@ const CONTEXT_ONLY = [
   'tap.nat44.cpu',
   'packet.nat44.64b',
   'packet.nat44.tcp',
-  'kernel-engine.latency',
   'kernel-engine.new-flows',
 ];
 
