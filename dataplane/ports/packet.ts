@@ -455,7 +455,7 @@ export class PacketPort implements Port {
       counters.txErrors++;
       done++;
     }
-    for (let i = 0; i < batched; i++) frames.free(batch[i]);
+    frames.freeBurst(batch, batched);
     this.batched = 0;
   }
 }
