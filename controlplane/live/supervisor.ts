@@ -344,7 +344,10 @@ export class Supervisor {
         { ...room, buffers, row: workers, live, wakers, startedAt: this.startedAt, follow: kernel !== null },
         {
           heard: (message) => this.turn(() => events.heard(message)),
-          failed: (reason) => this.turn(() => events.failed(reason)),
+          failed: (reason) => {
+            kernel?.noteAll();
+            this.turn(() => events.failed(reason));
+          },
         },
       );
       this.hosts.push(host);

@@ -37,7 +37,7 @@ import {
   IFF_UP,
   MAX_PORTS,
 } from '../interfaces.ts';
-import { NEIGH_GEN, NUD_QUIET } from '../neighbours.ts';
+import { NEIGH_GEN, type NeighbourTable, NUD_QUIET } from '../neighbours.ts';
 import * as T from '../tables.ts';
 import {
   attachEgress,
@@ -190,16 +190,24 @@ export class KernelEngine {
   follow(tables: T.Tables): void {
     const { neighbours } = tables;
     this.tables = tables;
-    const note = (n: number): void => {
-      const at = neighbours.at(n);
-      const quiet = (neighbours.words[at] & NUD_QUIET) !== 0 && neighbours.used(n);
-      const word = (neighbours.words[at + NEIGH_GEN] & 0xffff) | (quiet ? L.NEIGH_QUIET : 0);
-      Atomics.store(this.block, L.B_NEIGHBOURS + n, word);
-    };
-    neighbours.changed = note;
-    for (let n = 0; n < neighbours.capacity; n++) note(n);
+    neighbours.changed = (n) => this.note(neighbours, n);
+    this.noteAll();
     tables.flushed = () => this.sync(tables);
     this.sync(tables);
+  }
+
+  /** Reads all neighbours anew: who changed some, in another thread, has died before it could say which. */
+  noteAll(): void {
+    if (this.tables === null) return;
+    const { neighbours } = this.tables;
+    for (let n = 0; n < neighbours.capacity; n++) this.note(neighbours, n);
+  }
+
+  private note(neighbours: NeighbourTable, n: number): void {
+    const at = neighbours.at(n);
+    const quiet = (neighbours.words[at] & NUD_QUIET) !== 0 && neighbours.used(n);
+    const word = (neighbours.words[at + NEIGH_GEN] & 0xffff) | (quiet ? L.NEIGH_QUIET : 0);
+    Atomics.store(this.block, L.B_NEIGHBOURS + n, word);
   }
 
   /**
@@ -349,6 +357,9 @@ export class KernelFlows implements EX.Engine {
     const index = this.indexOf(family, place);
     this.seen[index * SEEN_WORDS] = this.count(index, L.N_PACKETS);
     this.seen[index * SEEN_WORDS + 1] = this.count(index, L.N_BYTES);
+    const sampled = index * L.COUNTER_WORDS + L.N_SAMPLED;
+    this.counters[sampled] = 0;
+    this.counters[sampled + 1] = 0;
   }
 
   invalidate(family: number, place: number): boolean {

@@ -20,9 +20,11 @@ import {
   AUX_WORDS,
   F4_BYTES,
   F4_CONN,
+  F4_LAST,
   F4_PACKETS,
   F6_BYTES,
   F6_CONN,
+  F6_LAST,
   F6_PACKETS,
 } from '../../offload/table.ts';
 import {
@@ -201,6 +203,7 @@ export class KernelSamples {
     const e = six ? place << 5 : place << 4;
     Atomics.add(entries, e + (six ? F6_PACKETS : F4_PACKETS), 1);
     Atomics.add(entries, e + (six ? F6_BYTES : F4_BYTES), this.words[w + L.S_PACKET]);
+    entries[e + (six ? F6_LAST : F4_LAST)] = this.tables.now();
   }
 
   /** Is the neighbour what it was for the entry of the sample at word `w`, and an epoch of the same number the same one? */

@@ -391,6 +391,32 @@ test('what the kernel forwards between VLAN ports counts where the slow path cou
   }
 });
 
+test.skipIf(refusal !== '')(
+  'verify: the first 16 hits of every entry are shown, also where another one was before',
+  () => {
+    const bench = new KernelBench(true, 0, 2 ** 30);
+    try {
+      const router = createRouter(worldConfig({ offload: { mode: 'verify', entries: 64 } }), bench.options());
+      bench.attach(router);
+      const out = to('lan', ipv4({ src: HOST, dst: SERVER }, udp({ sport: 5000, dport: 4000 }, 'q')), macOf(HOST));
+      const back = to('wan', ipv4({ src: SERVER, dst: WAN }, udp({ sport: 4000, dport: 5000 }, 'a')));
+      const { conntrack } = router.tables;
+      for (let life = 1; life <= 3; life++) {
+        router.inject('lan', out);
+        router.inject('wan', back);
+        router.inject('lan', out);
+        for (let n = 0; n < 40; n++) router.inject('lan', out);
+        // Beyond them, one in 2^30.
+        expect(engineCounter(router, 'kernel-compared')).toBe(16 * life);
+        expect(engineCounter(router, 'kernel-hits')).toBe(40 * life);
+        for (let n = 0; n < conntrack.highWater; n++) if (conntrack.inUse(n, router.now)) router.path.tracker.end(n);
+      }
+    } finally {
+      bench.close();
+    }
+  },
+);
+
 describe.skipIf(refusal !== '')('verify: samples that are looked at late', () => {
   let bench: KernelBench;
   let router: Router;

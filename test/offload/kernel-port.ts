@@ -45,15 +45,17 @@ export class KernelBench {
   samples: KernelSamples | null = null;
   private readonly verified: boolean;
   private readonly fault: number;
+  private readonly oneOf: number;
   private engine: KernelEngine | null = null;
   private kernel: InstantFlows | null = null;
   private router: Router | null = null;
   private readonly inner: MemoryPort[] = [];
 
-  /** `fault`: FAULT_* that the program has. */
-  constructor(verified = false, fault = 0) {
+  /** `fault`: FAULT_* that the program has. `oneOf`: verify mode shows one hit of so many, a power of two. */
+  constructor(verified = false, fault = 0, oneOf = 1) {
     this.verified = verified;
     this.fault = fault;
+    this.oneOf = oneOf;
   }
 
   /** To be given to createRouter. */
@@ -85,7 +87,7 @@ export class KernelBench {
       neighbours: tables.neighbours.capacity,
       idle: ENGINE_IDLE,
       ports,
-      sample: this.verified ? 1 : 0,
+      sample: this.verified ? this.oneOf : 0,
       fault: this.fault,
     });
     if (this.engine.task.samples !== null) this.samples = new KernelSamples(this.engine.task.samples, tables);
