@@ -5,7 +5,8 @@
  * A port has one queue per worker; where a device offers fewer, workers share a descriptor (a read or write of one is
  * whole frames, so nothing is torn). Not here: sluice0 (hostport.ts), watching (links.ts).
  */
-import { close } from '../../dataplane/ports/ffi.ts';
+import { closeSync, openSync, statSync } from 'node:fs';
+import { close, IoError } from '../../dataplane/ports/ffi.ts';
 import type { HostPort } from '../../dataplane/ports/host.ts';
 import type { KernelEngine, KernelPort as KernelPortDevice } from '../../dataplane/ports/kernel-engine.ts';
 import { linkDetails, linkState, NO_LINK } from '../../dataplane/ports/links.ts';
@@ -63,6 +64,8 @@ export async function openDevices(
   workers: number,
   kernel: KernelEngine | null = null,
 ): Promise<Device[]> {
+  for (const { name, mirror } of config.ports)
+    if (mirror !== '') for (let worker = 0; worker < workers; worker++) tryMirror(name, mirrorFile(mirror, worker));
   const devices: Device[] = [];
   try {
     for (const port of config.ports) if (port.parent < 0) devices.push(await openDevice(port, workers, kernel));
@@ -80,6 +83,24 @@ export function closeDevice(device: Device): void {
   device.fds = [];
 }
 
+/** The file of a worker's mirror: one file has one writer. '' for none. */
+function mirrorFile(mirror: string, worker: number): string {
+  return mirror === '' || worker === 0 ? mirror : `${mirror}.${worker}`;
+}
+
+/** A file that cannot be made would end a worker again and again. Errors: IoError. */
+function tryMirror(port: string, file: string): void {
+  try {
+    // A pipe opens when there is somebody to read it: that is not waited for here.
+    if (statSync(file, { throwIfNoEntry: false })?.isFIFO()) return;
+    closeSync(openSync(file, 'a', 0o600));
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    const expected = 'a file that can be written';
+    throw new IoError(`ports.${port}.mirror ${file}`, expected, code, 'choose another file, or make its folder', code);
+  }
+}
+
 async function openDevice(port: PortConfig, workers: number, kernel: KernelEngine | null): Promise<Device> {
   const { name, number, ifname } = port;
   const device: Device = { name, number, kind: 'tap', ifname, fds: [], host: null, tasks: [] };
@@ -91,8 +112,7 @@ async function openDevice(port: PortConfig, workers: number, kernel: KernelEngin
     offloads: 0,
     ring: null,
     fault: port.fault === null ? null : faultOptions(port.fault),
-    // One file has one writer.
-    mirror: port.mirror === '' || worker === 0 ? port.mirror : `${port.mirror}.${worker}`,
+    mirror: mirrorFile(port.mirror, worker),
     ...more,
   });
   if (port.kind === 'tap') {

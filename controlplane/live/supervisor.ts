@@ -675,7 +675,7 @@ export class Supervisor {
       if (!now.exists) {
         const then = isHostPort
           ? "programs on this host cannot use the router's addresses any more"
-          : 'its port is down, the others go on';
+          : 'its port is down until the router is started again, the others go on';
         this.log('warn', `${isHostPort ? '' : `ports.${watch.name}: `}the device ${watch.ifname} is gone; ${then}`);
       } else if (!isHostPort) this.log('info', `ports.${watch.name}: ${watch.ifname} is ${now.up ? 'up' : 'down'}`);
       if (!isHostPort) this.setLink(watch.port, now.up);

@@ -19,6 +19,7 @@ import {
   FRAME_NEEDS_CSUM,
   type Frames,
   GSO_UDP_L4,
+  LARGE_ROOM,
   META_CSUM,
   META_FLAGS,
   META_GSO,
@@ -380,8 +381,9 @@ export class PacketPort implements Port {
     tag: number,
     tpid: number,
   ): number {
-    if (captured < length || captured < 14) {
-      this.counters.rxErrors++; // cut off: a super-frame in a ring of small slots
+    if (captured < length || captured < 14 || length > LARGE_ROOM - 4) {
+      // Cut off: a super-frame in a ring of small slots. Or longer than any slot: a host with IPv6 BIG TCP (gso_max_size).
+      this.counters.rxErrors++;
       return -1;
     }
     const slot = frames.alloc(length + 4);

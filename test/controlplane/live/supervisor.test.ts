@@ -2,6 +2,9 @@
  * Supervisor without a device: what the main thread makes of what its threads say. It runs the built files, as the router
  * does.
  */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { type Config, normalizeConfig } from '../../../controlplane/config/index.ts';
 import { lostRecords, Supervisor } from '../../../controlplane/live/supervisor.ts';
@@ -63,5 +66,19 @@ describe('supervisor', () => {
       { family: 6, punt: full(100), inject: full(200) },
     ] as const;
     expect(lostRecords({ punt: full(1), inject: full(2), domains: [...domains] })).toEqual([111, 222]);
+  });
+
+  it('a mirror that cannot be written is refused before anything is opened: each worker died of it, again and again', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sluice-mirror-'));
+    try {
+      const mirror = join(folder, 'missing', 'lan.pcapng');
+      const ports = { lan: { kind: 'tap', ifname: 'sl-never', mac: '02:00:00:00:01:01', mirror } };
+      const started = Supervisor.start(normalizeConfig({ ports, workers: 1 }), { hostPort: false });
+      await expect(started).rejects.toThrow(
+        `ports.lan.mirror ${mirror}: expected a file that can be written, got ENOENT; choose another file, or make its folder`,
+      );
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 });

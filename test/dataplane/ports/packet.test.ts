@@ -1,8 +1,12 @@
 /** Ports of kind packet: AF_PACKET rings over a veth pair, tags and super-frames included. */
 import { createHash } from 'node:crypto';
+import { mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
-  type Frames,
+  Frames,
+  LARGE_ROOM,
   META_CSUM,
   META_FLAGS,
   META_GSO,
@@ -252,5 +256,34 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
     peer.close();
     witness.close();
     expect(() => open('none', 'bulk')).toThrow(/port none \(packet\): expected a device none, got ENODEV/);
+  });
+});
+
+describe.skipIf(process.platform !== 'linux')('a receive ring', async () => {
+  const { PacketPort } = await import('../../../dataplane/ports/packet.ts');
+
+  it('goes on behind a frame that is too long for any slot: it waited for one for ever', () => {
+    const slotBytes = 67584;
+    const mac = 96;
+    const file = join(mkdtempSync(join(tmpdir(), 'sluice-ring-')), 'ring');
+    // What the kernel writes, TPACKET_V2: status, length, captured, place of the frame.
+    const memory = Buffer.alloc(1 << 20);
+    for (const [slot, length] of [LARGE_ROOM - 3, LARGE_ROOM - 4, 60].entries()) {
+      for (const [word, value] of [1, length, length, mac].entries())
+        memory.writeUInt32LE(value, slot * slotBytes + word * 4);
+      memory.fill(slot + 1, slot * slotBytes + mac, slot * slotBytes + mac + length);
+    }
+    writeFileSync(file, memory);
+    const fd = openSync(file, 'r+');
+    rmSync(dirname(file), { recursive: true });
+    const ring = { version: 1, blocks: 1, slotBytes };
+    const port = new PacketPort({ name: 'p', number: 3, fd, offloads: 0, ring });
+    const frames = new Frames(4, 1);
+    const slots = new Int32Array(8);
+    expect(port.rxBurst(frames, slots, 8)).toBe(2);
+    expect([0, 1].map((n) => frames.meta[slots[n] * META_WORDS + META_LEN])).toEqual([LARGE_ROOM - 4, 60]);
+    expect(bytesOf(frames, slots[1])).toEqual(new Uint8Array(60).fill(3));
+    expect(port.counters).toMatchObject({ rxPackets: 2, rxErrors: 1, rxBytes: LARGE_ROOM - 4 + 60 });
+    port.close();
   });
 });
