@@ -41,6 +41,7 @@ import type { KernelEngine } from '../../dataplane/ports/kernel-engine.ts';
 import { linkDetails } from '../../dataplane/ports/links.ts';
 import { monotonic } from '../../dataplane/ports/monotonic.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
+import type { PortCounters } from '../../dataplane/ports/port.ts';
 import { type IoBackend, openGroup } from '../../dataplane/ports/uring.ts';
 import {
   createRing,
@@ -693,6 +694,11 @@ export class Supervisor {
   /** The state of a port's device at the last look; null for ports without one (VLANs). */
   deviceState(port: number): DeviceState | null {
     return this.watches.find((watch) => watch.port === port)?.last ?? null;
+  }
+
+  /** What the main thread's end of a port of kind host has counted; null for others. */
+  hostCounters(port: number): PortCounters | null {
+    return this.devices.find((device) => device.number === port)?.host?.counters ?? null;
   }
 
   /** Frames from libpcap to worker 0. */

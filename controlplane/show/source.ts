@@ -125,6 +125,13 @@ export function liveSource(supervisor: Supervisor): ShowSource {
           tx_errors += live[at + LP_TX_ERRORS] >>> 0;
           syscalls += live[at + LP_SYSCALLS] >>> 0;
         }
+        // What libpcap refused, or brought faster than it was taken, the worker has not seen.
+        const host = supervisor.hostCounters(port);
+        if (host !== null) {
+          rx_errors += host.rxErrors;
+          tx_errors += host.txErrors;
+          syscalls += host.syscalls;
+        }
         const { exists, up, mac, elsewhere } = state;
         return { exists, up, mac, elsewhere, rx_errors, tx_errors, syscalls };
       },

@@ -10,10 +10,13 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { askShow } from '../../controlplane/api/client.ts';
 import { ApiServer } from '../../controlplane/api/server.ts';
 import { main } from '../../controlplane/cli/main.ts';
+import type { Supervisor } from '../../controlplane/live/supervisor.ts';
 import { createRouter, type Router } from '../../controlplane/router.ts';
 import { stageOf } from '../../controlplane/show/drops.ts';
-import { VIEWS } from '../../controlplane/show/index.ts';
+import { liveSource, VIEWS } from '../../controlplane/show/index.ts';
 import { REASONS, STAGES } from '../../dataplane/drop.ts';
+import { createLive, LP_SYSCALLS, LP_TX_ERRORS, portAt } from '../../dataplane/live.ts';
+import { newPortCounters } from '../../dataplane/ports/port.ts';
 
 const CONFIG = {
   ports: {
@@ -171,6 +174,24 @@ describe('views', () => {
   it('a filter that is none is refused by name', () => {
     expect(() => text('route', { src: '1.2.3.4' })).toThrow('filter: expected one of family, dev, got "src"');
     expect(() => text('conntrack', { family: 'ipx' })).toThrow('family: expected ipv4 or ipv6, got "ipx"');
+  });
+});
+
+describe('a live router', () => {
+  it('counts the errors of a port of kind host at both of its ends', () => {
+    const live = new Int32Array(createLive());
+    [live[portAt(0, 1) + LP_TX_ERRORS], live[portAt(0, 1) + LP_SYSCALLS]] = [2, 0];
+    const host = { ...newPortCounters(), rxErrors: 3, txErrors: 5, syscalls: 7 };
+    const state = { exists: true, up: true, mac: '', mtu: 1500, flaps: 0, elsewhere: false };
+    const router = {
+      live,
+      workers: 1,
+      tables: { buffers: { counters: new SharedArrayBuffer(8) } },
+      deviceState: () => state,
+      hostCounters: (port: number) => (port === 1 ? host : null),
+    } as unknown as Supervisor;
+    expect(liveSource(router).live?.device(1)).toMatchObject({ rx_errors: 3, tx_errors: 7, syscalls: 7 });
+    expect(liveSource(router).live?.device(0)).toMatchObject({ rx_errors: 0, tx_errors: 0, syscalls: 0 });
   });
 });
 
