@@ -5,7 +5,7 @@
  * is JSON on its standard input and in SLUICE_DATA. What it says goes to the router's log. Bounded: a program that does not
  * end is ended, events that find the queue full are counted and left out.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import type { Told } from '../protocol.ts';
 
 const MAX_WAITING = 256;
@@ -39,19 +39,6 @@ export class EventScript {
     this.running = told !== undefined;
     if (told === undefined) return;
     const data = JSON.stringify(told.data);
-    const child = spawn(this.file, [told.name], {
-      env: { ...process.env, SLUICE_EVENT: told.name, SLUICE_DATA: data },
-      stdio: ['pipe', 'ignore', 'pipe'],
-      timeout: LONGEST,
-      killSignal: 'SIGKILL',
-    });
-    let said = '';
-    child.stderr.on('data', (part: Buffer) => {
-      if (said.length < 1000) said += part.toString('utf8');
-    });
-    // A program that does not read its input is none the worse for it.
-    child.stdin.on('error', () => {});
-    child.stdin.end(data);
     let over = false;
     const next = (fault: string): void => {
       if (over) return;
@@ -59,6 +46,27 @@ export class EventScript {
       if (fault !== '') this.log('warn', `gateway.script: ${this.file} ${told.name}: ${fault}`);
       this.run();
     };
+    let child: ChildProcess;
+    try {
+      child = spawn(this.file, [told.name], {
+        env: { ...process.env, SLUICE_EVENT: told.name, SLUICE_DATA: data },
+        stdio: ['pipe', 'ignore', 'pipe'],
+        timeout: LONGEST,
+        killSignal: 'SIGKILL',
+      });
+    } catch (error) {
+      // Some of what can be wrong with a file is thrown (ENOTDIR, ETXTBSY), some is told later: to us it is the same.
+      setImmediate(next, (error as Error).message);
+      return;
+    }
+    let said = '';
+    // Without descriptors (EMFILE) it has no streams.
+    child.stderr?.on('data', (part: Buffer) => {
+      if (said.length < 1000) said += part.toString('utf8');
+    });
+    // A program that does not read its input is none the worse for it.
+    child.stdin?.on('error', () => {});
+    child.stdin?.end(data);
     child.on('error', (error) => next(error.message));
     child.on('close', (code, signal) =>
       next(code === 0 ? '' : `expected exit code 0, got ${signal ?? code}${said === '' ? '' : `: ${said.trim()}`}`),

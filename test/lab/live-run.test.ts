@@ -179,7 +179,11 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
     const { lab, router } = live;
     lab.runSync(server, 'ip', ['link', 'delete', 'sl-wan']);
     await waitFor('the report', () =>
-      router.stderr().includes('warning: ports.wan: the device sl-wan is gone; its port is down until the router is started again, the others go on'),
+      router
+        .stderr()
+        .includes(
+          'warning: ports.wan: the device sl-wan is gone; its port is down until the router is started again, the others go on',
+        ),
     );
     for (const target of ['10.77.1.1', '2001:db8:77:1::1'])
       await lab.run(client, 'ping', ['-n', '-c2', '-i0.2', target]);

@@ -39,4 +39,12 @@ describe('EventScript', () => {
     await until('a complaint', () => logs.length > 0);
     expect(logs[0]).toContain('ENOENT');
   });
+
+  it('what Node throws instead of telling it is said for every event: the first one stopped all others', async () => {
+    const logs: string[] = [];
+    const script = new EventScript('/etc/passwd/hook', (_level, message) => void logs.push(message));
+    for (const name of ['one', 'two']) script.tell({ kind: 'event', name, data: {} });
+    await until('both complaints', () => logs.length === 2);
+    expect(logs).toEqual(['one', 'two'].map((name) => `gateway.script: /etc/passwd/hook ${name}: spawn ENOTDIR`));
+  });
 });
