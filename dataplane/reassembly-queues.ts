@@ -67,11 +67,27 @@ export interface ReassemblyLimits {
   fragments?: number;
 }
 
-/** Hash of what names a datagram, without the worker's seed. */
+/** Hash of what names a datagram, the same for all workers: whose it is. */
 export function keyHash(p: Packet): number {
   let h = Math.imul(p.s0 ^ p.s3 ^ (p.s1 + p.s2), 0x9e3779b1) ^ Math.imul(p.d0 ^ p.d3 ^ (p.d1 + p.d2), 0x85ebca6b);
   h = Math.imul(h ^ p.fragId ^ (h >>> 15), 0xc2b2ae35);
   h = Math.imul(h ^ (h >>> 13), 0x27d4eb2f);
+  return h ^ (h >>> 16);
+}
+
+/** Hash by which a worker finds a datagram. The seed goes in before all else: nobody outside can tell what collides. */
+export function datagramHash(p: Packet, seed: number): number {
+  let h = Math.imul(p.s0 ^ seed, 0x9e3779b1);
+  h = Math.imul((h ^ (h >>> 15)) + p.d0, 0x85ebca6b);
+  h = Math.imul((h ^ (h >>> 13)) + p.fragId, 0xc2b2ae35);
+  if (p.family !== 4) {
+    h = Math.imul((h ^ (h >>> 16)) + p.s1, 0x27d4eb2f);
+    h = Math.imul((h ^ (h >>> 15)) + p.s2, 0x9e3779b1);
+    h = Math.imul((h ^ (h >>> 13)) + p.s3, 0x85ebca6b);
+    h = Math.imul((h ^ (h >>> 16)) + p.d1, 0xc2b2ae35);
+    h = Math.imul((h ^ (h >>> 15)) + p.d2, 0x27d4eb2f);
+    h = Math.imul((h ^ (h >>> 13)) + p.d3, 0x9e3779b1);
+  }
   return h ^ (h >>> 16);
 }
 

@@ -26,6 +26,7 @@ import {
 } from './drop.ts';
 import { FRAME_NEEDS_CSUM, META_CSUM, META_LEN, META_OFF, META_PORT, META_WORDS, SMALL_ROOM } from './frames.ts';
 import {
+  datagramHash,
   F_BYTES,
   F_DATA,
   F_L3,
@@ -96,7 +97,7 @@ export class Reassembly extends ReassemblyQueues {
     if (data < 0) return IPV6_CHAIN;
     let bytes = p.end - data;
     const refused = p.family === 4 ? this.check4(p, bytes) : this.check6(p, bytes, data);
-    const hash = keyHash(p) ^ this.seed;
+    const hash = datagramHash(p, this.seed);
     const key = p.family | ((p.family === 4 ? p.proto : 0) << 4) | (zone << 12);
     let q = this.find(p, hash, key);
     if (refused !== 0) {

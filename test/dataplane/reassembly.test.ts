@@ -13,6 +13,7 @@ import {
   TIMEOUT6,
   WHOLE,
 } from '../../dataplane/reassembly.ts';
+import { datagramHash } from '../../dataplane/reassembly-queues.ts';
 import { C_CONSUMED, C_DROPS, C_HELD, COUNTER_WORDS } from '../../dataplane/tables.ts';
 import { Packet } from '../../dataplane/wire/packet.ts';
 import { ethernet, icmp, icmpv6, ipv4, ipv6, Random, tcp, udp } from '../lib/build.ts';
@@ -337,4 +338,31 @@ describe('workers', () => {
     }
     for (const n of owners) expect(n).toBeGreaterThan(50);
   });
+});
+
+it('datagrams that fall into one bucket under one seed did so under every seed', () => {
+  const random = new Random(8);
+  const buckets = 2048;
+  for (const family of [4, 6]) {
+    const p = new Packet();
+    p.family = family;
+    const chosen: number[][] = [];
+    const load = (seed: number) => {
+      const count = new Map<number, number>();
+      for (const words of chosen) {
+        [p.s0, p.s3, p.d0, p.fragId] = words;
+        const bucket = datagramHash(p, seed) & (buckets - 1);
+        count.set(bucket, (count.get(bucket) ?? 0) + 1);
+      }
+      return Math.max(...count.values());
+    };
+    while (chosen.length < 200) {
+      const words = [random.next() | 0, family === 4 ? 0 : random.next() | 0, 77, random.next() & 0xffff];
+      [p.s0, p.s3, p.d0, p.fragId] = words;
+      if ((datagramHash(p, 5) & (buckets - 1)) === 3) chosen.push(words);
+    }
+    expect(load(5)).toBe(200);
+    // By chance, the fullest of 2048 has two or three of 200.
+    for (const seed of [6, 5 ^ 0x40000000, -77]) expect(load(seed)).toBeLessThan(8);
+  }
 });
