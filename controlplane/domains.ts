@@ -13,6 +13,7 @@
  */
 import type { Family, Words } from '../dataplane/wire/address.ts';
 import type { Config } from './config/index.ts';
+import { Clock } from './dhcp6/deadlines.ts';
 import type { Dhcp6 } from './dhcp6/index.ts';
 import { DOMAINS, Domain, type DomainName, type DomainParts, type DomainView, familyOf } from './domain.ts';
 import type { LearnedRoutes } from './learned-routes.ts';
@@ -30,7 +31,7 @@ const FIRST_REST = 10;
 const LAST_REST = 5000;
 const HEALTHY = 60_000;
 
-/** What a protocol wants to find again, and when it said so (milliseconds since 1970). */
+/** What a protocol wants to find again, and when it said so (milliseconds that do not wrap). */
 interface Kept {
   value: unknown;
   at: number;
@@ -61,6 +62,8 @@ export class Domains {
   private readonly parts: Omit<DomainParts, 'config' | 'kept'>;
   private readonly host: DomainsHost;
   private readonly contain: boolean;
+  /** How old is what was kept: by a clock that neither wraps nor is set. */
+  private readonly clock: Clock;
   /** The families' domains, and which protocols are theirs: those of nobody are Control's own. */
   private readonly local = new Map<Family, Domain>();
   private readonly owners = new Map<Protocol, DomainName>();
@@ -89,6 +92,7 @@ export class Domains {
   /** No domain has begun yet: `begin`. */
   constructor(parts: Omit<DomainParts, 'config' | 'kept'>, host: DomainsHost, { remote, contain }: DomainsOptions) {
     this.parts = parts;
+    this.clock = new Clock(parts.tables.now());
     this.host = host;
     this.contain = contain === true;
     if (remote !== undefined)
@@ -112,7 +116,7 @@ export class Domains {
   private make(name: DomainName): Promise<void> | undefined {
     this.views[name].state = 'running';
     this.reviveAt.delete(name);
-    const now = this.parts.wall(this.parts.tables.now());
+    const now = this.clock.at(this.parts.tables.now());
     const kept = new Map([...this.kept[name]].map(([key, { value, at }]) => [key, { value, age: now - at }]));
     const parts: DomainParts = { ...this.parts, config: this.host.config(), kept };
     let protocols: Protocol[];
@@ -247,7 +251,7 @@ export class Domains {
   /** A protocol wants to find this again; null: no more. */
   keep(name: DomainName, key: string, value: unknown): void {
     if (value === null) this.kept[name].delete(key);
-    else this.kept[name].set(key, { value, at: this.parts.wall(this.parts.tables.now()) });
+    else this.kept[name].set(key, { value, at: this.clock.at(this.parts.tables.now()) });
   }
 
   /** Somebody has said this address again. */
@@ -270,6 +274,7 @@ export class Domains {
   step(event: Event): void {
     const { tables } = this.parts;
     const now = tables.now();
+    this.clock.at(now);
     const family = familyOf(event, tables);
     for (const protocol of [...this.protocols]) {
       const owner = this.owners.get(protocol);

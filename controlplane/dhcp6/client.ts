@@ -130,11 +130,12 @@ export class Client {
 
   /** Milliseconds at which it wants a tick. */
   next(): number {
-    let next = this.exchange?.due ?? FOREVER;
+    let next = FOREVER;
+    for (const held of this.held) next = Math.min(next, held.valid, held.deprecated ? FOREVER : held.preferred);
+    if (!this.linkUp) return next;
     if (this.state === 'bound') next = Math.min(next, this.t1);
     if (this.state === 'informed') next = Math.min(next, this.refresh);
-    for (const held of this.held) next = Math.min(next, held.valid, held.deprecated ? FOREVER : held.preferred);
-    return this.linkUp ? next : FOREVER;
+    return Math.min(next, this.exchange?.due ?? FOREVER);
   }
 
   link(now: number, up: boolean): Action[] {
@@ -154,7 +155,8 @@ export class Client {
   }
 
   tick(now: number): Action[] {
-    if (!this.linkUp) return [];
+    // Leases end whether or not the link is there; all else waits for it.
+    if (!this.linkUp) return this.age(now);
     const actions = [...this.age(now), ...this.checkDuplicates(now)];
     if (this.state === 'bound' && now >= this.t1) this.enter(now, 'renew', 0);
     if (this.state === 'informed' && now >= this.refresh)

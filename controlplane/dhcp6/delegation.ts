@@ -93,12 +93,12 @@ export class Delegation {
     }));
   }
 
-  /** Puts a lease in force and says what follows from it. Throws when it cannot be written. */
-  give(lease: Lease): Action[] {
+  /** Puts a lease in force and says what follows from it. Throws when it cannot be written. @param now milliseconds since 1970 */
+  give(lease: Lease, now: number): Action[] {
     const before = this.leases.get(lease.words, lease.prefixLength);
     this.leases.put(lease);
     const moved = before !== undefined && (before.port !== lease.port || !sameVia(before.via, lease.via));
-    return [...this.keep(lease), ...(moved ? this.withdraw(before) : []), ...this.announce(lease)];
+    return [...this.keep(lease), ...(moved ? this.withdraw(before) : []), ...this.announce(lease, now)];
   }
 
   end(lease: Lease): Action[] {
@@ -147,18 +147,30 @@ export class Delegation {
   }
 
   /** Everything that follows from the leases in force: after a restart. */
-  restore(): Action[] {
-    return [...this.leases].flatMap((lease) => this.announce(lease));
+  restore(now: number): Action[] {
+    return [...this.leases].flatMap((lease) => this.announce(lease, now));
   }
 
-  private announce(lease: Lease): Action[] {
+  /**
+   * The time of day was set: what is left of each lease stays as it was.
+   *
+   * @param step milliseconds by which the time has become later
+   * @throws Error when the leases cannot be written
+   */
+  shift(step: number): Action[] {
+    this.leases.shift(step);
+    return [...this.leases].flatMap((lease) => this.keep(lease));
+  }
+
+  private announce(lease: Lease, now: number): Action[] {
     const port = this.ports.get(lease.port);
     if (port === undefined || lease.via === null || lease.client === DECLINED) return [];
     const { words, prefixLength, via } = lease;
     const actions: Action[] = [];
     if (lease.kind === 'pd')
       actions.push({ kind: 'route', op: 'add', family: 6, words, prefixLength, via, port, source: 'pd' });
-    return [...actions, told('dhcp6.delegated', this.dataOf(lease))];
+    const seconds = lease.valid === Number.POSITIVE_INFINITY ? null : Math.round((lease.valid - now) / 1000);
+    return [...actions, told('dhcp6.delegated', this.dataOf(lease, seconds))];
   }
 
   private withdraw(lease: Lease): Action[] {
@@ -168,17 +180,17 @@ export class Delegation {
     const actions: Action[] = [];
     if (lease.kind === 'pd')
       actions.push({ kind: 'route', op: 'remove', family: 6, words, prefixLength, via, port, source: 'pd' });
-    return [...actions, told('dhcp6.withdrawn', this.dataOf(lease))];
+    return [...actions, told('dhcp6.withdrawn', this.dataOf(lease, null))];
   }
 
-  private dataOf(lease: Lease) {
-    const { client, port, via, valid } = lease;
+  private dataOf(lease: Lease, valid: number | null) {
+    const { client, port, via } = lease;
     return {
       port,
       prefix: prefixText(lease.words, lease.prefixLength),
       via: via === null ? null : formatAddress(6, ...via),
       client,
-      valid: valid === Number.POSITIVE_INFINITY ? null : valid,
+      valid,
     };
   }
 }

@@ -38,6 +38,8 @@ export interface Dhcp6Options {
 
 /** Answers that wait for the disk at most: a burst is no longer. */
 const MAX_WAITING = 256;
+/** Milliseconds between the router's clock and the time of day above which that was set, or has run away. */
+const STEP = 1000;
 
 export class Dhcp6 implements Protocol {
   readonly name = 'dhcp6';
@@ -54,11 +56,14 @@ export class Dhcp6 implements Protocol {
   /** What the first step says: clients begin, routes of recovered leases come back. */
   private begun = false;
   private resumed: Action[] = [];
+  /** Milliseconds since 1970 of time 0 of `clock`, as leases count them. */
+  private epoch: number;
 
   /** When the lease file cannot be used there is no server, which is logged. */
   constructor(interfaces: InterfaceTable, addresses: Addresses, config: Config, options: Dhcp6Options) {
     this.options = options;
     this.clock = new Clock(options.now);
+    this.epoch = options.wall(options.now) - options.now;
     const names = config.ports.map((port) => port.name);
     this.context = new Context(interfaces, addresses, names, () => (options.random() >>> 0) / 0x100000000);
     this.delegation = new Delegation(config.delegation, names);
@@ -85,7 +90,7 @@ export class Dhcp6 implements Protocol {
   private recover(file: string): void {
     const { quiet, log, kept } = this.options;
     const { leases } = this.delegation;
-    const wall = this.options.wall(this.options.now);
+    const wall = this.epoch + this.options.now;
     try {
       if (file !== '' && !quiet)
         for (const note of leases.open(file, wall)) {
@@ -111,16 +116,33 @@ export class Dhcp6 implements Protocol {
 
   /** What the times of clients and relays, and those of leases, are compared with. */
   times(now: number): { time: number; wall: number } {
-    return { time: this.clock.at(now), wall: this.options.wall(now) };
+    const time = this.clock.at(now);
+    return { time, wall: this.epoch + time };
+  }
+
+  /**
+   * Leases live by the router's clock and are written by the time of day. When that is set (by NTP, in a box that began in 1970),
+   * no lease ends or lives on because of it.
+   */
+  private follow(now: number, time: number): Action[] {
+    const step = this.options.wall(now) - time - this.epoch;
+    if (Math.abs(step) < STEP) return [];
+    this.epoch += step;
+    try {
+      return this.delegation.shift(step);
+    } catch (error) {
+      this.context.counters.fault('not-stored');
+      return [{ kind: 'log', level: 'warn', message: `delegation.file: ${(error as Error).message}` }];
+    }
   }
 
   step(now: number, event: Event): Action[] {
     const time = this.clock.at(now);
-    const actions: Action[] = this.begun ? [] : this.begin(time);
+    const actions: Action[] = [...this.follow(now, time), ...(this.begun ? [] : this.begin(time))];
     switch (event.kind) {
       case 'frame': {
         const datagram = readDatagram(event);
-        if (datagram !== null) actions.push(...this.receive(now, time, datagram));
+        if (datagram !== null) actions.push(...this.receive(time, datagram));
         break;
       }
       case 'link':
@@ -136,7 +158,7 @@ export class Dhcp6 implements Protocol {
     // Also after frames: neighbour discovery may have found one of the addresses to be somebody else's.
     for (const client of this.clients) actions.push(...client.tick(time));
     for (const relay of this.relays) if (relay.next() <= time) actions.push(...relay.expire(time));
-    const wall = this.options.wall(now);
+    const wall = this.epoch + time;
     if (this.delegation.leases.next() <= wall) actions.push(...this.delegation.expire(wall));
     return actions;
   }
@@ -144,7 +166,7 @@ export class Dhcp6 implements Protocol {
   next(now: number): number {
     if (!this.begun || this.waiting.length > 0) return 0;
     const time = this.clock.at(now);
-    let wait = this.delegation.leases.next() - this.options.wall(now);
+    let wait = this.delegation.leases.next() - this.epoch - time;
     for (const client of this.clients) wait = Math.min(wait, client.next() - time);
     for (const relay of this.relays) wait = Math.min(wait, relay.next() - time);
     // The router's clock wraps: a wait is never so long that its end could be mistaken.
@@ -153,14 +175,14 @@ export class Dhcp6 implements Protocol {
 
   private begin(time: number): Action[] {
     this.begun = true;
-    const actions = [...this.resumed, ...(this.servers.length > 0 ? this.delegation.restore() : [])];
+    const actions = [...this.resumed, ...(this.servers.length > 0 ? this.delegation.restore(this.epoch + time) : [])];
     const { kept } = this.options;
     if (kept !== undefined) for (const relay of this.relays) actions.push(...relay.resume(time, kept));
     for (const client of this.autostart) actions.push(...client.start(time));
     return actions;
   }
 
-  private receive(now: number, time: number, datagram: Datagram): Action[] {
+  private receive(time: number, datagram: Datagram): Action[] {
     if (datagram.toPort === CLIENT_PORT) {
       const client = this.clients.find((one) => one.port === datagram.port);
       return client === undefined ? [] : client.receive(time, datagram);
@@ -168,7 +190,7 @@ export class Dhcp6 implements Protocol {
     if (datagram.toPort !== SERVER_PORT) return [];
     if (datagram.payload[0] === RELAY_REPL) return this.relayed(time, datagram);
     const server = this.servers.find((one) => one.port === datagram.port) ?? this.serverOfRelayed(datagram);
-    if (server !== undefined) return this.hold(server.receive(time, this.options.wall(now), datagram));
+    if (server !== undefined) return this.hold(server.receive(time, this.epoch + time, datagram));
     const relay = this.relays.find((one) => one.port === datagram.port);
     if (relay !== undefined) return relay.receive(time, datagram);
     return this.ldras.find((one) => one.port === datagram.port)?.receive(time, datagram) ?? [];

@@ -314,7 +314,7 @@ export class Server {
       }
     for (const item of chosen) {
       const lease = this.lease(wall, asker, ia, item);
-      if (commit) actions.push(...this.delegation.give(lease));
+      if (commit) actions.push(...this.delegation.give(lease, wall));
       offered.add(lease);
       this.append(answer, item, this.config.preferred, this.config.valid);
     }
@@ -348,7 +348,7 @@ export class Server {
       );
       if (free.length > 0 && this.delegation.leases.of(asker.name).length < this.config.maxLeases) {
         for (const item of free) {
-          actions.push(...this.delegation.give(this.lease(wall, asker, ia, item)));
+          actions.push(...this.delegation.give(this.lease(wall, asker, ia, item), wall));
           this.append(answer, item, this.config.preferred, this.config.valid);
         }
         return answer;
@@ -360,7 +360,7 @@ export class Server {
     let kept = 0;
     for (const lease of held) {
       if (this.delegation.allows(asker.name, lease, pools)) {
-        actions.push(...this.delegation.give(this.lease(wall, asker, ia, lease)));
+        actions.push(...this.delegation.give(this.lease(wall, asker, ia, lease), wall));
         this.append(answer, lease, this.config.preferred, this.config.valid);
         kept++;
       } else {

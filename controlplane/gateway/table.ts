@@ -51,10 +51,13 @@ const to = (next: State, ...deeds: Deed[]): Row => ({ next, deeds });
 export const IPV6: Readonly<Record<State, Partial<Record<Input, Row>>>> = {
   down: {
     'link up': to('detecting'),
+    // A lease ends while the link is away, too.
+    'lease lost': to('down', 'withdraw lan'),
   },
   detecting: {
     'link-local ready': to('soliciting'),
     duplicate: to('disabled'),
+    'lease lost': to('detecting', 'withdraw lan'),
     'link down': to('down'),
   },
   soliciting: {
@@ -86,6 +89,7 @@ export const IPV6: Readonly<Record<State, Partial<Record<Input, Row>>>> = {
     'link down': to('down'),
   },
   disabled: {
+    'lease lost': to('disabled', 'withdraw lan'),
     'link down': to('down'),
   },
 };

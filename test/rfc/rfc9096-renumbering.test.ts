@@ -124,6 +124,24 @@ describe('LAN side', () => {
     expect(gone.at(-1)!.prefix).toBe('2001:db8:59::/64');
   });
 
+  it('a lease ends in its time though the link is away: the LAN has nothing of it any more', () => {
+    const w = online(isp(), house());
+    const { router } = w.home;
+    const [client] = router.control.domains.dhcp6!.clients;
+    router.setLink('wan', false);
+    w.home.told.length = 0;
+    router.advance(500 * SECOND);
+    expect(client.held.length).toBe(2);
+    expect(w.home.told).toEqual([]);
+    router.advance(120 * SECOND);
+    expect(client.held).toEqual([]);
+    expect(w.home.told.filter((line) => /^(lan|guest) remove 2001:/.test(line)).length).toBe(2);
+    const again = connect(w.isp, w.home);
+    router.setLink('wan', true);
+    again.wire.advance(20 * SECOND, 20);
+    expect(w.home.told.filter((line) => /^(lan|guest) add 2001:/.test(line)).length).toBe(2);
+  });
+
   it('L-15: no prefix and no route to it is announced for longer than what is left of the lease', () => {
     const { home } = online(isp(), house());
     const { router } = home;

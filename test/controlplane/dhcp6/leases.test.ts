@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import BN from 'bn.js';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describeDhcp6 } from '../../../controlplane/dhcp6/describe.ts';
+import { Dhcp6 } from '../../../controlplane/dhcp6/index.ts';
 import { type Lease, Leases } from '../../../controlplane/dhcp6/leases.ts';
 import { emitMessage, newMessage, parseMessage } from '../../../controlplane/dhcp6/message.ts';
 import { Pool } from '../../../controlplane/dhcp6/pool.ts';
@@ -345,4 +347,68 @@ describe('hostile clients', () => {
     expect(send(1, Uint8Array.of(1, 0, 0, 1, 0, 1, 0, 9))).toEqual([]);
     expect(faults()).toEqual({ unexpected: 5, 'unknown-client': 1, 'wrong-server': 1, unicast: 1, malformed: 1 });
   });
+});
+
+describe('the time of day is set while the router runs', () => {
+  const YEARS = 56 * 365 * 86_400_000;
+  /** A server of its own on a router that has none running, whose time of day is `day.offset` from the router's clock. */
+  function served() {
+    const router = createRouter({ ...provider({ delegate: 'customers' }, { file }), offload: { mode: 'off' } });
+    const day = { offset: 0 };
+    const dhcp6 = new Dhcp6(router.tables.interfaces, router.control.addresses, router.config, {
+      quiet: false,
+      now: 0,
+      wall: (clock) => clock + day.offset,
+      random: seededRandom(1),
+      log: () => {},
+    });
+    dhcp6.step(0, { kind: 'tick' });
+    dhcp6.delegation.give(lease(1, 600_000), 0);
+    const left = (now: number) => describeDhcp6(dhcp6, now, ['lan']).leases.map(({ valid }) => valid);
+    const inFile = (now: number) => {
+      const leases = new Leases();
+      dhcp6.close();
+      leases.open(file, now + day.offset);
+      const { size } = leases;
+      leases.close();
+      return size;
+    };
+    return { dhcp6, day, left, inFile };
+  }
+
+  test('forward, as NTP does in a box that began in 1970: no lease ends, in memory or in the file', () => {
+    const { dhcp6, day, left, inFile } = served();
+    day.offset = YEARS;
+    expect(dhcp6.step(100_000, { kind: 'tick' })).toEqual([]);
+    expect(left(100_000)).toEqual([500]);
+    expect(inFile(100_000)).toBe(1);
+  });
+
+  test('backward: no lease lives on', () => {
+    const { dhcp6, day, left, inFile } = served();
+    day.offset = -YEARS;
+    dhcp6.step(100_000, { kind: 'tick' });
+    expect(left(100_000)).toEqual([500]);
+    expect(dhcp6.next(100_000)).toBe(500_000);
+    expect(dhcp6.step(600_001, { kind: 'tick' })).toMatchObject([{ kind: 'route', op: 'remove' }, { kind: 'event' }]);
+    expect(left(600_001)).toEqual([]);
+    expect(inFile(600_001)).toBe(0);
+  });
+});
+
+test('the event of a delegated prefix tells seconds', () => {
+  const n = new Net();
+  const told: unknown[] = [];
+  n.add('isp', provider({ delegate: 'customers', preferred: 300, valid: 600 })).control.protocols.push({
+    name: 'ear',
+    next: () => -1,
+    step: (_now, event) => {
+      if (event.kind === 'event' && event.name === 'dhcp6.delegated') told.push(event.data.valid);
+      return [];
+    },
+  });
+  n.add('cpe', customer({ 'ia-pd': [{}], 'ia-na': false }));
+  n.wire('cpe.wan', 'isp.lan');
+  n.advance(6000);
+  expect(told).toEqual([600]);
 });
