@@ -133,16 +133,16 @@ function report(error: unknown): number {
 
 /**
  * A reader that has gone (`sluice ... | head`) is no failure worth a word; what was to be said has no listener. A disk that
- * is full is one, but none of the program's.
+ * is full is one, but none of the program's. When nobody hears the messages any more, the work goes on: a router must not
+ * end, least of all without taking its devices away, because the log's reader did.
  */
 function quietPipes(): void {
-  for (const stream of [process.stdout, process.stderr])
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT_OK);
-      if (stream === process.stdout)
-        process.stderr.write(`sluice: standard output: expected to be writable, got ${error.code ?? error.message}\n`);
-      process.exit(EXIT_FAILED);
-    });
+  process.stderr.on('error', () => {});
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT_OK);
+    process.stderr.write(`sluice: standard output: expected to be writable, got ${error.code ?? error.message}\n`);
+    process.exit(EXIT_FAILED);
+  });
 }
 
 /** True when this file was started, by its own name or through the link that npm makes. */

@@ -1,11 +1,14 @@
 /** The command: what it says about itself, what it refuses, and its exit codes. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { parseArguments, UsageError, wholeNumber } from '../../../controlplane/cli/args.ts';
 import { directory, example, sluice } from '../replay/files.ts';
+
+const program = fileURLToPath(new URL('../../../dist/controlplane/cli/main.js', import.meta.url));
 
 describe('sluice', () => {
   test('names its commands; without one it is a usage error', async () => {
@@ -36,7 +39,6 @@ describe('sluice', () => {
   });
 
   test('a standard output that takes nothing is a failure in one line', () => {
-    const program = fileURLToPath(new URL('../../../dist/controlplane/cli/main.js', import.meta.url));
     const full = openSync('/dev/full', 'w');
     const { status, stderr } = spawnSync(process.execPath, [program, 'help'], {
       stdio: ['ignore', full, 'pipe'],
@@ -44,6 +46,14 @@ describe('sluice', () => {
     });
     closeSync(full);
     expect([status, stderr]).toEqual([1, 'sluice: standard output: expected to be writable, got ENOSPC\n']);
+  });
+
+  test('messages that nobody reads change nothing: the work goes on, the exit code stays', async () => {
+    const file = join(directory(), 'wrong.yaml');
+    writeFileSync(file, 'ports: {}\n');
+    const child = spawn(process.execPath, [program, 'check', file], { stdio: ['ignore', 'ignore', 'pipe'] });
+    child.stderr.destroy();
+    expect((await once(child, 'exit'))[0]).toBe(2);
   });
 
   test('help of every command that it names: help COMMAND and COMMAND --help are one', async () => {
