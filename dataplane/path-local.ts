@@ -36,11 +36,18 @@ export abstract class PathLocal extends PathEgress {
       const refused = this.conntrackConfirm(p);
       if (refused !== GO_ON) return refused;
     }
-    const port = (((p.rports >>> 16) & 0xff) << 8) | (p.rports >>> 24);
+    // Behind NAT: what comes back to the router's own connections may come to a port that NAT had to choose for them.
+    const port = (((p.ports >>> 16) & 0xff) << 8) | (p.ports >>> 24);
     if (p.proto === ICMP || p.proto === ICMPV6) {
       const type = u8[p.l4];
       if ((p.family === 4 && type === 8) || (p.family === 6 && type === 128)) return this.toControl(p);
-    } else if ((p.proto === UDP || p.proto === TCP) && this.tables.hasService(p.proto, port)) return this.toControl(p);
+    } else if ((p.proto === UDP || p.proto === TCP) && this.tables.hasService(p.proto, port)) {
+      if (p.ports !== p.rports) {
+        rewriteIp(p, this.frames, 0);
+        p.rports = p.ports;
+      }
+      return this.toControl(p);
+    }
     if (isGroup(p) || p.d0 === -1) return this.drop(p, D.IP_MULTICAST);
     const host = this.tables.control[T.HOST_PORT] - 1;
     if (host >= 0) return this.toHost(p, host);
@@ -71,11 +78,11 @@ export abstract class PathLocal extends PathEgress {
     return DELIVERED;
   }
 
-  /** To the host kernel over sluice0, unchanged but for the link header. */
+  /** To the host kernel over sluice0, unchanged but for the link header and what NAT has to translate back. */
   protected toHost(p: Packet, host: number): number {
     const words = this.tables.interfaces.words;
     const r = host * IF.IF_WORDS;
-    if (p.own !== 0) rewriteIp(p, this.frames, 0);
+    rewriteIp(p, this.frames, 0);
     if (p.innerL3 !== 0) this.translateQuote(p);
     writeLink(
       p,
