@@ -4,7 +4,7 @@
  *   record, 20 words
  *   0–7  the helper's own state (helpers/helper.ts)
  *   8–10 sequence adjustment of ORIGINAL: POSITION, BEFORE, AFTER       11–13 of REPLY
- *   14   connection + 1; 0 free                                         15    its generation
+ *   14   connection + 1; 0 free, −1 being made                          15    its generation
  *   16   where ORIGINAL's last edited segment began   17 REPLY's        18    bits 0, 1: that there was one    19 spare
  *
  * CT_HELPER of a connection holds the helper's number and, from bit 8, the number of its extension + 1.
@@ -24,6 +24,8 @@ const OWNER = 14;
 const OWNER_GEN = 15;
 const EDITED_AT = 16;
 const EDITED = 18;
+/** Value of OWNER while a worker fills the record; one that dies then takes the record with it. */
+const BEING_MADE = -1;
 /** Places that are looked at for one packet: when all are taken, thousands would cost it more than everything else. */
 const PROBES = 64;
 
@@ -56,11 +58,13 @@ export class Extensions {
       const n = this.hint < this.capacity ? this.hint : 0;
       this.hint = n + 1;
       const owner = this.words[n * EXT_WORDS + OWNER];
-      if (owner !== 0 && !this.orphaned(n, owner - 1)) continue;
-      if (Atomics.compareExchange(this.words, n * EXT_WORDS + OWNER, owner, index + 1) !== owner) continue;
+      if (owner === BEING_MADE || (owner !== 0 && !this.orphaned(n, owner - 1))) continue;
+      // Its owner's name comes last: until the generation is there, the record would look like one that was left behind.
+      if (Atomics.compareExchange(this.words, n * EXT_WORDS + OWNER, owner, BEING_MADE) !== owner) continue;
       this.words.fill(0, n * EXT_WORDS, n * EXT_WORDS + OWNER);
       this.words[n * EXT_WORDS + EDITED] = 0;
       this.words[n * EXT_WORDS + OWNER_GEN] = words[c + CT_GEN];
+      Atomics.store(this.words, n * EXT_WORDS + OWNER, index + 1);
       words[c + CT_HELPER] = (words[c + CT_HELPER] & 0xff) | ((n + 1) << 8);
       return n * EXT_WORDS;
     }

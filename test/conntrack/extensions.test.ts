@@ -42,6 +42,22 @@ describe('records', () => {
     expect(ext.count).toBe(2);
   });
 
+  it('a record that another worker has begun to fill looked like one that was left behind, and became two connections’', () => {
+    const { conntrack, ext, connection } = bench();
+    const other = new Extensions(ext.words.buffer as SharedArrayBuffer, conntrack);
+    const [a, b] = [connection(), connection()];
+    let taken = -1;
+    // The other worker looks for one of its own at the worst moment.
+    ext.words.fill = function (this: Int32Array<SharedArrayBuffer>, ...range) {
+      taken = other.of(b);
+      return Int32Array.prototype.fill.apply(this, range) as Int32Array<SharedArrayBuffer>;
+    } as typeof ext.words.fill;
+    const at = ext.of(a);
+    expect(taken).toBeGreaterThanOrEqual(0);
+    expect(taken).not.toBe(at);
+    expect([ext.existing(a), ext.existing(b), ext.count]).toEqual([at, taken, 2]);
+  });
+
   it('all taken: −1, and a record that is given back is the next one’s', () => {
     const { ext, connection } = bench(3);
     const held = [connection(), connection(), connection()];
