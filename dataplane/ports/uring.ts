@@ -67,6 +67,7 @@ const SETUP_SINGLE_ISSUER = 0x1000;
 const SETUP_DEFER_TASKRUN = 0x2000;
 const ENTER_GETEVENTS = 1;
 const REGISTER_FILES = 2;
+const UNREGISTER_FILES = 3;
 const REGISTER_FILES_UPDATE = 6;
 const OFFSET_SQES = 0x10000000;
 const OP_READV = 1;
@@ -272,8 +273,12 @@ export class UringGroup {
     Atomics.store(ring, this.cqHead, head);
   }
 
-  /** Closes the ring; its ports were closed before. */
+  /**
+   * Closes the ring; its ports' descriptors are closed by whoever opened them. The kernel takes a ring down some time after
+   * its descriptor was closed, and as long as the ring holds a TAP's queue the device stays: so they are given back first.
+   */
   close(): void {
+    syscall6(SYS_REGISTER, this.fd, UNREGISTER_FILES, 0, 0, 0, 0);
     close(this.fd);
   }
 }

@@ -11,6 +11,7 @@ import {
   META_PORT,
   META_WORDS,
 } from '../../../dataplane/frames.ts';
+import { until } from '../../lib/until.ts';
 import { addNetns, deleteNetns, ifindex, ip, random, whyNotLive } from './lab.ts';
 
 const skipped = whyNotLive();
@@ -37,6 +38,7 @@ describe.skipIf(skipped !== '')('TAP', async () => {
   const { inNetns } = await import('../../../dataplane/ports/netns.ts');
   const ffi = await import('../../../dataplane/ports/ffi.ts');
   const { PeerSocket } = await import('./peer.ts');
+  const { linkState } = await import('../../../dataplane/ports/links.ts');
   const { UringGroup, UringTapPort } = await import('../../../dataplane/ports/uring.ts');
 
   let netns = '';
@@ -214,6 +216,28 @@ describe.skipIf(skipped !== '')('TAP', async () => {
     }
     expect(frames.freeSmallCount).toBe(frames.small);
     expect(frames.freeLargeCount).toBe(frames.large);
+  });
+
+  it('a closed ring holds no device: the kernel takes it down later, and until then the name was taken', async (context) => {
+    const group = UringGroup.open();
+    if (group === null) {
+      context.skip();
+      return;
+    }
+    const name = `t${devices++}`;
+    const tap = openTap({ name, queues: 1, vnetHeader: true, offloads: 0x6f, mtu: 1500, netns });
+    const port = new UringTapPort({ name, number: 3, fd: tap.fds[0], vnetHeader: true, offloads: 0 }, group);
+    expect(port.rxBurst(liveArena(8, 2), new Int32Array(8), 8)).toBe(0);
+    // As if the kernel had not come to it yet: F_DUPFD.
+    const late = ffi.fcntl((group as unknown as { fd: number }).fd, 0, 0);
+    expect(late).toBeGreaterThan(0);
+    try {
+      group.close();
+      ffi.close(tap.fds[0]);
+      await until('the device to go', () => linkState(name, netns).ifindex === 0);
+    } finally {
+      ffi.close(late);
+    }
   });
 
   it('hands over a UDP datagram with a partial checksum, which completeChecksum finishes', async () => {
