@@ -15,6 +15,12 @@ import { hexText } from './duid.ts';
 import { DECLINED, type Lease, Leases, leaseOf, prefixText, recordOf } from './leases.ts';
 import { type Item, Pool } from './pool.ts';
 
+/**
+ * Addresses given at most, of all ranges together: a range may be a whole /64, and clients that invent themselves must not fill the
+ * memory. Prefixes are as many as their pools have.
+ */
+export const MAX_ADDRESSES = 65_536;
+
 /** Keys of leases that no file has. */
 const KEPT = 'dhcp6-lease ';
 
@@ -54,6 +60,7 @@ export class Delegation {
     const own: Item[] =
       kind === 'pd' ? (mine?.prefixes ?? []) : mine?.address ? [{ words: mine.address, prefixLength: 128 }] : [];
     for (const item of own) if (this.leases.get(item.words, item.prefixLength) === undefined) yield item;
+    if (!this.hasRoom(kind)) return;
     for (const hint of hints)
       if (pools.some((pool) => pool.contains(hint.words, hint.prefixLength)) && this.isFree(hint)) yield hint;
     // A hint of ::/56 wishes a length (RFC 8415 §18.2.1): pools of that length first.
@@ -71,6 +78,11 @@ export class Delegation {
         yield item;
       }
     }
+  }
+
+  /** False when no more may be given to whoever asks. */
+  hasRoom(kind: Lease['kind']): boolean {
+    return kind === 'pd' || this.leases.addresses < MAX_ADDRESSES;
   }
 
   /** True when the client may still have it: reserved for it, or in one of these pools and not reserved for another. */

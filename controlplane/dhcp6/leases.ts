@@ -36,6 +36,8 @@ export class Leases {
   private readonly byPrefix = new Map<string, Lease>();
   private readonly byClient = new Map<string, Set<Lease>>();
   private readonly ends = new Deadlines();
+  /** How many of them are addresses. */
+  addresses = 0;
   private journal: Journal | null = null;
 
   get size(): number {
@@ -142,6 +144,7 @@ export class Leases {
     const key = prefixText(lease.words, lease.prefixLength);
     const before = this.byPrefix.get(key);
     if (before !== undefined && before !== lease) this.forget(before);
+    if (before !== lease && lease.kind === 'na') this.addresses++;
     this.byPrefix.set(key, lease);
     let set = this.byClient.get(lease.client);
     if (set === undefined) {
@@ -155,6 +158,7 @@ export class Leases {
   private forget(lease: Lease | undefined): void {
     if (lease === undefined) return;
     const key = prefixText(lease.words, lease.prefixLength);
+    if (this.byPrefix.get(key)?.kind === 'na') this.addresses--;
     this.byPrefix.delete(key);
     this.ends.delete(key);
     const set = this.byClient.get(lease.client);

@@ -346,8 +346,11 @@ export class Server {
           this.delegation.leases.get(item.words, item.prefixLength) === undefined &&
           this.delegation.allows(asker.name, item, pools),
       );
-      if (free.length > 0 && this.delegation.leases.of(asker.name).length < this.config.maxLeases) {
-        for (const item of free) {
+      const room = this.delegation.hasRoom(ia.kind)
+        ? Math.max(0, this.config.maxLeases - this.delegation.leases.of(asker.name).length)
+        : 0;
+      if (free.length > 0 && room > 0) {
+        for (const item of free.slice(0, room)) {
           actions.push(...this.delegation.give(this.lease(wall, asker, ia, item), wall));
           this.append(answer, item, this.config.preferred, this.config.valid);
         }

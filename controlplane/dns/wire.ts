@@ -79,7 +79,8 @@ export function readQuestion(u8: Uint8Array): Question | null {
   let at = HEADER;
   while (at < u8.length && u8[at] !== 0) {
     const length = u8[at];
-    if (length > 63 || at + 1 + length >= u8.length || at - HEADER > 255) return null;
+    // RFC 1035 §2.3.4: 63 bytes a label, 255 the name with its last zero.
+    if (length > 63 || at + 1 + length >= u8.length || at + 2 + length - HEADER > 255) return null;
     let label = '';
     for (let n = at + 1; n <= at + length; n++) {
       const c = u8[n] >= 65 && u8[n] <= 90 ? u8[n] + 32 : u8[n];
@@ -205,12 +206,15 @@ export function adapt(stored: Uint8Array, query: Query, original: Uint8Array, ag
   return u8;
 }
 
-/** How long an answer may be kept, seconds (RFC 2181 §8; RFC 2308 §5 for "there is none"); 0: not at all. */
+/**
+ * How long an answer may be kept, seconds (RFC 2181 §8); 0: not at all. What says "there is none", also at the end of a chain of
+ * aliases (RFC 2308 §2.1, §2.2), is kept as long as its SOA says (§5).
+ */
 export function lifetime(u8: Uint8Array, from: number): number {
   const rcode = be16(u8, 2) & 15;
   if (rcode !== NOERROR && rcode !== NXDOMAIN) return 0;
   let least = Number.POSITIVE_INFINITY;
-  let negative = 0;
+  let negative = Number.POSITIVE_INFINITY;
   let answers = 0;
   const walked = records(u8, from, (record) => {
     if (record.type === TYPE_OPT) return;
@@ -222,5 +226,6 @@ export function lifetime(u8: Uint8Array, from: number): number {
       negative = Math.min(ttl, be32(u8, record.end - 4) >>> 0);
   });
   if (!walked) return 0;
-  return answers > 0 ? (least === Number.POSITIVE_INFINITY ? 0 : least) : negative;
+  const seconds = answers > 0 ? Math.min(least, negative) : negative;
+  return seconds === Number.POSITIVE_INFINITY ? 0 : seconds;
 }

@@ -122,6 +122,42 @@ describe('the forwarder', () => {
     expect(left(r, 'wan').length).toBe(1);
   });
 
+  it.each([
+    ['no such name', 0x0183],
+    ['nothing of this type', 0x0180],
+  ])('RFC 2308 §2: %s at the end of an alias is kept as long as the SOA says, not the alias', (_what, flags) => {
+    const r = make();
+    ask(r, query('www.example'));
+    const data = {
+      mname: 'ns.example',
+      rname: 'root.example',
+      serial: 1,
+      refresh: 1,
+      retry: 1,
+      expire: 1,
+      minimum: 30,
+    };
+    answer(r, left(r, 'wan')[0], {
+      flags,
+      answers: [{ type: 'CNAME', name: 'www.example', data: 'gone.example', ttl: 86_400 }],
+      authorities: [{ type: 'SOA', name: 'example', ttl: 3600, data }],
+    });
+    left(r, 'lan');
+    r.advance(31_000);
+    ask(r, query('www.example'), 4001);
+    expect(left(r, 'wan').length).toBe(1);
+  });
+
+  it('RFC 1035 §2.3.4: a name of 255 bytes is asked for, a longer one is an error of its asker', () => {
+    const r = make();
+    const name = (last: number) => [63, 63, 63, last].map((length) => 'a'.repeat(length)).join('.');
+    ask(r, query(name(61)));
+    expect(left(r, 'wan').length).toBe(1);
+    ask(r, query(name(62)), 4001);
+    expect(left(r, 'wan')).toEqual([]);
+    expect(left(r, 'lan').map(({ message }) => (message as { rcode?: string }).rcode)).toEqual(['FORMERR']);
+  });
+
   it('RFC 5452: an answer from elsewhere, to another port, with another identifier or question is none', () => {
     const r = make();
     ask(r, query('bank.example'));

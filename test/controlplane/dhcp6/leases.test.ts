@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import BN from 'bn.js';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { clientName, Delegation, MAX_ADDRESSES } from '../../../controlplane/dhcp6/delegation.ts';
 import { describeDhcp6 } from '../../../controlplane/dhcp6/describe.ts';
 import { Dhcp6 } from '../../../controlplane/dhcp6/index.ts';
 import { type Lease, Leases } from '../../../controlplane/dhcp6/leases.ts';
@@ -411,4 +412,54 @@ test('the event of a delegated prefix tells seconds', () => {
   n.wire('cpe.wan', 'isp.lan');
   n.advance(6000);
   expect(told).toEqual([600]);
+});
+
+test('clients that invent themselves get so many addresses and no more, however long the range; a reservation is kept', () => {
+  const words = parseIpv6('2001:db8:0:1::42')!;
+  const known = { duid: Uint8Array.of(0, 3, 0, 1), remoteId: null, address: words, prefixes: [] };
+  const delegation = new Delegation({ file: '', pools: [], clients: [known] } as never, ['lan']);
+  const range = new Pool('a /64', parseIpv6('2001:db8:0:1::')!, parseIpv6('2001:db8:0:1:ffff:ffff:ffff:ffff')!, 128);
+  const first = (client: string) => [...take(delegation.candidates(client, 'na', [], [range]))];
+  function* take<T>(items: Iterable<T>): Iterable<T> {
+    for (const item of items) {
+      yield item;
+      return;
+    }
+  }
+  const give = (n: number, valid = 1e12) => {
+    const [item] = first(`duid:${n}`);
+    delegation.give({ ...lease(n, valid), ...item, kind: 'na' }, 0);
+  };
+  give(0, 1000);
+  for (let n = 1; n < MAX_ADDRESSES; n++) delegation.leases.put({ ...lease(n), kind: 'na', prefixLength: 128 });
+  expect(delegation.leases.addresses).toBe(MAX_ADDRESSES);
+  expect(first('duid:one more')).toEqual([]);
+  expect(first(clientName(known.duid, null))).toEqual([{ words, prefixLength: 128 }]);
+  // Who has one renews it; one that ends makes room for another.
+  delegation.leases.put({ ...lease(1), kind: 'na', prefixLength: 128 });
+  expect(delegation.leases.addresses).toBe(MAX_ADDRESSES);
+  delegation.expire(2000);
+  expect(first('duid:one more').length).toBe(1);
+});
+
+test('RFC 8415 §18.3.5: a Rebind with many addresses gets no more of them than a client may have', () => {
+  const n = new Net();
+  const range = '2001:db8:0:1::1000-2001:db8:0:1::1fff';
+  const isp = n.add('isp', provider({ addresses: range, 'max-leases': 3 }));
+  isp.advance(3000);
+  const rebind = newMessage(6, 77);
+  rebind.clientId = Uint8Array.of(0, 3, 0, 1, 2, 0, 0, 0, 12, 9);
+  const addresses = Array.from({ length: 40 }, (_, k) => ({
+    words: parseIpv6(`2001:db8:0:1::1${(256 + k).toString(16)}`)!,
+    preferred: 0,
+    valid: 0,
+    status: null,
+  }));
+  rebind.ias = [{ kind: 'na', iaid: 1, t1: 0, t2: 0, addresses, prefixes: [], status: null }];
+  const packet = build.ipv6(
+    { src: 'fe80::ff:fe00:c09', dst: 'ff02::1:2' },
+    build.udp({ sport: 546, dport: 547 }, emitMessage(rebind)),
+  );
+  n.speak('cpe', 'isp.lan', build.ethernet({ src: '02:00:00:00:0c:09', dst: '33:33:00:01:00:02' }, packet));
+  expect(n.dhcp6('isp').delegation.leases.size).toBe(3);
 });
