@@ -136,7 +136,8 @@ export function normalizeDhcp4(
   const { client, server, relay } = given;
   if ([client, server, relay].filter((role) => role !== undefined).length > 1)
     reader.reportWords(path, 'one of client, server and relay', 'more');
-  const own = addresses.find(({ family }) => family === 4);
+  const four = addresses.filter(({ family }) => family === 4);
+  const [own] = four;
   const needs = server !== undefined ? 'server' : relay !== undefined ? 'relay' : '';
   if (needs !== '' && own === undefined)
     reader.reportWords([...path, needs], `an IPv4 address of ports.${name}`, 'none', 'add one to "addresses"');
@@ -151,7 +152,7 @@ export function normalizeDhcp4(
             routes: client.routes ?? DEFAULTS['ports.NAME.dhcp4.client.routes'],
             release: client.release ?? DEFAULTS['ports.NAME.dhcp4.client.release'],
           },
-    server: server === undefined ? null : serverOf(reader, server, [...path, 'server'], name, own),
+    server: server === undefined ? null : serverOf(reader, server, [...path, 'server'], name, four),
     relay:
       relay === undefined
         ? null
@@ -171,8 +172,9 @@ function serverOf(
   given: GivenServer,
   path: Path,
   name: string,
-  own: PrefixValue | undefined,
+  addresses: readonly PrefixValue[],
 ): Dhcp4ServerConfig {
+  const own = addresses.at(0);
   if (own !== undefined) checkRange(reader, given.range, own, [...path, 'range']);
   const pools: Dhcp4PoolConfig[] = [{ subnet: null, ...given.range, router: given.router ?? null }];
   given.relayed?.forEach(({ subnet, range: addresses, router }, n) => {
@@ -200,7 +202,7 @@ function serverOf(
         : reservationKey('remote', one['remote-id'] ?? new Uint8Array(0));
     return { key, address: hostOrder(one.address) };
   });
-  checkReservations(reader, reservations, given, own, [...path, 'reservations']);
+  checkReservations(reader, reservations, given, addresses, [...path, 'reservations']);
   if (given.clients === 'known' && reservations.length === 0)
     reader.warn([...path, 'clients'], 'nobody has a reservation, so nobody is served');
   return {
@@ -226,16 +228,18 @@ function checkRange(reader: Reader, given: { first: number; last: number }, subn
     reader.reportWords(path, 'addresses of hosts', 'the network or broadcast address');
 }
 
-/** An address of a host in a subnet that is served, for one client each: the server goes by the client and by the address. */
+/** An address of a host in a subnet that is served, for one client; a client has one in each subnet. */
 function checkReservations(
   reader: Reader,
   reservations: Dhcp4ServerConfig['reservations'],
   given: GivenServer,
-  own: PrefixValue | undefined,
+  own: readonly PrefixValue[],
   path: Path,
 ): void {
-  if (own === undefined) return;
-  const subnets = [own, ...(given.relayed ?? []).map(({ subnet }) => subnet)].filter(({ family }) => family === 4);
+  if (own.length === 0) return;
+  const subnets = [...own, ...(given.relayed ?? []).map(({ subnet }) => subnet)].filter(({ family }) => family === 4);
+  const nameOf = ({ words, prefixLength }: PrefixValue) =>
+    `${formatAddress(4, ...networkWords(4, words, prefixLength))}/${prefixLength}`;
   const clients = new Map<string, number>();
   const addresses = new Set<number>();
   reservations.forEach(({ key, address }, n) => {
@@ -243,24 +247,26 @@ function checkReservations(
     const words = [hostOrder(address) | 0, 0, 0, 0] as const;
     const text = formatAddress(4, ...words);
     const subnet = subnets.find((one) => inPrefix(words, one));
-    const names = subnets.map(
-      (one) => `${formatAddress(4, ...networkWords(4, one.words, one.prefixLength))}/${one.prefixLength}`,
-    );
-    if (subnet === undefined) reader.report(where, `an address of ${names.join(' or ')}`, text);
-    else if (subnet === own && own.words[0] === words[0])
+    if (subnet === undefined) {
+      reader.report(where, `an address of ${subnets.map(nameOf).join(' or ')}`, text);
+      return;
+    }
+    const client = `${key} ${nameOf(subnet)}`;
+    const first = clients.get(client);
+    if (own.some((one) => one.words[0] === words[0]))
       reader.report(where, 'the address of a client', text, "it is this router's own");
     else if (isNetworkOrBroadcast(words[0], subnet))
       reader.report(where, 'the address of a host', text, 'it is the network or broadcast address');
     else if (addresses.has(address)) reader.report(where, 'an address that is reserved once', text);
-    else if (clients.has(key))
+    else if (first !== undefined)
       reader.reportWords(
         [...path, n],
-        'a client that has one reservation',
+        'a client that has one reservation in a subnet',
         'another one',
-        `reservations[${clients.get(key)}] is of the same client`,
+        `reservations[${first}] is of the same client`,
       );
     addresses.add(address);
-    if (!clients.has(key)) clients.set(key, n);
+    if (first === undefined) clients.set(client, n);
   });
 }
 

@@ -601,7 +601,9 @@ describe('what no host may have', () => {
     const given = (reservations: string) =>
       `ports: { lan: { addresses: 192.168.1.1/24, dhcp4: { server: { range: 192.168.1.100-192.168.1.150, reservations: [${reservations}], relayed: [{ subnet: 10.1.0.0/24, range: 10.1.0.9-10.1.0.20 }] } } } }`;
     const mac = (n: number, address: string) => `{ mac: "02:00:00:00:00:0${n}", address: ${address} }`;
-    expect(parse(given(`${mac(1, '192.168.1.9')}, ${mac(2, '10.1.0.77')}`)).warnings).toEqual([]);
+    expect(parse(given(`${mac(1, '192.168.1.9')}, ${mac(2, '10.1.0.77')}, ${mac(1, '10.1.0.78')}`)).warnings).toEqual(
+      [],
+    );
     const path = 'ports.lan.dhcp4.server.reservations';
     const wrong = [1, 2, 3, 4].map((n) => mac(n, ['10.9.9.9', '192.168.1.1', '192.168.1.255', '10.1.0.0'][n - 1]));
     expect(faults(given(wrong.join(', ')))).toEqual([
@@ -613,7 +615,7 @@ describe('what no host may have', () => {
     const twice = [mac(1, '192.168.1.9'), mac(2, '192.168.1.9'), mac(1, '192.168.1.10')];
     expect(faults(given(twice.join(', ')))).toEqual([
       `${path}[1].address: an address that is reserved once / "192.168.1.9"`,
-      `${path}[2]: a client that has one reservation / another one / reservations[0] is of the same client`,
+      `${path}[2]: a client that has one reservation in a subnet / another one / reservations[0] is of the same client`,
     ]);
   });
 
