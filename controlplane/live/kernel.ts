@@ -9,26 +9,47 @@ import { KernelEngine, type KernelPort } from '../../dataplane/ports/kernel-engi
 import { DEFAULT_SIZES } from '../../dataplane/tables.ts';
 import { ENGINE_IDLE } from '../../offload/policy.ts';
 import type { Config } from '../config/index.ts';
-import { kernelPorts, REDIRECT_DEVICE } from './devices.ts';
+import { type Device, kernelPorts, openDevices, REDIRECT_DEVICE } from './devices.ts';
 import type { Log } from './supervisor.ts';
 
 /** Verify mode of the kernel engine: how many hits one is walked of, by chance, beside the first 16 of every entry. */
 const SAMPLE_ONE_OF = 64;
 
+const INSTEAD = 'the emulated engine is used';
 /** What a router that has ended may leave for a moment: its links are taken down by a thread of the kernel's. */
 const LINGER_MS = 2000;
+
+/**
+ * Opens all devices, or none, with the kernel engine where the configuration asks for it and it can be had. Errors: IoError.
+ */
+export async function openWithEngine(
+  config: Config,
+  workers: number,
+  log: Log,
+): Promise<{ kernel: KernelEngine | null; devices: Device[] }> {
+  const kernel = await openKernel(config, log);
+  try {
+    return { kernel, devices: await openDevices(config, workers, kernel) };
+  } catch (error) {
+    kernel?.close();
+    if (kernel === null) throw error;
+    // A container may have packet sockets and eBPF, but no /dev/net/tun for the devices that the programs redirect to.
+    const devices = await openDevices(config, workers);
+    log('warn', `offload.engine: ${(error as Error).message}; ${INSTEAD}`);
+    return { kernel: null, devices };
+  }
+}
 
 /**
  * The kernel engine that the configuration asks for; null, with a warning, when the emulated one must do. Errors: IoError
  * when another router has it on the same device: whatever this one did, one of the two would not work.
  */
-export async function openKernel(config: Config, log: Log): Promise<KernelEngine | null> {
+async function openKernel(config: Config, log: Log): Promise<KernelEngine | null> {
   const { engine, mode, entries } = config.offload;
   if (engine !== 'kernel' || mode === 'off' || entries === 0) return null;
-  const instead = 'the emulated engine is used';
   const ports = kernelPorts(config);
   if (ports.length === 0) {
-    log('warn', `offload.engine: expected ports of kind packet for the kernel engine, got none; ${instead}`);
+    log('warn', `offload.engine: expected ports of kind packet for the kernel engine, got none; ${INSTEAD}`);
     return null;
   }
   await checkAlone(config, ports, log);
@@ -45,7 +66,7 @@ export async function openKernel(config: Config, log: Log): Promise<KernelEngine
         );
     return kernel;
   } catch (error) {
-    log('warn', `offload.engine: ${(error as Error).message}; ${instead}`);
+    log('warn', `offload.engine: ${(error as Error).message}; ${INSTEAD}`);
     return null;
   }
 }

@@ -77,7 +77,7 @@ import { type Event, FAREWELLS, STOPPING } from '../protocol.ts';
 import { reasonOf } from '../reason.ts';
 import type { RemoteFactory } from '../remote-domain.ts';
 import { neededSizes } from '../table-sizes.ts';
-import { checkKinds, closeDevice, type Device, openDevices } from './devices.ts';
+import { checkKinds, closeDevice, type Device } from './devices.ts';
 import { DomainHost } from './domain-host.ts';
 import {
   announceHostPort,
@@ -89,7 +89,7 @@ import {
   readdressHostPort,
   withdrawHostPort,
 } from './hostport.ts';
-import { openKernel } from './kernel.ts';
+import { openWithEngine } from './kernel.ts';
 import { type DeviceState, LinkPace, lookByName, TapLink } from './links.ts';
 import { takeMemory } from './memory.ts';
 import { EventScript } from './script.ts';
@@ -200,14 +200,7 @@ export class Supervisor {
     const log = options.log ?? (() => {});
     // The main thread has a row of its own in the tables.
     const workers = Math.min(config.workers, MAX_WORKERS - 1);
-    const kernel = await openKernel(config, log);
-    let devices: Device[];
-    try {
-      devices = await openDevices(config, workers, kernel);
-    } catch (error) {
-      kernel?.close();
-      throw error;
-    }
+    const { kernel, devices } = await openWithEngine(config, workers, log);
     let hostPort: HostPort | null = null;
     if (options.hostPort ?? process.getuid?.() === 0)
       try {

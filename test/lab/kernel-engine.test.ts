@@ -604,6 +604,32 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
       }
     });
 
+    it('no /dev/net/tun, as in a container: a warning that says why, and the emulated engine', async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'sluice-kernel-'));
+      const lab = new Lab();
+      try {
+        const [client, router, server] = ['client', 'router', 'server'].map((label) => lab.namespace(label));
+        lab.veth({ ns: client, name: 'sl-lan' }, { ns: router, name: 'sl-lan' });
+        lab.veth({ ns: server, name: 'sl-wan' }, { ns: router, name: 'sl-wan' });
+        lab.apply();
+        const file = join(folder, 'router.yaml');
+        writeFileSync(file, `${CONFIG}\ncontrol: { socket: "${join(folder, 'control.sock')}" }\n`);
+        const script = 'mount --bind /dev/null /dev/net/tun && exec "$@"';
+        const command = [process.execPath, commandFile(), 'run', file];
+        const running = lab.spawn(router, 'unshare', ['--mount', 'sh', '-c', script, 'sh', ...command]);
+        await waitFor('the router to run', () => running.stderr().includes('sluice: running') || !running.running(), {
+          timeout: 60_000,
+          detail: () => running.stderr(),
+        });
+        expect(running.stderr()).toMatch(/warning: offload\.engine: port sluice-up.*; the emulated engine is used/);
+        expect((await askShow(join(folder, 'control.sock'), 'offload')).json).toMatchObject({ engine: 'emulated' });
+        await running.stop('SIGTERM', 10_000);
+      } finally {
+        lab.close();
+        rmSync(folder, { recursive: true, force: true });
+      }
+    });
+
     it('ports that it cannot sit on: a warning that says why, and the emulated engine', async () => {
       const folder = mkdtempSync(join(tmpdir(), 'sluice-kernel-'));
       try {
