@@ -6,23 +6,21 @@
  *   idle ─start, stateless→ information ─Reply→ informed ─refresh time→ information
  *   bound ─stop→ release ─Reply or 4 tries→ idle
  *
- * What it has is the port's: addresses as /128 (no on-link prefix follows from DHCPv6), each delegated prefix as a route
- * of type unreachable, so that what nobody inside has does not go round between the router and its provider (RFC 7084
- * WPD-5). Everything else it learned is told in events (docs/dhcp6.md), for whoever numbers the LAN or asks the DNS.
+ * What it has is the port's, and is told (effects.ts); what leases a message gives is in held.ts.
  *
  * Started and stopped by the configuration or by the events `dhcp6.start` and `dhcp6.stop` ({ port }).
  */
-import { formatAddress, type Words } from '../../dataplane/wire/address.ts';
+import type { Words } from '../../dataplane/wire/address.ts';
 import type { Dhcp6ClientConfig } from '../config/index.ts';
 import type { Action, Event } from '../protocol.ts';
 import * as C from './constants.ts';
 import type { Context } from './context.ts';
 import { sameBytes } from './duid.ts';
+import { actionsOf, eventOf } from './effects.ts';
 import { type Held, heldOf, isBelievable, isSame, newIa, requestOf } from './held.ts';
-import { prefixText } from './leases.ts';
 import { emitMessage, type Ia, type Message, newMessage, parseMessage } from './message.ts';
 import { type Datagram, sendToGroup } from './packet.ts';
-import { isRightDigest, keyOf } from './reconfigure.ts';
+import { ReconfigureKey } from './reconfigure.ts';
 import { Retransmission } from './retransmission.ts';
 
 export type ClientState =
@@ -86,9 +84,7 @@ export class Client {
   private returned: Held[] = [];
   /** Follows the events; nobody tells of a link that is as it was when the client was made. */
   private linkUp: boolean;
-  /** Key and last replay value of the server's Reconfigure (RFC 8415 §20.4). */
-  private key: Uint8Array | null = null;
-  private replay = 0n;
+  private readonly key = new ReconfigureKey();
   private addressVersion = -1;
 
   constructor(context: Context, port: number, config: Dhcp6ClientConfig) {
@@ -251,7 +247,7 @@ export class Client {
     for (const held of this.held)
       if (!held.deprecated && now >= held.preferred && now < held.valid) {
         held.deprecated = true;
-        actions.push(...this.perform(held, 'deprecate', now), this.tell('dhcp6.deprecated', [held], now));
+        actions.push(...actionsOf(this.port, held, 'deprecate', now), this.tell('dhcp6.deprecated', [held], now));
       }
     const over = this.held.filter((held) => now >= held.valid);
     if (over.length > 0) actions.push(...this.forget(over, 'expired'));
@@ -474,8 +470,8 @@ export class Client {
       else Object.assign(known, lease);
       const held = known ?? lease;
       held.deprecated = lease.preferred <= now;
-      actions.push(...this.perform(held, 'add', now));
-      if (held.deprecated) actions.push(...this.perform(held, 'deprecate', now));
+      actions.push(...actionsOf(this.port, held, 'add', now));
+      if (held.deprecated) actions.push(...actionsOf(this.port, held, 'deprecate', now));
     }
     if (ended.length > 0) actions.push(...this.forget(ended, 'withdrawn'));
     const live = given.filter((lease) => lease.valid > now);
@@ -544,33 +540,25 @@ export class Client {
   // --- reconfigure ---------------------------------------------------------------------------------------------------
 
   private keepKey(message: Message): void {
-    if (!this.config.reconfigureAccept) return;
-    const found = keyOf(message);
-    if (found === null) return;
-    this.key = found.key;
-    this.replay = found.replay;
+    if (this.config.reconfigureAccept) this.key.learn(message);
   }
 
   /** §18.2.11: only what the server proves with the key that it gave, and nothing twice. */
   private reconfigure(now: number, message: Message, bytes: Uint8Array): Action[] {
     const { counters } = this.context;
-    const { authentication: auth } = message;
-    const replay = auth === null ? 0n : new DataView(auth.replay.buffer).getBigUint64(0);
     const mine = sameBytes(message.clientId, this.context.duid(this.config.duid, this.port));
     const right =
       this.config.reconfigureAccept &&
       mine &&
-      this.key !== null &&
-      replay > this.replay &&
       (this.serverId === null || sameBytes(message.serverId, this.serverId)) &&
-      isRightDigest(message, bytes, this.key);
+      this.key.proves(message, bytes);
     if (!right || message.reconfigure === null) {
       counters.fault('not-authentic');
       return [];
     }
     // §18.2.11: one at a time; those that come while it is answered are dropped.
     if (this.state !== 'bound' && this.state !== 'informed') return [];
-    this.replay = replay;
+    this.key.use(message);
     if (message.reconfigure === C.INFORMATION_REQUEST) this.enter(now, 'information', 0);
     else if (this.state === 'bound') this.enter(now, message.reconfigure === C.RENEW ? 'renew' : 'rebind', 0);
     return this.state === 'bound' || this.state === 'informed' ? [] : this.send(now);
@@ -583,18 +571,6 @@ export class Client {
     return this.config.iaPd.some((_, n) => lease.iaid === this.iaid(n));
   }
 
-  private perform(held: Held, op: 'add' | 'remove' | 'deprecate', now: number): Action[] {
-    const { words, prefixLength, kind } = held;
-    const { port } = this;
-    if (kind === 'pd') {
-      if (op === 'deprecate') return [];
-      return [{ kind: 'route', op, family: 6, words, prefixLength, port: -1, source: 'pd', type: 'unreachable' }];
-    }
-    const left = (end: number) => (end === FOREVER ? undefined : Math.max(0, end - now));
-    const lifetimes = op === 'add' ? { preferred: left(held.preferred), valid: left(held.valid) } : {};
-    return [{ kind: 'address', op, port, family: 6, words, prefixLength, ...lifetimes }];
-  }
-
   /** Takes leases out of use and out of the list. */
   private forget(leases: readonly Held[], reason: string): Action[] {
     const actions = this.drop(leases, reason);
@@ -605,31 +581,13 @@ export class Client {
   private drop(leases: readonly Held[], reason: string): Action[] {
     if (leases.length === 0) return [];
     return [
-      ...leases.flatMap((held) => this.perform(held, 'remove', 0)),
+      ...leases.flatMap((held) => actionsOf(this.port, held, 'remove', 0)),
       this.tell('dhcp6.lost', leases, 0, { reason }),
     ];
   }
 
-  /** Lifetimes in whole seconds from now; null: for ever. */
   private tell(name: string, leases: readonly Held[], now: number, more: Record<string, unknown> = {}): Action {
-    const left = (end: number) => (end === FOREVER ? null : Math.max(0, Math.round((end - now) / 1000)));
-    const item = (held: Held) => ({ iaid: held.iaid, preferred: left(held.preferred), valid: left(held.valid) });
-    return {
-      kind: 'event',
-      name,
-      data: {
-        port: this.context.names[this.port],
-        addresses: leases
-          .filter((held) => held.kind === 'na')
-          .map((held) => ({ address: formatAddress(6, ...held.words), ...item(held) })),
-        prefixes: leases
-          .filter((held) => held.kind === 'pd')
-          .map((held) => ({ prefix: prefixText(held.words, held.prefixLength), ...item(held) })),
-        dns: this.dns.map((words) => formatAddress(6, ...words)),
-        domains: this.domains,
-        ...more,
-      },
-    };
+    return eventOf(name, this.context.names[this.port], leases, now, { dns: this.dns, domains: this.domains }, more);
   }
 
   /** `dhcp6.start` and `dhcp6.stop` for this port, and the end of the router. */

@@ -28,15 +28,43 @@ function isOf(auth: Authentication | null, type: number): auth is Authentication
   );
 }
 
+/** What a client keeps of its server's Reconfigures: the key, and the last replay value (§20.4.3). */
+export class ReconfigureKey {
+  private key: Uint8Array | null = null;
+  private replay = 0n;
+
+  /** Takes the key that a Reply brings, if it brings one. */
+  learn(message: Message): void {
+    const found = keyOf(message);
+    if (found === null) return;
+    this.key = found.key;
+    this.replay = found.replay;
+  }
+
+  /** True when the message (as received) is of who gave the key, and later than all that were used. */
+  proves(message: Message, bytes: Uint8Array): boolean {
+    return this.key !== null && replayOf(message) > this.replay && isRightDigest(message, bytes, this.key);
+  }
+
+  /** The message is acted on: neither it nor an earlier one counts again. */
+  use(message: Message): void {
+    this.replay = replayOf(message);
+  }
+}
+
+function replayOf({ authentication: auth }: Message): bigint {
+  return auth === null ? 0n : new DataView(auth.replay.buffer).getBigUint64(0);
+}
+
 /** The key that a Reply brings; null: none. */
-export function keyOf(message: Message): { key: Uint8Array; replay: bigint } | null {
+function keyOf(message: Message): { key: Uint8Array; replay: bigint } | null {
   const { authentication: auth } = message;
   if (!isOf(auth, KEY)) return null;
-  return { key: auth.information.slice(1), replay: new DataView(auth.replay.buffer).getBigUint64(0) };
+  return { key: auth.information.slice(1), replay: replayOf(message) };
 }
 
 /** True when the message (as received) has the digest that the key makes of it. */
-export function isRightDigest(message: Message, bytes: Uint8Array, key: Uint8Array): boolean {
+function isRightDigest(message: Message, bytes: Uint8Array, key: Uint8Array): boolean {
   if (!isOf(message.authentication, DIGEST)) return false;
   const copy = bytes.slice();
   eachOption(copy, 4, copy.length, (code, at) => {
