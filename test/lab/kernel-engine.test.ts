@@ -110,11 +110,15 @@ async function seen(who: LabProcess): Promise<number> {
   return Number(who.stdout().trim().split(/\s/).at(-1));
 }
 
+/** Programs of `talk`: a test that fails leaves them, and its second attempt wants their port. */
+const talking: LabProcess[] = [];
+
 /** A client that talks without end, the echo that answers it, and looks at both. */
 async function talk(world: World) {
   const { lab, client, server } = world;
   const echo = await answering(world, server);
   const chatter = lab.spawn(client, process.execPath, ['-e', CHATTER]);
+  talking.push(echo, chatter);
   await waitFor('the talker', () => chatter.stdout().includes('ready'));
   const flowing = async (): Promise<void> => {
     const before = await seen(chatter);
@@ -165,6 +169,9 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
       await startHttpServer(lab, server, 80);
       lab.spawn(server, 'iperf3', ['-s', '--forceflush']);
       await lab.listening(server, 5201);
+    });
+    afterEach(async () => {
+      for (const one of talking.splice(0)) if (one.running()) await one.stop('SIGKILL', 1000);
     });
     afterAll(() => {
       world?.close();
@@ -291,7 +298,7 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
 
     it('a capture shows what the kernel would have forwarded; behind it, the kernel forwards again', async () => {
       const { lab, router, socket } = world;
-      const { echo, chatter, flowing, inKernel } = await talk(world);
+      const { flowing, inKernel } = await talk(world);
       await flowing();
       await inKernel();
       const file = join(folder, 'watched.pcapng');
@@ -309,13 +316,11 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
       expect(comments.length).toBe(40);
       expect(comments.filter((comment) => comment.includes('forwarded by the engine')).length).toBeGreaterThan(10);
       await inKernel();
-      await chatter.stop('SIGTERM', 1000);
-      await echo.stop('SIGTERM', 1000);
     });
 
     it('a route, a link, a neighbour: the flow follows each change, and nothing goes the old way any more', async () => {
       const { lab, server, socket } = world;
-      const { echo, chatter, flowing, inKernel } = await talk(world);
+      const { echo, flowing, inKernel } = await talk(world);
       const apply = (text: string) =>
         ask(socket, '/v1/apply', {
           method: 'POST',
@@ -355,7 +360,6 @@ describe.skipIf(refusal !== '' || !labReady(['ping', 'iperf3', 'curl'], { tun: t
       await flowing();
       expect(await seen(echo)).toBeGreaterThan(stopped);
       await inKernel();
-      chatter.stop('SIGTERM', 1000);
     });
   },
 );
