@@ -168,9 +168,8 @@ export class Path extends PathLocal {
     let at = this.txCount[device];
     for (let k = from; k < end; k++) queue[at++] = slots[k];
     this.txCount[device] = at;
-    const row = T.C_PORTS + port * 8;
-    this.counters[row + T.CP_TX_PACKETS] += end - from;
-    this.counters[row + T.CP_TX_BYTES] += bytes;
+    this.countSent(port, end - from, bytes);
+    if (device !== port) this.countSent(device, end - from, bytes);
   }
 
   /** What must happen now and then: neighbours that answered, connections that expired; bounded. */
@@ -287,6 +286,7 @@ export class Path extends PathLocal {
         if (port < 0) return this.drop(p, D.VLAN_FILTER);
         p.port = port;
         r = port * IF.IF_WORDS;
+        this.countReceived(port, 1, p.len);
       }
     }
     p.l3 = l3;
@@ -400,9 +400,18 @@ export class Path extends PathLocal {
       counters[T.C_RECEIVED] = received;
       counters[row + T.CP_RX_PACKETS] = packets;
       counters[row + T.CP_RX_BYTES] = bytes;
+      const { port, len } = this.packet;
+      if (T.C_PORTS + port * 8 !== row) this.countReceived(port, -1, -len);
     }
     if (taken > 0) this.tables.conntrack.quiet();
     return taken;
+  }
+
+  /** Counts a frame that a VLAN port has received; the port under it has counted it already. */
+  private countReceived(port: number, frames: number, bytes: number): void {
+    const row = T.C_PORTS + port * 8;
+    this.counters[row + T.CP_RX_PACKETS] += frames;
+    this.counters[row + T.CP_RX_BYTES] += bytes;
   }
 
   protected refuseFragment(p: Packet, reason: number): number {

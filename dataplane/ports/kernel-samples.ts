@@ -75,18 +75,28 @@ export interface SampleTask {
  */
 export function countForwarded(tables: T.Tables, from: number, to: number, packets: number, bytes: number): void {
   const { counters, interfaces } = tables;
-  const parent = interfaces.words[from * IF_WORDS + IF_PARENT];
-  const rx = T.C_PORTS + (parent === 0 ? from : parent - 1) * 8;
-  const tx = T.C_PORTS + to * 8;
   const untagged = bytes + packets * LINK_HEADER;
   counters[T.C_RECEIVED] += packets;
   counters[T.C_FORWARDED] += packets;
   counters[T.C_ENGINE + EX_HITS] += packets;
   counters[T.C_ENGINE + EX_KERNEL] += packets;
-  counters[rx + T.CP_RX_PACKETS] += packets;
-  counters[rx + T.CP_RX_BYTES] += untagged + (parent === 0 ? 0 : packets * TAG);
-  counters[tx + T.CP_TX_PACKETS] += packets;
-  counters[tx + T.CP_TX_BYTES] += untagged + (interfaces.words[to * IF_WORDS + IF_VLAN] === 0 ? 0 : packets * TAG);
+  // What a VLAN port receives or sends, the port under it does, with the tag.
+  for (const [port, counter] of [
+    [from, T.CP_RX_PACKETS],
+    [to, T.CP_TX_PACKETS],
+  ]) {
+    const r = port * IF_WORDS;
+    const size = untagged + (interfaces.words[r + IF_VLAN] === 0 ? 0 : packets * TAG);
+    const parent = interfaces.words[r + IF_PARENT];
+    count(counters, port, counter, packets, size);
+    if (parent !== 0) count(counters, parent - 1, counter, packets, size);
+  }
+}
+
+/** Counts with a port; `counter`: CP_RX_PACKETS or CP_TX_PACKETS, which bytes follow. */
+function count(counters: Float64Array, port: number, counter: number, packets: number, bytes: number): void {
+  counters[T.C_PORTS + port * 8 + counter] += packets;
+  counters[T.C_PORTS + port * 8 + counter + 1] += bytes;
 }
 
 export class KernelSamples {
@@ -166,17 +176,13 @@ export class KernelSamples {
     if (own) this.countHit(w);
   }
 
-  /** A sample of a VLAN port's is walked without its tag: it has been received by the port under it, with the tag. */
+  /** A sample of a VLAN port's is walked without its tag: the port under it has received it, too, and both with the tag. */
   private tagged(port: number, length: number): void {
     const { counters, interfaces } = this.tables;
     const parent = interfaces.words[port * IF_WORDS + IF_PARENT];
     if (parent === 0) return;
-    const walked = T.C_PORTS + port * 8;
-    const received = T.C_PORTS + (parent - 1) * 8;
-    counters[walked + T.CP_RX_PACKETS]--;
-    counters[walked + T.CP_RX_BYTES] -= length;
-    counters[received + T.CP_RX_PACKETS]++;
-    counters[received + T.CP_RX_BYTES] += length + TAG;
+    counters[T.C_PORTS + port * 8 + T.CP_RX_BYTES] += TAG;
+    count(counters, parent - 1, T.CP_RX_PACKETS, 1, length + TAG);
   }
 
   /** Is the place of the sample's entry still that connection's? */

@@ -250,6 +250,28 @@ describe('what is seen from outside', () => {
     expect(c.ports.wan).toMatchObject({ rx_packets: 0, tx_packets: 1, dropped: 0 });
   });
 
+  it('a frame of a VLAN port counts there and at the port under it, with its tag', () => {
+    const router = createRouter({
+      ports: {
+        trunk: { kind: 'memory', mac: '02:00:00:00:01:01' },
+        office: { vlan: 10, parent: 'trunk', zone: 'lan', addresses: ['192.168.1.1/24'] },
+        guests: { vlan: 20, parent: 'trunk', zone: 'lan', addresses: ['192.168.2.1/24'] },
+      },
+      neighbors: [{ port: 'guests', ip: '192.168.2.10', mac: '02:00:00:00:00:20' }],
+      zones: { lan: { forward: 'accept' } },
+    });
+    const packet = B.ipv4({ src: '192.168.1.10', dst: '192.168.2.10' }, B.udp({ sport: 5000, dport: 53 }, 'x'));
+    const macs = { src: B.mac('02:00:00:00:00:10'), dst: B.mac('02:00:00:00:01:01') };
+    const frame = B.ethernet({ ...macs, vlan: 10 }, packet);
+    router.inject('trunk', frame);
+    const { office, guests, trunk } = router.counters.ports;
+    const rx = { rx_packets: 1, rx_bytes: frame.length };
+    const tx = { tx_packets: 1, tx_bytes: frame.length };
+    expect(office).toMatchObject({ ...rx, tx_packets: 0 });
+    expect(guests).toMatchObject({ rx_packets: 0, ...tx });
+    expect(trunk).toMatchObject({ ...rx, ...tx });
+  });
+
   it('connections are listed with both tuples, translated', () => {
     const home = new H.Home();
     home.lan(query('x'));
