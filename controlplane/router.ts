@@ -392,7 +392,7 @@ export class Router {
 
 /** Programs in JavaScript have no compiler to tell them. Bytes of another realm (a test's sandbox) are bytes as well. */
 function checkedFrame(frame: Uint8Array): Uint8Array {
-  if (ArrayBuffer.isView(frame) && frame.length !== undefined) return frame;
+  if (ArrayBuffer.isView(frame) && frame.BYTES_PER_ELEMENT === 1) return frame;
   throw new TypeError(`frame: expected a Uint8Array with an Ethernet frame, got ${quote(frame)}`);
 }
 

@@ -5,7 +5,7 @@
  * number is its place in the list; the list only grows at its end.
  */
 
-/** The stages of path.ts in order; a packet's `stage` is one of these. */
+/** The stages of path.ts; a packet's `stage` is the place of one in this list. */
 export const STAGES = [
   'rx',
   'link-input',
@@ -29,6 +29,35 @@ export const STAGES = [
   'input',
   'output',
 ] as const;
+
+/**
+ * The same for readers, as a packet meets them. At the end, where local packets leave the path, and where the router's own
+ * enter it.
+ */
+export const PATH_ORDER: readonly (typeof STAGES)[number][] = [
+  'rx',
+  'offload-lookup',
+  'link-input',
+  'ip-parse',
+  'ip-sanity',
+  'reassembly',
+  'conntrack-in',
+  'nat-prerouting',
+  'route',
+  'ttl',
+  'mtu',
+  'forward-filter',
+  'nat-postrouting',
+  'alg',
+  'conntrack-confirm',
+  'neighbour',
+  'offload-program',
+  'fragment',
+  'tx',
+  'input',
+  'output',
+];
+
 export const STAGE_RX = 0;
 export const STAGE_LINK_INPUT = 1;
 export const STAGE_OFFLOAD_LOOKUP = 2;

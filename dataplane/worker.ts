@@ -124,6 +124,8 @@ export interface WorkerTask {
   kernel?: KernelTask | null;
   /** Memory of watch-block.ts, and this worker's ring for what is watched; absent: nobody can watch. */
   watch?: { block: SharedArrayBuffer; ring: SharedArrayBuffer };
+  /** A predecessor of this number has died: what it wrote into mirrors stays, as it shows what led to that. */
+  again?: boolean;
 }
 
 /** Circles between two looks at the device counters while there is no sleep. */
@@ -330,9 +332,8 @@ export default async function run(task: WorkerTask): Promise<void> {
       } else built = new RingPort(port.name, port.number, punt);
       if (port.fault !== null) built = new FaultPort(built, port.fault);
       if (port.mirror !== '') {
-        const mirror = new MirrorPort(built, new CaptureWriter(port.mirror, { format: 'pcapng' }), {
-          clock: CaptureClock.wall(),
-        });
+        const writer = new CaptureWriter(port.mirror, { format: 'pcapng', append: task.again });
+        const mirror = new MirrorPort(built, writer, { clock: CaptureClock.wall() });
         mirrors.push(mirror);
         built = mirror;
       }

@@ -27,6 +27,8 @@ const COMMAND = join(packageRoot(), 'dist', 'controlplane', 'cli', 'main.js');
 export interface ReplayAnswer {
   /** As `sluice replay --json` prints it. */
   report: unknown;
+  /** False where `sluice replay` ends with 1: the capture is broken and its rest was not played, or the engine disagreed. */
+  ok: boolean;
   /** What it said beside it, a line each. */
   notes: string[];
 }
@@ -47,10 +49,10 @@ export const REPLAY_ROUTE: Route = {
   },
   answer: {
     type: 'application/json',
-    description: 'The report of `sluice replay --json`, and its notes',
+    description: 'The report of `sluice replay --json`, whether that ended with 0, and its notes',
     schema: {
       type: 'object',
-      properties: { report: { type: 'object' }, notes: { type: 'array', items: { type: 'string' } } },
+      properties: { report: { type: 'object' }, ok: { type: 'boolean' }, notes: { type: 'array', items: { type: 'string' } } },
     },
   },
   handle: async (context, request) => {
@@ -118,7 +120,7 @@ async function replay(
       .map((line) => line.replaceAll(`${folder}/`, '').replace(/^sluice replay: /, ''));
     if (code === 2) throw new Refusal(400, notes.join('\n'));
     try {
-      return { report: JSON.parse(stdout), notes };
+      return { report: JSON.parse(stdout), ok: code === 0, notes };
     } catch {
       throw new Refusal(422, `replay: expected a report, got none; ${notes.at(-1) ?? 'it ran out of time or memory'}`);
     }

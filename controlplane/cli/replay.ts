@@ -4,7 +4,7 @@
  * Two forms: one capture for each port (`--in PORT=CAPTURE`), or one capture that has both sides (`--capture` with
  * `--inside`). This file reads the command line and says what happened; the playing is in controlplane/replay/.
  */
-import { mkdirSync, realpathSync } from 'node:fs';
+import { existsSync, mkdirSync, realpathSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { CaptureError } from '../../dataplane/ports/capture-reader.ts';
 import { FAULT_CHECKSUM, FAULT_MAC, FAULT_PROTO41 } from '../../dataplane/shadow.ts';
@@ -170,7 +170,7 @@ function open(file: string, port: number): CaptureInput {
 /** Makes the directory, and refuses to write over a capture that is being read. */
 function prepareOut(out: string, config: Config, inputs: readonly CaptureInput[]): void {
   try {
-    mkdirSync(out, { recursive: true });
+    makeFolder(resolve(out));
   } catch (error) {
     throw new UsageError(NAME, `--out: expected a directory that can be made, got ${(error as Error).message}`);
   }
@@ -180,6 +180,23 @@ function prepareOut(out: string, config: Config, inputs: readonly CaptureInput[]
     if (read.has(realPath(target)))
       throw new UsageError(NAME, `--out: expected another directory, got one where ${target} is being read`);
   }
+}
+
+/**
+ * Makes a folder and those above it, as `mkdir -p` does. Node's own way to do so never returns where a folder that is there
+ * says ENOENT of what is to be made in it, as /proc does.
+ */
+function makeFolder(folder: string): void {
+  if (!existsSync(folder)) {
+    makeFolder(dirname(folder));
+    try {
+      mkdirSync(folder);
+    } catch (error) {
+      // Another replay may have been faster.
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+  }
+  if (!statSync(folder).isDirectory()) throw new Error(`a file of that name, ${folder}`);
 }
 
 function realPath(file: string): string {

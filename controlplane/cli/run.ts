@@ -109,12 +109,15 @@ async function runRouter(text: string, config: Config, io: IoBackend, quiet: boo
   let api: ApiServer | null = null;
   let agent: SnmpAgent | null = null;
   let page = '';
+  const abandon = (): void => {
+    api?.abandon();
+    supervisor?.abandon();
+  };
+  signals.abandon = abandon;
   try {
     checkKinds(config);
     // The socket first: it also says that another router runs here already.
-    const server = await ApiServer.listen(socketPath(config.control.socket));
-    api = server;
-    signals.abandon = () => server.abandon();
+    api = await ApiServer.listen(socketPath(config.control.socket));
     supervisor = await Supervisor.start(config, { log, hostPort, io });
     const configuration = new Configuration(text, config, reconfigurable(supervisor), log);
     api.serve(liveSource(supervisor), configuration);
@@ -145,10 +148,7 @@ async function runRouter(text: string, config: Config, io: IoBackend, quiet: boo
         await server.close();
         await router.stop();
       },
-      abandon: () => {
-        server.abandon();
-        router.abandon();
-      },
+      abandon,
     },
     router.stopped,
   );

@@ -178,6 +178,8 @@ export class Supervisor {
   private readonly pace = new LinkPace(() => this.pollLinks());
   private readonly timers: NodeJS.Timeout[] = [];
   private readonly running: Promise<void>[] = [];
+  /** Each ends the rest of a worker that keeps dying. */
+  private readonly rests = new Set<() => void>();
   /** Frames of host ports on their way between libpcap and the rings. */
   private readonly hostFrames: Frames | null;
   private tickTimer: NodeJS.Timeout | null = null;
@@ -411,7 +413,7 @@ export class Supervisor {
     while (!this.stopping) {
       end.started = this.clock();
       try {
-        await this.pool.run(end.task);
+        await this.pool.run(end.restarts === 0 ? end.task : { ...end.task, again: true });
         if (this.stopping) return;
         this.log('warn', `worker ${worker} returned although nobody stopped it; it starts again`);
       } catch (error) {
@@ -427,8 +429,21 @@ export class Supervisor {
       }
       end.restarts++;
       end.deaths = this.clock() - end.started > HEALTHY_MS ? 1 : end.deaths + 1;
-      if (end.deaths > 1) await pause(Math.min(FIRST_PAUSE_MS << Math.min(end.deaths, 16), LAST_PAUSE_MS));
+      if (end.deaths > 1) await this.rest(Math.min(FIRST_PAUSE_MS << Math.min(end.deaths, 16), LAST_PAUSE_MS));
     }
+  }
+
+  /** Waits for so long, or until the router stops. */
+  private rest(milliseconds: number): Promise<void> {
+    return new Promise((resolve) => {
+      const over = (): void => {
+        clearTimeout(timer);
+        this.rests.delete(over);
+        resolve();
+      };
+      const timer = setTimeout(over, milliseconds);
+      this.rests.add(over);
+    });
   }
 
   /** Starts of a worker after its first. */
@@ -797,6 +812,7 @@ export class Supervisor {
     if (this.tickTimer !== null) clearTimeout(this.tickTimer);
     if (this.keeper !== null) clearTimeout(this.keeper);
     this.pace.close();
+    for (const over of [...this.rests]) over();
     Atomics.store(this.tables.control, STOP, 1);
     this.wakeAll();
     Atomics.add(this.live, BELL, 1);

@@ -197,9 +197,11 @@ export class ReplaySession {
     }
     let pause = wholeSeconds * 1000 + Math.floor(nanos / 1e6) - this.elapsed;
     if (pause > LONGEST_PAUSE) {
+      // What the router sends of its own accord meanwhile leaves at its time, before the gap.
+      this.advance(LONGEST_PAUSE);
       const skipped = Math.floor((pause - LONGEST_PAUSE) / 1000);
       this.originSeconds += skipped;
-      pause -= skipped * 1000;
+      pause -= LONGEST_PAUSE + skipped * 1000;
     }
     this.advance(pause);
     if (seconds < this.seconds || (seconds === this.seconds && nanoseconds <= this.nanoseconds)) return;

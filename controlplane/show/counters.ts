@@ -1,5 +1,5 @@
 /** Counters: what the workers have counted, summed and named, for `show`, JSON and the embedding interface. */
-import { REASONS, STAGES } from '../../dataplane/drop.ts';
+import { REASONS } from '../../dataplane/drop.ts';
 import * as T from '../../dataplane/tables.ts';
 import { EX_CACHE_HITS, EX_HITS, EX_MISMATCH } from '../../offload/engine.ts';
 import { STAT_INSTALLS } from '../../offload/table.ts';
@@ -58,8 +58,7 @@ export function readCounters(tables: T.Tables, config: Config): Counters {
   };
 }
 
-/** The sentence behind a drop reason's name, and the names of the stages. */
+/** The sentence behind a drop reason's name. */
 export function reasonText(name: string): string {
   return REASONS.find(([known]) => known === name)?.[1] ?? '';
 }
-export const stageNames: readonly string[] = STAGES;

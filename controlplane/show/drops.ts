@@ -6,8 +6,11 @@
  *
  * Drops are counted by reason, not by stage: `stages` files each reason under the stage of the packet's path that is the
  * usual one to give it (a few, as TX_LINK_DOWN, are given at two).
+ *
+ * The first line of `stages` adds up (tables.ts): what ports have received, and the frames that no port received (those of
+ * the router itself and of its host), went one of six ways. So there may be more drops than frames received.
  */
-import { REASONS, STAGES } from '../../dataplane/drop.ts';
+import { PATH_ORDER, REASONS, STAGES } from '../../dataplane/drop.ts';
 import * as T from '../../dataplane/tables.ts';
 import { readCounters } from './counters.ts';
 import { knownFilters, type Shown, type ShowSource } from './source.ts';
@@ -69,10 +72,12 @@ export function showDrops(source: ShowSource, filters: Readonly<Record<string, s
 export function showStages(source: ShowSource, filters: Readonly<Record<string, string>>): Shown {
   knownFilters(filters, []);
   const { received, forwarded, delivered, generated, held, dropped } = readCounters(source.tables, source.config);
+  const made = source.tables.total(T.C_MADE);
+  const consumed = source.tables.total(T.C_CONSUMED);
   const times = source.watch?.stageTimes();
-  const stages = STAGES.map((stage, number) => {
+  const stages = PATH_ORDER.map((stage) => {
     const own = Object.entries(dropped).filter(([reason]) => stageOf(reason) === stage);
-    const { packets = 0, timed = 0, nanoseconds = 0 } = times?.[number] ?? {};
+    const { packets = 0, timed = 0, nanoseconds = 0 } = times?.[STAGES.indexOf(stage)] ?? {};
     return {
       stage,
       dropped: own.reduce((sum, [, count]) => sum + count, 0),
@@ -91,11 +96,13 @@ export function showStages(source: ShowSource, filters: Readonly<Record<string, 
       .map(([reason, n]) => `${reason} ${n}`)
       .join(', '),
   ]);
-  const totals = { received, forwarded, delivered, generated, held };
-  const summary = Object.entries(totals).map(([name, count]) => `${name} ${count}`);
+  const all = stages.reduce((sum, { dropped: count }) => sum + count, 0);
+  const totals = { received, made, forwarded, delivered, generated, held, consumed, dropped: all };
   return {
     text: [
-      summary.join(', '),
+      `received ${received} + made ${made} = forwarded ${forwarded} + delivered ${delivered} + generated ${generated} + ` +
+        `held ${held} + consumed ${consumed} + dropped ${all}`,
+      'made: by the router itself, by its host (sluice0), or out of another frame; consumed: others went on in its place',
       table(['STAGE', 'PACKETS', 'NS', 'DROPPED', 'REASONS'], rows, [1, 2, 3]),
       ...(stages.some(({ packets }) => packets !== undefined) ? [] : ['PACKETS and NS: show stages --sample 1']),
     ].join('\n'),

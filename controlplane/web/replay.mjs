@@ -14,10 +14,13 @@ function tile(name, value, note) {
   );
 }
 
-function result({ report, notes }) {
+function result({ report, ok, notes }) {
   const dropped = Object.entries(report.dropped ?? {}).sort((a, b) => b[1] - a[1]);
   const most = dropped[0]?.[1] ?? 1;
   return [
+    ok
+      ? null
+      : h('p', { class: 'card bad', role: 'alert' }, 'Not all was played, or the engine disagreed: see the notes.'),
     h(
       'dl',
       { class: 'tiles' },

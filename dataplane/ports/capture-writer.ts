@@ -51,6 +51,8 @@ export interface CaptureWriterOptions {
   /** pcapng: shb_hardware and shb_userappl. */
   hardware?: string;
   userApplication?: string;
+  /** A path: keep what is in the file, and write behind it. Only pcapng may go on so, with a new section. */
+  append?: boolean;
 }
 
 export class CaptureWriter {
@@ -80,7 +82,7 @@ export class CaptureWriter {
   private closed = false;
 
   /**
-   * @param target a path (created or truncated), an open file descriptor (left open by close()), or null for memory
+   * @param target a path (created; truncated unless `append`), an open file descriptor (left open by close()), or null for memory
    * Throws a CaptureError when the path cannot be created.
    */
   constructor(target: string | number | null, options: CaptureWriterOptions = {}) {
@@ -96,7 +98,7 @@ export class CaptureWriter {
     if (typeof target === 'string') {
       try {
         // What a capture shows is its owner's alone to read.
-        this.descriptor = openSync(target, 'w', 0o600);
+        this.descriptor = openSync(target, options.append === true ? 'a' : 'w', 0o600);
       } catch (cause) {
         throw new CaptureError(target, 0, 'a file that can be written', (cause as Error).message);
       }

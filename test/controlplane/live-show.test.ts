@@ -10,11 +10,12 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { askShow } from '../../controlplane/api/client.ts';
 import { ApiServer } from '../../controlplane/api/server.ts';
 import { main } from '../../controlplane/cli/main.ts';
+import { TRACE_USAGE } from '../../controlplane/cli/trace.ts';
 import type { Supervisor } from '../../controlplane/live/supervisor.ts';
 import { createRouter, type Router } from '../../controlplane/router.ts';
 import { stageOf } from '../../controlplane/show/drops.ts';
 import { liveSource, VIEWS } from '../../controlplane/show/index.ts';
-import { REASONS, STAGES } from '../../dataplane/drop.ts';
+import { PATH_ORDER, REASONS, STAGES } from '../../dataplane/drop.ts';
 import { createLive, LP_SYSCALLS, LP_TX_ERRORS, portAt } from '../../dataplane/live.ts';
 import { newPortCounters } from '../../dataplane/ports/port.ts';
 
@@ -167,8 +168,30 @@ describe('views', () => {
       ['IP_TTL', 1, 'ttl'],
     ]);
     expect(text('drops')).toContain(drops[0].description);
-    expect(json('stages')).toMatchObject({ received: 3, forwarded: 1, generated: 1 });
+    expect(json('stages')).toMatchObject({ received: 3, made: 1, forwarded: 1, generated: 1, dropped: 2 });
     for (const [reason] of REASONS) expect(STAGES).toContain(stageOf(reason));
+  });
+
+  it('drops and stages did not add up: frames of the router and of its host were received by no port', () => {
+    const [head] = text('stages').split('\n');
+    const [left, right] = head.split(' = ').map((side) => {
+      const counts = side.split(' + ').map((one) => Number(/^[a-z]+ (\d+)$/.exec(one)?.[1]));
+      return counts.reduce((sum, count) => sum + count, 0);
+    });
+    expect([left, right]).toEqual([4, 4]);
+  });
+
+  it('stages are named in the order of the packet’s path everywhere: it was that of their numbers', () => {
+    expect([...PATH_ORDER].sort()).toEqual([...STAGES].sort());
+    const source = (file: string): string => readFileSync(new URL(`../../${file}`, import.meta.url), 'utf8');
+    // The head of path.ts draws it, with remarks in brackets.
+    const drawn = /\*( {3}rx →[^.]*? tx)\n/.exec(source('dataplane/path.ts').replace(/\([^)]*\)/g, ''))?.[1] ?? '';
+    const path = drawn.match(/[a-z]+(-[a-z]+)*/g) ?? [];
+    expect(PATH_ORDER).toEqual([...path, 'input', 'output']);
+    expect((json('stages') as { stages: { stage: string }[] }).stages.map(({ stage }) => stage)).toEqual(PATH_ORDER);
+    expect(TRACE_USAGE).toContain(`STAGE is one of: ${PATH_ORDER.join(' ')}\n`);
+    const page = /const STAGES = \[([^\]]*)\]/.exec(source('controlplane/web/explain.mjs'))?.[1];
+    expect(page?.match(/[a-z]+(-[a-z]+)*/g)).toEqual(path);
   });
 
   it('a filter that is none is refused by name', () => {

@@ -39,7 +39,7 @@ describe('createRouter', () => {
 
   it('says what it expected of programs without a compiler', () => {
     const router = createRouter(H.homeConfig()) as unknown as Record<string, (...args: unknown[]) => unknown>;
-    for (const bytes of ['ffff', undefined, [1, 2, 3], new ArrayBuffer(60)]) {
+    for (const bytes of ['ffff', undefined, [1, 2, 3], new ArrayBuffer(60), new Uint16Array(30)]) {
       expect(() => router.inject('lan', bytes)).toThrow(/^frame: expected a Uint8Array with an Ethernet frame, got /);
       expect(() => router.explain('lan', bytes)).toThrow(/^frame: expected a Uint8Array/);
     }

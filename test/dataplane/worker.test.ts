@@ -2,12 +2,15 @@
  * The worker as a task in a thread, without a device: frames come through the inject ring and leave through the punt
  * ring. No privilege is needed. It runs the built file, as the router does.
  */
-
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Piscina } from 'piscina';
 import { afterEach, describe, expect, it } from 'vitest';
 import { normalizeConfig } from '../../controlplane/config/index.ts';
 import { Control } from '../../controlplane/control.ts';
 import { createLive, FAULT, LW_STATE, WORKER_ASLEEP, workerAt } from '../../dataplane/live.ts';
+import { CaptureReader } from '../../dataplane/ports/capture-reader.ts';
 import { monotonic } from '../../dataplane/ports/monotonic.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import {
@@ -191,6 +194,36 @@ describe('worker', () => {
     expect([address(back.frame, 30), word16(back.frame, 36)]).toEqual(['192.168.1.10', 5000]);
     expect(isIntact(back.frame)).toBe(true);
     expect(bench.tables.total(C_FORWARDED)).toBe(2);
+  });
+
+  it('a mirror was emptied by the worker’s next start: what had led to its death was gone', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sluice-mirror-'));
+    try {
+      const mirror = join(folder, 'wan.pcapng');
+      bench = new Bench();
+      bench.task.ports[1].mirror = mirror;
+      bench.start();
+      bench.receive(0, OUT);
+      await bench.next();
+      Atomics.store(bench.live, FAULT, 1);
+      wake(bench.waker);
+      await expect(bench.ended).rejects.toThrow('worker 0: fault injected');
+      bench.tables.conntrack.repair(0);
+
+      bench.task.again = true;
+      bench.start();
+      bench.receive(0, OUT);
+      await bench.next();
+      Atomics.store(bench.tables.control, STOP, 1);
+      wake(bench.waker);
+      await bench.ended;
+      const reader = CaptureReader.fromBytes(mirror, readFileSync(mirror));
+      const seen: string[] = [];
+      while (reader.next()) seen.push(address(reader.data.subarray(reader.offset), 26));
+      expect([reader.error, seen]).toEqual([null, ['203.0.113.1', '203.0.113.1']]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('punts what is for the control plane, and asks for a next hop once, not once a packet', async () => {

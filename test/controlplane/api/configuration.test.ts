@@ -5,13 +5,16 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { ask } from '../../../controlplane/api/client.ts';
 import { Configuration, type Reconfigurable } from '../../../controlplane/api/configuration.ts';
+import type { ReplayAnswer } from '../../../controlplane/api/replay.ts';
 import { ApiServer } from '../../../controlplane/api/server.ts';
 import { applyConfig, compareConfig } from '../../../controlplane/apply/index.ts';
 import { main } from '../../../controlplane/cli/main.ts';
 import { parseConfig } from '../../../controlplane/config/index.ts';
 import { createRouter, type Router } from '../../../controlplane/router.ts';
 import { VIEWS } from '../../../controlplane/show/index.ts';
+import { CaptureWriter } from '../../../dataplane/ports/capture-writer.ts';
 
 const PORTS = 'ports:\n  lan: { kind: memory, addresses: [192.168.1.1/24] }\n';
 /** A route's next hop is what the versions differ in. */
@@ -149,5 +152,33 @@ describe('sluice apply and confirm', () => {
     expect(await run('apply FILE --diff --confirm 5')).toBe(2);
     expect(await run('apply nowhere.yaml')).toBe(2);
     expect(await run('apply')).toBe(2);
+  });
+});
+
+describe('a replay', () => {
+  it('of a broken capture was told from a good one by its notes alone, where the command ends with 1', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sluice-apply-'));
+    const path = join(folder, 'control.sock');
+    const server = await ApiServer.listen(path);
+    try {
+      const { router, configuration } = world();
+      server.serve(router, configuration);
+      const play = (body: Uint8Array) =>
+        ask<ReplayAnswer>(path, '/v1/replay', {
+          method: 'POST',
+          query: { port: 'lan' },
+          body,
+          type: 'application/octet-stream',
+          timeout: 60_000,
+        });
+      const whole = new CaptureWriter(null).toBytes();
+      expect(await play(whole)).toMatchObject({ ok: true, report: { received: 0 } });
+      const cut = await play(whole.subarray(0, whole.length - 1));
+      expect(cut).toMatchObject({ ok: false, report: { received: 0 } });
+      expect(cut.notes).toContain('capture: at byte 0: expected a pcap header of 24 bytes, got 23 bytes');
+    } finally {
+      await server.close();
+      rmSync(folder, { recursive: true });
+    }
   });
 });

@@ -1,6 +1,8 @@
 /** `sluice replay --in`: two captures through the home gateway; times, order, learning, broken captures, usage. */
+import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { ethernet, ipv4, ipv6, type Segment, tcp, udp, verify } from '../../lib/build.ts';
 import { directory, example, type Frame, pcapBytes, readPcap, see, sluice, writePcap } from '../replay/files.ts';
@@ -364,6 +366,28 @@ describe('usage', () => {
     const { code, stdout, stderr } = await sluice('replay', ...argv(join(directory(), 'out')));
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
     expect(stderr).toMatch(message);
+  });
+
+  test('a folder in which none can be made: the command never returned', () => {
+    // In a process of its own (the build), as it hung inside of Node, where nothing interrupts it.
+    const main = fileURLToPath(new URL('../../../dist/controlplane/cli/main.js', import.meta.url));
+    const args = [main, 'replay', HOME, '--in', `lan=${some()}`, '--out', '/proc/sluice/out'];
+    const { status, stderr } = spawnSync(process.execPath, args, {
+      encoding: 'utf8',
+      timeout: 60_000,
+      killSignal: 'SIGKILL',
+    });
+    expect(stderr).toMatch(/--out: expected a directory that can be made, got ENOENT/);
+    expect(status).toBe(2);
+  });
+
+  test('--out is a file, or a folder below one', async () => {
+    const file = some();
+    for (const out of [file, join(file, 'out')]) {
+      const { code, stderr } = await sluice('replay', HOME, '--in', `lan=${file}`, '--out', out);
+      expect(stderr).toMatch(/--out: expected a directory that can be made, got (a file of that name|ENOTDIR)/);
+      expect(code).toBe(2);
+    }
   });
 
   test('a wrong configuration is told before anything is made', async () => {

@@ -39,3 +39,24 @@ it('a time stamp of a million years from now was lived through, day by day', () 
     [3_700_000_001, 9],
   ]);
 });
+
+it('what the router sent in a pause that was cut short was stamped with the time behind it', () => {
+  const session = new ReplaySession(loadConfig(example('home.yaml')), {
+    seed: 1,
+    target: () => null,
+    resolution: 'nano',
+    log: () => {},
+  });
+  const lan = session.config.ports.findIndex((port) => port.name === 'lan');
+  const wan = session.config.ports.findIndex((port) => port.name === 'wan');
+  const packet = ipv4({ src: '192.168.1.50', dst: '203.0.113.77' }, udp({ sport: 1000, dport: 53 }, 'x'));
+  const frame = ethernet({ src: '02:aa:00:00:00:10', dst: '02:00:00:00:01:01' }, packet);
+  session.inject(lan, frame, frame.length, 1_700_000_000, 0);
+  session.inject(lan, frame, frame.length, 3_700_000_000, 0);
+  session.close();
+  const written = CaptureReader.fromBytes('wan', session.writers[wan].toBytes());
+  const times: number[] = [];
+  while (written.next()) times.push(written.seconds - 1_700_000_000);
+  // Nobody has 203.0.113.77: it is asked for three times, a second apart, and again when the second frame comes.
+  expect(times).toEqual([0, 1, 2, 2_000_000_000]);
+});
