@@ -122,8 +122,9 @@ function stream(
         return;
       }
       response.on('data', (bytes: Buffer) => {
-        const whole = blocks.take(bytes);
-        if (!writeAll(target, whole) || blocks.enough) end();
+        const fault = writeAll(target, blocks.take(bytes));
+        if (fault !== '' && fault !== 'EPIPE') end(refused(`${file}: expected room to write, got ${fault}`));
+        else if (fault !== '' || blocks.enough) end();
       });
       response.on('error', () => {});
       response.on('close', () => end());
@@ -133,18 +134,18 @@ function stream(
   });
 }
 
-/** Writes everything; false when nobody reads any more, or the disk is full. A slow pipe is waited for. */
-function writeAll(target: number, bytes: Uint8Array): boolean {
+/** Writes everything. Returns '', or what is wrong: EPIPE when nobody reads any more. A slow pipe is waited for. */
+function writeAll(target: number, bytes: Uint8Array): string {
   for (let at = 0; at < bytes.length; ) {
     try {
       at += writeSync(target, bytes, at);
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'EAGAIN') return false;
+      const { code, message } = error as NodeJS.ErrnoException;
+      if (code !== 'EAGAIN') return code ?? message;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
     }
   }
-  return true;
+  return '';
 }
 
 function errorOf(text: string): string {

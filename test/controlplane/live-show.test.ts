@@ -298,6 +298,17 @@ describe('the control socket', () => {
       expect(said).toMatch(/^sluice show: proto: expected one of icmp, tcp, .*, got "tpc"\n$/);
     });
 
+    it('capture: a full disk ended it as if it had been enough', async () => {
+      const server = await ApiServer.listen(path);
+      server.serve(createRouter(CONFIG));
+      try {
+        expect(await main(['capture', '-w', '/dev/full', '--seconds', '60', '--socket', path])).toBe(1);
+        expect(said).toBe('/dev/full: expected room to write, got ENOSPC\n');
+      } finally {
+        await server.close();
+      }
+    });
+
     it('run: a configuration that is wrong, or not for a live router, starts nothing and is 2', async () => {
       const file = join(folder, 'router.yaml');
       const config = (kind: string): string =>
