@@ -40,6 +40,28 @@ describe('supervisor', () => {
     }
   });
 
+  it('a worker that keeps dying held the stop up for as long as it would have rested', async () => {
+    const router = await Supervisor.start(portless(), { hostPort: false });
+    const { setTimeout: real } = globalThis;
+    let rests = 0;
+    // The rest after the second death, 40 ms, never ends by itself here.
+    const endless = (work: () => void, milliseconds?: number): NodeJS.Timeout => {
+      if (milliseconds === 40) rests++;
+      return real(work, milliseconds === 40 ? 0x7fffffff : milliseconds);
+    };
+    const spy = vi.spyOn(globalThis, 'setTimeout').mockImplementation(endless as typeof setTimeout);
+    try {
+      for (const deaths of [1, 2]) {
+        router.failWorker(0);
+        await until(`death ${deaths}`, () => router.restarts(0) === deaths);
+      }
+      expect(rests).toBe(1);
+    } finally {
+      await router.stop();
+      spy.mockRestore();
+    }
+  });
+
   it('apply resolves when the domains that it makes anew run', async () => {
     const router = await Supervisor.start(portless(), { hostPort: false });
     try {
@@ -66,28 +88,6 @@ describe('supervisor', () => {
       { family: 6, punt: full(100), inject: full(200) },
     ] as const;
     expect(lostRecords({ punt: full(1), inject: full(2), domains: [...domains] })).toEqual([111, 222]);
-  });
-
-  it('a worker that keeps dying held the stop up for as long as it would have rested', async () => {
-    const router = await Supervisor.start(portless(), { hostPort: false });
-    const { setTimeout: real } = globalThis;
-    let rests = 0;
-    // The rest after the second death, 40 ms, never ends by itself here.
-    const endless = (work: () => void, milliseconds?: number): NodeJS.Timeout => {
-      if (milliseconds === 40) rests++;
-      return real(work, milliseconds === 40 ? 0x7fffffff : milliseconds);
-    };
-    const spy = vi.spyOn(globalThis, 'setTimeout').mockImplementation(endless as typeof setTimeout);
-    try {
-      for (const deaths of [1, 2]) {
-        router.failWorker(0);
-        await until(`death ${deaths}`, () => router.restarts(0) === deaths);
-      }
-      expect(rests).toBe(1);
-    } finally {
-      await router.stop();
-      spy.mockRestore();
-    }
   });
 
   it('a mirror that cannot be written is refused before anything is opened: each worker died of it, again and again', async () => {
