@@ -52,7 +52,11 @@ export const REPLAY_ROUTE: Route = {
     description: 'The report of `sluice replay --json`, whether that ended with 0, and its notes',
     schema: {
       type: 'object',
-      properties: { report: { type: 'object' }, ok: { type: 'boolean' }, notes: { type: 'array', items: { type: 'string' } } },
+      properties: {
+        report: { type: 'object' },
+        ok: { type: 'boolean' },
+        notes: { type: 'array', items: { type: 'string' } },
+      },
     },
   },
   handle: async (context, request) => {
