@@ -12,6 +12,7 @@
 import {
   type Family,
   formatCidr,
+  inPrefix,
   type Mac,
   macBytes,
   networkWords,
@@ -114,7 +115,11 @@ export class Hosts implements Protocol {
     for (const { address } of leases) add(address);
     if (leases.some(({ address }) => address.family === 4)) return [...found.values()];
     const key = reservationKey('mac', macBytes(mac.lo, mac.hi));
-    const reserved = config.ports[port].dhcp4?.server?.reservations.find((one) => one.key === key);
+    // It may have one in each subnet that is served; the host is on the port's own link.
+    const all = config.ports[port].dhcp4?.server?.reservations.filter((one) => one.key === key) ?? [];
+    const four = this.addresses.ofPort(port).filter(({ family }) => family === 4);
+    const isHere = (address: number) => four.some((own) => inPrefix([hostOrder(address) | 0, 0, 0, 0], own));
+    const reserved = all.find(({ address }) => isHere(address)) ?? all.at(0);
     const neighbour = config.neighbors.find((one) => one.port === port && one.ip.family === 4 && is(one.mac));
     if (reserved !== undefined) add(whole(4, [hostOrder(reserved.address), 0, 0, 0]));
     else if (neighbour !== undefined) add(whole(4, neighbour.ip.words));

@@ -20,6 +20,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -31,12 +32,19 @@ export type JournalRecord = Record<string, unknown>;
 /** A file is to be written anew when it has this many times the records in force, and so many more. */
 const COMPACT_RATIO = 4;
 const COMPACT_LEAST = 1000;
+/** Milliseconds by which a file may be younger than the time of day: they do not come from one clock everywhere. */
+const YOUNGER = 1000;
 
 export interface Recovered {
   records: JournalRecord[];
   /** Bytes behind the last whole record, and the file that has them now; '' when there were none. */
   damaged: number;
   aside: string;
+  /**
+   * Milliseconds by which the time of day is behind the file's last writing, as in a box without a clock that has just been switched
+   * on: times in the records count from then. 0: it is not.
+   */
+  behind: number;
 }
 
 /** CRC-32C (RFC 3720 §B.4) of the bytes, eight hexadecimal digits. */
@@ -93,11 +101,13 @@ export class Journal {
    */
   static open(file: string): { journal: Journal; recovered: Recovered } {
     lock(file);
-    const recovered: Recovered = { records: [], damaged: 0, aside: '' };
+    const recovered: Recovered = { records: [], damaged: 0, aside: '', behind: 0 };
     if (existsSync(file)) {
       const bytes = readFileSync(file);
       const { records, length } = parseRecords(bytes);
       recovered.records = records;
+      const behind = Math.floor(statSync(file).mtimeMs) - Date.now();
+      if (behind > YOUNGER) recovered.behind = behind;
       recovered.damaged = bytes.length - length;
       if (recovered.damaged > 0) {
         let n = 1;
@@ -141,23 +151,29 @@ export class Journal {
     const next = `${this.file}.new`;
     const fd = openSync(next, 'w', 0o600);
     const text = Buffer.from(records.map(formatRecord).join(''));
+    let folder = -1;
     try {
       for (let at = 0; at < text.length; ) at += writeSync(fd, text, at);
       fsyncSync(fd);
+      folder = openSync(dirname(this.file), 'r');
       renameSync(next, this.file);
     } catch (error) {
       closeSync(fd);
+      if (folder >= 0) closeSync(folder);
       rmSync(next, { force: true });
       throw error;
     }
-    const folder = openSync(dirname(this.file), 'r');
-    fsyncSync(folder);
-    closeSync(folder);
+    // From here on the file is the new one, whatever the disk says: what is appended to the old one nobody would find.
     if (this.fd >= 0) closeSync(this.fd);
     this.fd = fd;
     this.length = text.length;
     this.count = records.length;
     this.dirty = false;
+    try {
+      fsyncSync(folder);
+    } finally {
+      closeSync(folder);
+    }
   }
 
   /** Gives the file back; nothing when that has been done. Throws when what was appended cannot be written. */

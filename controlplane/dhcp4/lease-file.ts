@@ -37,8 +37,9 @@ export class LeaseFile {
     const { journal, recovered } = Journal.open(file);
     const leases = new Map<number, PoolLease>();
     let strange = 0;
+    const then = (clock: number) => wall(clock) + recovered.behind;
     for (const record of recovered.records) {
-      const lease = leaseOf(record, now, wall);
+      const lease = leaseOf(record, now, then);
       if (lease === null) strange++;
       else leases.set(lease.address, lease);
     }
@@ -47,7 +48,7 @@ export class LeaseFile {
       notes.push(`${file}: ${recovered.damaged} bytes behind the last whole record are in ${recovered.aside} now`);
     if (strange > 0) notes.push(`${file}: ${strange} records that are no leases were left out`);
     const own = new LeaseFile(journal, wall);
-    journal.rewrite([...leases.values()].map((lease) => recordOf(lease, wall)));
+    own.rewrite([...leases.values()]);
     return { file: own, leases: [...leases.values()], notes };
   }
 
@@ -56,7 +57,12 @@ export class LeaseFile {
     this.journal.append(recordOf(lease, this.wall));
     if (!this.journal.isLong(0)) return;
     const leases = all();
-    if (this.journal.isLong(leases.length)) this.journal.rewrite(leases.map((one) => recordOf(one, this.wall)));
+    if (this.journal.isLong(leases.length)) this.rewrite(leases);
+  }
+
+  /** Writes every lease there is by the time of day that it is now. Throws when it cannot be written. */
+  rewrite(leases: readonly PoolLease[]): void {
+    this.journal.rewrite(leases.map((lease) => recordOf(lease, this.wall)));
   }
 
   /** Returns when all is on the disk. */

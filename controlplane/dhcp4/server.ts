@@ -11,7 +11,7 @@
  * `keep`), not the router.
  *
  * Events: dhcp4.lease { port, address, mac, hostName, seconds, remoteId } at every lease given, dhcp4.released
- * { port, address, mac }.
+ * { port, address, mac } when a client gives it back, or says that somebody else uses it.
  *
  * Not here: BOOTP.
  */
@@ -23,15 +23,21 @@ import { type Datagram, framed, readUdp, udpPacket } from '../datagram.ts';
 import type { JournalRecord } from '../journal.ts';
 import type { Addresses, OwnAddress } from '../neighbour/addresses.ts';
 import type { Action, Event, KeptValues, Protocol } from '../protocol.ts';
+import { TimeOfDay } from '../time-of-day.ts';
 import { LeaseFile, leaseOf, recordOf } from './lease-file.ts';
 import * as M from './message.ts';
 import { type Holder, Pool, type PoolLease } from './pool.ts';
 import { Probes } from './probes.ts';
 
+interface Subnet {
+  words: Words;
+  prefixLength: number;
+}
+
 /** Addresses raw, times in seconds. */
 export interface Dhcp4PoolConfig {
   /** The subnet served; null: the port's own. */
-  subnet: { words: Words; prefixLength: number } | null;
+  subnet: Subnet | null;
   first: number;
   last: number;
   /** Null: the port's own address. */
@@ -128,6 +134,7 @@ export class Dhcp4Server implements Protocol {
   private readonly probes: Probes<Offer>;
   private begun = false;
   private settledAt: number;
+  private readonly day: TimeOfDay;
   /** Answers whose leases are written, but perhaps not on the disk yet. */
   private waiting: Action[] = [];
   /** Keys of what was kept and is in a file now. */
@@ -145,6 +152,7 @@ export class Dhcp4Server implements Protocol {
     this.addresses = addresses;
     this.options = options;
     this.settledAt = options.now;
+    this.day = new TimeOfDay(options.now, options.wall);
     for (const [port, config] of ports) {
       const four = addresses.ofPort(port).filter(({ family }) => family === 4);
       const own = new Set(four.map(({ words }) => hostOrder(words[0])));
@@ -197,6 +205,7 @@ export class Dhcp4Server implements Protocol {
   step(now: number, event: Event): Action[] {
     const out: Action[] = [];
     if (!this.begun) this.restored(now, out);
+    if (this.day.step(now) !== 0) this.writeAgain(out);
     if (((now - this.settledAt) | 0) >= SETTLE_TIME) {
       this.settledAt = now;
       for (const { pools } of this.servers.values()) for (const { pool } of pools) pool.settle(now);
@@ -282,9 +291,22 @@ export class Dhcp4Server implements Protocol {
   }
 
   private write(server: Server, lease: PoolLease): void {
-    server.file?.put(lease, () =>
-      server.pools.flatMap(({ pool }) => [...pool.leases()].filter(({ state }) => state !== 'offered')),
-    );
+    server.file?.put(lease, () => recorded(server));
+  }
+
+  /** The time of day was set: leases go on by the router's clock, and what is written of them must say so. */
+  private writeAgain(out: Action[]): void {
+    for (const server of this.servers.values()) {
+      const leases = recorded(server);
+      if (server.file === null) for (const lease of leases) this.store(server, lease, out);
+      else
+        try {
+          server.file.rewrite(leases);
+        } catch (error) {
+          const message = `dhcp4: ${(error as Error).message}; leases in the file have the time of day of before`;
+          out.push({ kind: 'log', level: 'warn', message });
+        }
+    }
   }
 
   /** Closes the lease files. */
@@ -343,7 +365,8 @@ export class Dhcp4Server implements Protocol {
         else {
           served.pool.assign(client, address, 'offered', (now + OFFER_TIME) | 0, holderOf(message));
           this.counters.probed++;
-          this.probes.begin(now, server.port, raw, own.words[0], macFromBytes(message.chaddr), offer, out);
+          const source = this.subnetOf(server, served, own, raw).words[0];
+          this.probes.begin(now, server.port, raw, source, macFromBytes(message.chaddr), offer, out);
         }
         return false;
       }
@@ -405,6 +428,7 @@ export class Dhcp4Server implements Protocol {
   private quarantine(now: number, server: Server, pool: Pool, lease: PoolLease, out: Action[]): void {
     const address = formatIpv4(hostOrder(lease.address));
     this.store(server, pool.decline(lease.client, (now + DECLINE_TIME) | 0), out);
+    if (lease.state === 'bound') this.tellEnd(server, lease, out);
     const text = `dhcp4: ${server.config.name}: ${address} is in use by somebody without a lease`;
     out.push({ kind: 'log', level: 'warn', message: text });
   }
@@ -429,8 +453,7 @@ export class Dhcp4Server implements Protocol {
     }
     const wanted = requested !== 0 ? requested : message.ciaddr;
     const address = hostOrder(wanted);
-    const subnet = served.config.subnet ?? own;
-    const isHere = inPrefix([wanted, 0, 0, 0], { family: 4, words: subnet.words, prefixLength: subnet.prefixLength });
+    const isHere = covers(this.subnetOf(server, served, own, wanted), wanted);
     if (wanted === 0 || !isHere || !this.isAllowed(now, pool, client, address)) {
       this.counters.naks++;
       this.reply(server, served, message, own, M.NAK, 0, out);
@@ -489,7 +512,8 @@ export class Dhcp4Server implements Protocol {
     out: Action[],
   ): void {
     const options = new Map<number, Uint8Array>([[M.OPT_SERVER, M.addressBytes4(own.words[0])]]);
-    if (type !== M.NAK) this.parameters(server, served, own, message.type !== M.INFORM, options);
+    const holder = address === 0 ? message.ciaddr : hostOrder(address) | 0;
+    if (type !== M.NAK) this.parameters(server, served, own, holder, message.type !== M.INFORM, options);
     // RFC 6842: the client identifier comes back; RFC 3046 §2.2: so does the relay's option.
     for (const code of [M.OPT_CLIENT, M.OPT_RELAY]) {
       const data = message.options.get(code);
@@ -533,18 +557,21 @@ export class Dhcp4Server implements Protocol {
     server: Server,
     served: Served,
     own: OwnAddress,
+    holder: number,
     isLease: boolean,
     options: Map<number, Uint8Array>,
   ) {
     const { config } = server;
-    const length = served.config.subnet?.prefixLength ?? own.prefixLength;
+    const subnet = this.subnetOf(server, served, own, holder);
+    const isFurther = served.config.subnet === null && subnet !== own;
+    const router = isFurther ? subnet.words[0] : (served.config.router ?? own.words[0]);
     if (isLease) {
       options.set(M.OPT_LEASE, M.numberBytes(config.lease));
       options.set(M.OPT_T1, M.numberBytes(Math.floor(config.lease / 2)));
       options.set(M.OPT_T2, M.numberBytes(Math.floor(config.lease * 0.875)));
     }
-    options.set(M.OPT_MASK, M.addressBytes4(maskWords(4, length)[0]));
-    options.set(M.OPT_ROUTER, M.addressBytes4(served.config.router ?? own.words[0]));
+    options.set(M.OPT_MASK, M.addressBytes4(maskWords(4, subnet.prefixLength)[0]));
+    options.set(M.OPT_ROUTER, M.addressBytes4(router));
     const dns = config.dns.length > 0 ? config.dns : this.options.answersNames ? [own.words[0]] : [];
     if (dns.length > 0) options.set(M.OPT_DNS, M.addressBytes4(...dns));
     if (config.domain !== '') options.set(M.OPT_DOMAIN, new TextEncoder().encode(config.domain));
@@ -561,9 +588,20 @@ export class Dhcp4Server implements Protocol {
     return isOurs ? (server.pools.find(({ config }) => config.subnet === null) ?? null) : null;
   }
 
+  /** The subnet that an address (raw) of a pool is in: reservations may be of any of the port's own. */
+  private subnetOf(server: Server, { config }: Served, own: OwnAddress, address: number): Subnet {
+    if (config.subnet !== null || covers(own, address)) return config.subnet ?? own;
+    return this.addresses.ofPort(server.port).find((one) => one.family === 4 && covers(one, address)) ?? own;
+  }
+
   private ownAddress(port: number): OwnAddress | null {
     return this.addresses.ofPort(port).find(({ family, state }) => family === 4 && state === 'preferred') ?? null;
   }
+}
+
+/** What is written down of a server's leases. */
+function recorded(server: Server): PoolLease[] {
+  return server.pools.flatMap(({ pool }) => [...pool.leases()].filter(({ state }) => state !== 'offered'));
 }
 
 /** What the keys of a port's leases begin with, when they are in no file. */
@@ -596,7 +634,7 @@ function holderOf(message: M.Dhcp4Message): Holder {
   return { hostName: M.textOption(message, M.OPT_HOST_NAME).slice(0, 63), mac: formatMac(lo, hi), remoteId };
 }
 
-function covers(prefix: { words: Words; prefixLength: number }, address: number): boolean {
+function covers(prefix: Subnet, address: number): boolean {
   return inPrefix([address, 0, 0, 0], { family: 4, words: prefix.words, prefixLength: prefix.prefixLength });
 }
 

@@ -11,11 +11,11 @@ import type { Config } from '../config/index.ts';
 import type { Addresses } from '../neighbour/addresses.ts';
 import type { Action, Event, KeptValues, Protocol } from '../protocol.ts';
 import type { RandomSource } from '../random.ts';
+import { TimeOfDay } from '../time-of-day.ts';
 import { Client } from './client.ts';
 import { CLIENT_PORT, RELAY_REPL, SERVER_PORT } from './constants.ts';
 import { Context } from './context.ts';
 import type { Counters } from './counters.ts';
-import { Clock } from './deadlines.ts';
 import { Delegation } from './delegation.ts';
 import { Ldra } from './ldra.ts';
 import { type Datagram, readDatagram } from './packet.ts';
@@ -38,8 +38,6 @@ export interface Dhcp6Options {
 
 /** Answers that wait for the disk at most: a burst is no longer. */
 const MAX_WAITING = 256;
-/** Milliseconds between the router's clock and the time of day above which that was set, or has run away. */
-const STEP = 1000;
 
 export class Dhcp6 implements Protocol {
   readonly name = 'dhcp6';
@@ -49,21 +47,18 @@ export class Dhcp6 implements Protocol {
   readonly ldras: Ldra[] = [];
   readonly delegation: Delegation;
   private readonly context: Context;
-  private readonly clock: Clock;
+  private readonly day: TimeOfDay;
   private readonly options: Dhcp6Options;
   /** Answers whose leases are written, but perhaps not on the disk yet. */
   private waiting: Action[] = [];
   /** What the first step says: clients begin, routes of recovered leases come back. */
   private begun = false;
   private resumed: Action[] = [];
-  /** Milliseconds since 1970 of time 0 of `clock`, as leases count them. */
-  private epoch: number;
 
   /** When the lease file cannot be used there is no server, which is logged. */
   constructor(interfaces: InterfaceTable, addresses: Addresses, config: Config, options: Dhcp6Options) {
     this.options = options;
-    this.clock = new Clock(options.now);
-    this.epoch = options.wall(options.now) - options.now;
+    this.day = new TimeOfDay(options.now, options.wall);
     const names = config.ports.map((port) => port.name);
     this.context = new Context(interfaces, addresses, names, () => (options.random() >>> 0) / 0x100000000);
     this.delegation = new Delegation(config.delegation, names);
@@ -90,7 +85,7 @@ export class Dhcp6 implements Protocol {
   private recover(file: string): void {
     const { quiet, log, kept } = this.options;
     const { leases } = this.delegation;
-    const wall = this.epoch + this.options.now;
+    const wall = this.day.at(this.options.now);
     try {
       if (file !== '' && !quiet)
         for (const note of leases.open(file, wall)) {
@@ -116,18 +111,13 @@ export class Dhcp6 implements Protocol {
 
   /** What the times of clients and relays, and those of leases, are compared with. */
   times(now: number): { time: number; wall: number } {
-    const time = this.clock.at(now);
-    return { time, wall: this.epoch + time };
+    return { time: this.day.time(now), wall: this.day.at(now) };
   }
 
-  /**
-   * Leases live by the router's clock and are written by the time of day. When that is set (by NTP, in a box that began in 1970),
-   * no lease ends or lives on because of it.
-   */
-  private follow(now: number, time: number): Action[] {
-    const step = this.options.wall(now) - time - this.epoch;
-    if (Math.abs(step) < STEP) return [];
-    this.epoch += step;
+  /** When the time of day is set, no lease ends or lives on because of it. */
+  private follow(now: number): Action[] {
+    const step = this.day.step(now);
+    if (step === 0) return [];
     try {
       return this.delegation.shift(step);
     } catch (error) {
@@ -137,12 +127,12 @@ export class Dhcp6 implements Protocol {
   }
 
   step(now: number, event: Event): Action[] {
-    const time = this.clock.at(now);
-    const actions: Action[] = [...this.follow(now, time), ...(this.begun ? [] : this.begin(time))];
+    const time = this.day.time(now);
+    const actions: Action[] = [...this.follow(now), ...(this.begun ? [] : this.begin(now))];
     switch (event.kind) {
       case 'frame': {
         const datagram = readDatagram(event);
-        if (datagram !== null) actions.push(...this.receive(time, datagram));
+        if (datagram !== null) actions.push(...this.receive(now, datagram));
         break;
       }
       case 'link':
@@ -158,31 +148,33 @@ export class Dhcp6 implements Protocol {
     // Also after frames: neighbour discovery may have found one of the addresses to be somebody else's.
     for (const client of this.clients) actions.push(...client.tick(time));
     for (const relay of this.relays) if (relay.next() <= time) actions.push(...relay.expire(time));
-    const wall = this.epoch + time;
+    const wall = this.day.at(now);
     if (this.delegation.leases.next() <= wall) actions.push(...this.delegation.expire(wall));
     return actions;
   }
 
   next(now: number): number {
     if (!this.begun || this.waiting.length > 0) return 0;
-    const time = this.clock.at(now);
-    let wait = this.delegation.leases.next() - this.epoch - time;
+    const { time, wall } = this.times(now);
+    let wait = this.delegation.leases.next() - wall;
     for (const client of this.clients) wait = Math.min(wait, client.next() - time);
     for (const relay of this.relays) wait = Math.min(wait, relay.next() - time);
     // The router's clock wraps: a wait is never so long that its end could be mistaken.
     return wait === Number.POSITIVE_INFINITY ? -1 : Math.max(0, Math.min(Math.ceil(wait), 0x3fffffff));
   }
 
-  private begin(time: number): Action[] {
+  private begin(now: number): Action[] {
     this.begun = true;
-    const actions = [...this.resumed, ...(this.servers.length > 0 ? this.delegation.restore(this.epoch + time) : [])];
+    const { time, wall } = this.times(now);
+    const actions = [...this.resumed, ...(this.servers.length > 0 ? this.delegation.restore(wall) : [])];
     const { kept } = this.options;
     if (kept !== undefined) for (const relay of this.relays) actions.push(...relay.resume(time, kept));
     for (const client of this.autostart) actions.push(...client.start(time));
     return actions;
   }
 
-  private receive(time: number, datagram: Datagram): Action[] {
+  private receive(now: number, datagram: Datagram): Action[] {
+    const { time, wall } = this.times(now);
     if (datagram.toPort === CLIENT_PORT) {
       const client = this.clients.find((one) => one.port === datagram.port);
       return client === undefined ? [] : client.receive(time, datagram);
@@ -190,7 +182,7 @@ export class Dhcp6 implements Protocol {
     if (datagram.toPort !== SERVER_PORT) return [];
     if (datagram.payload[0] === RELAY_REPL) return this.relayed(time, datagram);
     const server = this.servers.find((one) => one.port === datagram.port) ?? this.serverOfRelayed(datagram);
-    if (server !== undefined) return this.hold(server.receive(time, this.epoch + time, datagram));
+    if (server !== undefined) return this.hold(server.receive(time, wall, datagram));
     const relay = this.relays.find((one) => one.port === datagram.port);
     if (relay !== undefined) return relay.receive(time, datagram);
     return this.ldras.find((one) => one.port === datagram.port)?.receive(time, datagram) ?? [];

@@ -57,8 +57,13 @@ export class Leases {
     let strange = 0;
     for (const record of recovered.records) {
       const lease = leaseOf(record);
-      if (lease === null) strange++;
-      else if (lease.valid <= now) this.forget(this.get(lease.words, lease.prefixLength));
+      if (lease === null) {
+        strange++;
+        continue;
+      }
+      lease.preferred -= recovered.behind;
+      lease.valid -= recovered.behind;
+      if (lease.valid <= now) this.forget(this.get(lease.words, lease.prefixLength));
       else this.keep(lease);
     }
     journal.rewrite([...this.byPrefix.values()].map(recordOf));

@@ -4,7 +4,7 @@
  * What RFC 5625 asks of such a proxy: it passes on what it does not understand, types and flags included; answers from
  * the address that was asked; speaks EDNS0; says TC instead of cutting. Against forged answers (RFC 5452): every question
  * goes out with an identifier and a source port of its own, and an answer counts only from the server asked, to that
- * port, with that identifier and that question. Equal questions wait for one answer.
+ * port, with that identifier and that question. Equal questions wait for one answer. Servers without EDNS0 are asked without it.
  *
  * Servers come from the configuration, else from whoever learned them: the events of DHCP, DHCPv6 and router discovery. IPv4
  * servers may tell of AAAA and IPv6 ones of A: the family of the transport says nothing.
@@ -30,6 +30,7 @@ import { orderDestinations, type PolicyRow, selectSource } from '../select-sourc
 import { TcpConnection } from '../tcp/connection.ts';
 import { TCP } from '../tcp/segment.ts';
 import { DnsCache } from './cache.ts';
+import { PlainServers } from './edns.ts';
 import { isPrivateReverse, LocalNames } from './names.ts';
 import { DnsStreams } from './streams.ts';
 import * as W from './wire.ts';
@@ -94,6 +95,8 @@ interface Pending {
   id: number;
   sport: number;
   server: Address;
+  /** It was asked with EDNS0. */
+  edns: boolean;
   deadline: number;
   attempts: number;
   /** The answer that its server has truncated, while the whole one is asked for by TCP; null: none. */
@@ -128,7 +131,7 @@ export class DnsForwarder implements Protocol {
     failures: 0,
     overload: 0,
     truncated: 0,
-    byStream: 0,
+    streamed: 0,
   };
   readonly streams: DnsStreams;
   readonly cache: DnsCache;
@@ -136,6 +139,7 @@ export class DnsForwarder implements Protocol {
   private readonly config: DnsConfig;
   private readonly ways: DnsWays;
   private readonly names: LocalNames;
+  private readonly plain = new PlainServers();
   private readonly pending = new Map<string, Pending>();
   private readonly bySport = new Map<number, Pending>();
   /** Servers by who told of them. */
@@ -231,6 +235,7 @@ export class DnsForwarder implements Protocol {
   private sweep(now: number, out: Action[]): void {
     this.sweptAt = now;
     this.cache.sweep(now);
+    this.plain.sweep(now);
     for (const name of this.names.sweep(now)) keepName(name, null, out);
   }
 
@@ -363,6 +368,7 @@ export class DnsForwarder implements Protocol {
       id: 0,
       sport: 0,
       server: servers[this.first % servers.length],
+      edns: true,
       deadline: now,
       attempts: 0,
       cut: null,
@@ -384,6 +390,8 @@ export class DnsForwarder implements Protocol {
     pending.attempts++;
     pending.deadline = (now + TIMEOUT) | 0;
     pending.server = server;
+    // RFC 6891 §6.2.2: who wants signatures is not asked for without: it would not learn that there are none.
+    pending.edns = pending.query.dnssecOk || !this.plain.has(now, server);
     const port = this.ways.routeTo(server);
     const source = this.sourceTowards(server, this.ways.policy());
     if (source === undefined) {
@@ -396,7 +404,7 @@ export class DnsForwarder implements Protocol {
     while (this.bySport.has(pending.sport));
     this.bySport.set(pending.sport, pending);
     this.ways.listen(UDP, pending.sport, true);
-    const payload = W.writeQuery(pending.id, pending.query, pending.original);
+    const payload = W.writeQuery(pending.id, pending.query, pending.original, pending.edns);
     const packet = udpPacket(server.family, source.words, server.words, pending.sport, W.DNS_PORT, payload);
     out.push({ kind: 'output', packet, port });
   }
@@ -408,19 +416,30 @@ export class DnsForwarder implements Protocol {
     pending.sport = 0;
   }
 
-  private answered(now: number, from: Address, dport: number, message: Uint8Array, out: Action[]): void {
+  private answered(now: number, from: Address, dport: number, received: Uint8Array, out: Action[]): void {
     const pending = this.bySport.get(dport);
-    const question = W.readQuestion(message);
-    const isRight =
+    const isTheirs =
       pending !== undefined &&
-      question !== null &&
-      be16(message, 0) === pending.id &&
-      isAnswer(message) &&
+      received.length >= W.HEADER &&
+      be16(received, 0) === pending.id &&
+      isAnswer(received) &&
       from.family === pending.server.family &&
-      from.words.every((word, n) => word === pending.server.words[n]) &&
-      isSameQuestion(question, pending.query.question);
-    if (!isRight || pending === undefined || question === null || !W.records(message, question.end, () => {})) {
+      from.words.every((word, n) => word === pending.server.words[n]);
+    const message = isTheirs ? W.withQuestion(received, pending.query, pending.original) : received;
+    const question = isTheirs ? W.readQuestion(message) : null;
+    if (
+      !isTheirs ||
+      question === null ||
+      !isSameQuestion(question, pending.query.question) ||
+      !W.records(message, question.end, () => {})
+    ) {
       this.counters.forged++;
+      return;
+    }
+    if (pending.edns && !pending.query.dnssecOk && W.refusesEdns(message, question.end)) {
+      this.plain.add(now, from);
+      pending.attempts--;
+      this.attempt(now, pending, out);
       return;
     }
     const rcode = be16(message, 2) & 15;
@@ -447,7 +466,7 @@ export class DnsForwarder implements Protocol {
     const source = this.sourceTowards(server, this.ways.policy());
     pending.id = this.ways.random() & 0xffff;
     pending.deadline = (now + STREAM_TIMEOUT) | 0;
-    const message = W.writeQuery(pending.id, pending.query, pending.original);
+    const message = W.writeQuery(pending.id, pending.query, pending.original, pending.edns);
     if (source === undefined || !this.streams.ask(now, server, source.words, port, message, out))
       this.complete(now, pending, pending.cut as Uint8Array, out);
   }
@@ -471,7 +490,7 @@ export class DnsForwarder implements Protocol {
       this.counters.forged++;
       return;
     }
-    this.counters.byStream++;
+    this.counters.streamed++;
     this.complete(now, pending, message, out);
   }
 

@@ -37,7 +37,9 @@ export class LocalNames {
     const known = (this.forward.get(name) ?? []).filter((one) => until === null || one.until === null);
     known.push({ address, until });
     this.forward.set(name, known);
-    this.reverse.set(reverseName(address), { name, until });
+    const reverse = reverseName(address);
+    // A configured name wins here, too.
+    if (until === null || this.reverse.get(reverse)?.until !== null) this.reverse.set(reverse, { name, until });
   }
 
   /**
@@ -58,7 +60,7 @@ export class LocalNames {
     if (this.forward.size >= MAX_LEASES && !this.forward.has(name)) return { taken: '', gone };
     // Who has told this name last has it.
     for (const known of this.forward.get(name) ?? [])
-      this.leased.delete(formatAddress(known.address.family, ...known.address.words));
+      this.release(formatAddress(known.address.family, ...known.address.words));
     this.add(name, parsed, (now + seconds * 1000) | 0);
     this.leased.set(address, label);
     return { taken: label, gone };

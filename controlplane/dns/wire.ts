@@ -148,19 +148,37 @@ export function records(u8: Uint8Array, from: number, visit: (record: Rr) => voi
   return true;
 }
 
-/** A query to a server: the same question, our own EDNS0 record. `id` is the transaction's. */
-export function writeQuery(id: number, query: Query, original: Uint8Array): Uint8Array {
+/** A query to a server: the same question, with `edns` our own EDNS0 record. `id` is the transaction's. */
+export function writeQuery(id: number, query: Query, original: Uint8Array, edns: boolean): Uint8Array {
   const { end } = query.question;
-  const u8 = new Uint8Array(end + 11);
+  const u8 = new Uint8Array(edns ? end + 11 : end);
   u8.set(original.subarray(0, end));
   setBe16(u8, 0, id);
   setBe16(u8, 2, RD | (query.flags & (AD | CD)));
   for (const at of [6, 8]) setBe16(u8, at, 0);
-  setBe16(u8, 10, 1);
+  setBe16(u8, 10, edns ? 1 : 0);
+  if (!edns) return u8;
   setBe16(u8, end + 1, TYPE_OPT);
   setBe16(u8, end + 3, UDP_SIZE);
   setBe32(u8, end + 5, query.dnssecOk ? 0x8000 : 0);
   return u8;
+}
+
+/** An answer as it came; a refusal that is a header alone, of who has not read on, gets the question of its query. */
+export function withQuestion(u8: Uint8Array, query: Query, original: Uint8Array): Uint8Array {
+  const rcode = be16(u8, 2) & 15;
+  const isBare = u8.length === HEADER && be16(u8, 4) === 0 && (rcode === FORMERR || rcode === NOTIMP);
+  return isBare ? writeEmpty({ ...query, size: 0 }, original, rcode) : u8;
+}
+
+/** True for an answer that says: "not with this OPT record" (RFC 6891 §7). `from`: one past its question. */
+export function refusesEdns(u8: Uint8Array, from: number): boolean {
+  const rcode = be16(u8, 2) & 15;
+  let speaks = false;
+  const walked = records(u8, from, ({ type }) => {
+    speaks ||= type === TYPE_OPT;
+  });
+  return walked && !speaks && (rcode === FORMERR || rcode === NOTIMP);
 }
 
 /** An answer without records: header and question of the query, and this code. `flags`: more of them, such as TC. */

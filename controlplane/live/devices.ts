@@ -56,6 +56,17 @@ export function checkKinds(config: Config): void {
 }
 
 /**
+ * Tries the files that a router writes while it runs, before anything is opened: a mirror that cannot be made would end a worker again
+ * and again, and a block log is owed to who asks later. Errors: IoError.
+ */
+export function tryFiles(config: Config, workers: number): void {
+  if (config.nat.log !== '') tryFile('nat.log', config.nat.log);
+  for (const { name, mirror } of config.ports)
+    if (mirror !== '')
+      for (let worker = 0; worker < workers; worker++) tryFile(`ports.${name}.mirror`, mirrorFile(mirror, worker));
+}
+
+/**
  * Opens all devices, or none: an error closes those already open. Ports of `kernel` get the TAP device that its programs
  * redirect to. Errors: IoError.
  */
@@ -64,8 +75,6 @@ export async function openDevices(
   workers: number,
   kernel: KernelEngine | null = null,
 ): Promise<Device[]> {
-  for (const { name, mirror } of config.ports)
-    if (mirror !== '') for (let worker = 0; worker < workers; worker++) tryMirror(name, mirrorFile(mirror, worker));
   const devices: Device[] = [];
   try {
     for (const port of config.ports) if (port.parent < 0) devices.push(await openDevice(port, workers, kernel));
@@ -88,8 +97,8 @@ function mirrorFile(mirror: string, worker: number): string {
   return mirror === '' || worker === 0 ? mirror : `${mirror}.${worker}`;
 }
 
-/** A file that cannot be made would end a worker again and again. Errors: IoError. */
-function tryMirror(port: string, file: string): void {
+/** @param place in the configuration */
+function tryFile(place: string, file: string): void {
   try {
     // A pipe opens when there is somebody to read it: that is not waited for here.
     if (statSync(file, { throwIfNoEntry: false })?.isFIFO()) return;
@@ -97,7 +106,7 @@ function tryMirror(port: string, file: string): void {
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
     const expected = 'a file that can be written';
-    throw new IoError(`ports.${port}.mirror ${file}`, expected, code, 'choose another file, or make its folder', code);
+    throw new IoError(`${place} ${file}`, expected, code, 'choose another file, or make its folder', code);
   }
 }
 

@@ -80,7 +80,8 @@ class DomainThread {
     this.addresses.changed = (change) => say({ kind: 'book', change });
     if (task.follow) this.tables.neighbours.changed = (n) => this.changed.add(n);
     const { tables, addresses } = this;
-    const wall = (clock: number): number => Date.now() - ((tables.now() - clock) | 0);
+    // By the clock itself: that of the tables stands still while a turn lasts, also when the disk is slow.
+    const wall = (clock: number): number => Date.now() - ((this.clock() - task.startedAt - clock) | 0);
     const log = (level: 'info' | 'warn', message: string): void => say({ kind: 'log', level, message });
     this.neighbourEpoch = tables.neighbours.epoch();
     this.domain = new Domain(family, {

@@ -77,7 +77,7 @@ import { type Event, FAREWELLS, STOPPING } from '../protocol.ts';
 import { reasonOf } from '../reason.ts';
 import type { RemoteFactory } from '../remote-domain.ts';
 import { neededSizes } from '../table-sizes.ts';
-import { checkKinds, closeDevice, type Device } from './devices.ts';
+import { checkKinds, closeDevice, type Device, tryFiles } from './devices.ts';
 import { DomainHost } from './domain-host.ts';
 import {
   announceHostPort,
@@ -202,6 +202,7 @@ export class Supervisor {
     const log = options.log ?? (() => {});
     // The main thread has a row of its own in the tables.
     const workers = Math.min(config.workers, MAX_WORKERS - 1);
+    tryFiles(config, workers);
     const { kernel, devices } = await openWithEngine(config, workers, log);
     let hostPort: HostPort | null = null;
     if (options.hostPort ?? process.getuid?.() === 0)

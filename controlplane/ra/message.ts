@@ -26,6 +26,11 @@ import * as nd from '../../dataplane/wire/nd.ts';
 /** A lifetime of all ones: for ever (RFC 4861 §4.6.2). */
 export const INFINITE = 0xffffffff;
 
+/** When a lifetime of seconds that begins now ends, in milliseconds that do not wrap, as `now` is; null: never. */
+export function endOf(now: number, seconds: number): number | null {
+  return seconds === INFINITE ? null : now + seconds * 1000;
+}
+
 const MANAGED = 0x80;
 const OTHER = 0x40;
 const ON_LINK = 0x80;

@@ -12,7 +12,8 @@
  *
  * Solicitations begin when the link-local address has passed duplicate address detection, and go on with longer and
  * longer pauses while nobody answers (RFC 7559). Tables are bounded: a hostile router cannot fill memory, what finds no
- * room is counted.
+ * room is counted. Lifetimes may be longer than the router's clock can count (30 days are usual), so times here are
+ * milliseconds that do not wrap.
  *
  * Not here: the link's MTU, hop limit and timers that routers suggest (told in the event only), redirects, SEND.
  */
@@ -20,11 +21,12 @@ import { IF_MAC_HI, IF_MAC_LO, IF_MTU, type InterfaceTable } from '../../datapla
 import { formatCidr, formatIpv6, type Words } from '../../dataplane/wire/address.ts';
 import * as icmpv6 from '../../dataplane/wire/icmpv6.ts';
 import { isLinkLocal } from '../../dataplane/wire/ipv6.ts';
+import { Clock } from '../dhcp6/deadlines.ts';
 import { type Addresses, isUsable } from '../neighbour/addresses.ts';
 import type { Action, Event, Protocol } from '../protocol.ts';
 import { type RandomSource, uniform } from '../random.ts';
 import { ALL_ROUTERS, discoveryFrame, readDiscovery } from './frame.ts';
-import { type Advertisement, INFINITE, type Preference, readAdvertisement, writeSolicitation } from './message.ts';
+import { type Advertisement, endOf, type Preference, readAdvertisement, writeSolicitation } from './message.ts';
 import { Slaac, type SlaacConfig } from './slaac.ts';
 
 export interface RaReceiverConfig extends SlaacConfig {
@@ -46,6 +48,8 @@ const MAX_ROUTES = 64;
 const MAX_SERVERS = 16;
 /** How often the reachability of several routers is looked at. */
 const REACHABILITY_INTERVAL = 1_000;
+/** The router's clock wraps: it must be seen again before. */
+const LONGEST_WAIT = 0x3fffffff;
 
 const RANK: Readonly<Record<Preference, number>> = { low: 0, medium: 1, high: 2 };
 const PREFERENCES: readonly Preference[] = ['low', 'medium', 'high'];
@@ -57,7 +61,7 @@ interface Candidate {
   words: Words;
   prefixLength: number;
   rank: number;
-  /** Clock; null: for ever. */
+  /** null: for ever. */
   until: number | null;
 }
 
@@ -69,7 +73,7 @@ interface Learned<T> {
 interface Wan {
   port: number;
   config: RaReceiverConfig;
-  /** Clock of the next solicitation; null: none is wanted. */
+  /** Time of the next solicitation; null: none is wanted. */
   solicitAt: number | null;
   /** Milliseconds to the one after that; 0: none was sent yet. */
   pause: number;
@@ -95,6 +99,7 @@ export class RaReceiver implements Protocol {
   private readonly random: RandomSource;
   private readonly isDead: (port: number, router: Words) => boolean;
   private readonly wans = new Map<number, Wan>();
+  private readonly clock = new Clock(0);
 
   /** @param isDead whether neighbour unreachability detection has given the router up (RFC 4861 §6.3.6) */
   constructor(
@@ -121,25 +126,27 @@ export class RaReceiver implements Protocol {
         saidRouter: new Map(),
         saidDns: '',
         hadDefault: false,
-        checkedAt: 0,
+        checkedAt: Number.NEGATIVE_INFINITY,
         slaac: new Slaac(port, config, interfaces, addresses, options.random, this.counters),
       });
   }
 
   /** What routers have told: default routes (::/0) and others, seconds that are left; null: for ever. */
-  view(now: number): { port: number; router: string; prefix: string; preference: Preference; valid: number | null }[] {
+  view(clock: number): { port: number; router: string; prefix: string; preference: Preference; valid: number | null }[] {
+    const now = this.clock.at(clock);
     return [...this.wans.values()].flatMap(({ port, candidates }) =>
       candidates.map(({ router, words, prefixLength, rank, until }) => ({
         port,
         router: formatIpv6(...router),
         prefix: formatCidr(6, words, prefixLength),
         preference: PREFERENCES[rank],
-        valid: until === null ? null : Math.max(0, Math.round(((until - now) | 0) / 1000)),
+        valid: until === null ? null : Math.max(0, Math.round((until - now) / 1000)),
       })),
     );
   }
 
-  step(now: number, event: Event): Action[] {
+  step(clock: number, event: Event): Action[] {
+    const now = this.clock.at(clock);
     const out: Action[] = [];
     if (event.kind === 'frame') {
       const wan = this.wans.get(event.port);
@@ -152,22 +159,21 @@ export class RaReceiver implements Protocol {
     return out;
   }
 
-  next(now: number): number {
-    let next = -1;
+  next(clock: number): number {
+    const now = this.clock.at(clock);
+    let next = Number.POSITIVE_INFINITY;
     const consider = (at: number | null): void => {
-      if (at === null) return;
-      const wait = Math.max(0, (at - now) | 0);
-      if (next < 0 || wait < next) next = wait;
+      if (at !== null) next = Math.min(next, Math.max(0, at - now));
     };
     for (const wan of this.wans.values()) {
       consider(wan.solicitAt);
       for (const candidate of wan.candidates) consider(candidate.until);
       for (const { until } of wan.servers.values()) consider(until);
       for (const { until } of wan.domains.values()) consider(until);
-      if (wan.candidates.length > 1) consider((wan.checkedAt + REACHABILITY_INTERVAL) | 0);
+      if (wan.candidates.length > 1) consider(wan.checkedAt + REACHABILITY_INTERVAL);
       consider(wan.slaac.next());
     }
-    return next;
+    return next === Number.POSITIVE_INFINITY ? -1 : Math.min(next, LONGEST_WAIT);
   }
 
   private receive(now: number, wan: Wan, event: Extract<Event, { kind: 'frame' }>, out: Action[]): void {
@@ -209,14 +215,14 @@ export class RaReceiver implements Protocol {
       this.counters.full++;
       return;
     }
-    wan.candidates.push({ router, words, prefixLength: length, rank, until: deadline(now, lifetime) });
+    wan.candidates.push({ router, words, prefixLength: length, rank, until: endOf(now, lifetime) });
   }
 
   private learnResolvers(now: number, wan: Wan, message: Advertisement): void {
     const put = <T>(map: Map<string, Learned<T>>, key: string, value: T, lifetime: number): void => {
       if (lifetime === 0) map.delete(key);
       else if (map.size >= MAX_SERVERS && !map.has(key)) this.counters.full++;
-      else map.set(key, { value, until: deadline(now, lifetime) });
+      else map.set(key, { value, until: endOf(now, lifetime) });
     };
     for (const { servers, lifetime } of message.rdnss)
       for (const words of servers) put(wan.servers, words.join(), words, lifetime);
@@ -250,13 +256,13 @@ export class RaReceiver implements Protocol {
       wan.ready = ready;
       wan.pause = 0;
       // §6.3.7: a random delay before the first.
-      wan.solicitAt = ready ? (now + uniform(this.random, 0, MAX_RTR_SOLICITATION_DELAY)) | 0 : null;
+      wan.solicitAt = ready ? now + uniform(this.random, 0, MAX_RTR_SOLICITATION_DELAY) : null;
     }
-    if (ready && wan.solicitAt !== null && ((wan.solicitAt - now) | 0) <= 0) this.solicit(now, wan, source, out);
-    wan.candidates = wan.candidates.filter(({ until }) => until === null || ((until - now) | 0) > 0);
+    if (ready && wan.solicitAt !== null && wan.solicitAt <= now) this.solicit(now, wan, source, out);
+    wan.candidates = wan.candidates.filter(({ until }) => until === null || until > now);
     for (const map of [wan.servers, wan.domains] as Map<string, Learned<unknown>>[])
-      for (const [key, { until }] of map) if (until !== null && ((until - now) | 0) <= 0) map.delete(key);
-    if (wan.candidates.length > 1 && ((now - wan.checkedAt) | 0) >= REACHABILITY_INTERVAL) wan.checkedAt = now;
+      for (const [key, { until }] of map) if (until !== null && until <= now) map.delete(key);
+    if (wan.candidates.length > 1 && now - wan.checkedAt >= REACHABILITY_INTERVAL) wan.checkedAt = now;
     wan.slaac.turn(now, out);
     this.install(now, wan, out);
     this.tellResolvers(wan, out);
@@ -274,7 +280,7 @@ export class RaReceiver implements Protocol {
     this.counters.solicitations++;
     // RFC 7559 §2 with the timers of RFC 8415 §15: doubling, a tenth of randomness, never beyond an hour.
     wan.pause = wan.pause === 0 ? RTR_SOLICITATION_INTERVAL : Math.min(wan.pause * 2, MAX_SOLICITATION_INTERVAL);
-    wan.solicitAt = (now + uniform(this.random, Math.floor(wan.pause * 0.9), Math.floor(wan.pause * 1.1))) | 0;
+    wan.solicitAt = now + uniform(this.random, Math.floor(wan.pause * 0.9), Math.floor(wan.pause * 1.1));
   }
 
   /**
@@ -312,7 +318,7 @@ export class RaReceiver implements Protocol {
       out.push({ kind: 'event', name: 'ra.lost', data: { port: wan.config.name } });
       if (wan.ready && wan.solicitAt === null) {
         wan.pause = 0;
-        wan.solicitAt = (now + uniform(this.random, 0, MAX_RTR_SOLICITATION_DELAY)) | 0;
+        wan.solicitAt = now + uniform(this.random, 0, MAX_RTR_SOLICITATION_DELAY);
       }
     }
     wan.hadDefault = hasDefault;
@@ -349,11 +355,6 @@ export class RaReceiver implements Protocol {
 function route(op: 'add' | 'remove', port: number, c: Candidate): Action {
   const { words, prefixLength, router } = c;
   return { kind: 'route', op, family: 6, words, prefixLength, via: router, port, source: 'ra' };
-}
-
-/** Clock at which a lifetime of seconds ends; the clock counts 24 days, what lives longer does not end here. */
-export function deadline(now: number, seconds: number): number | null {
-  return seconds === INFINITE || seconds > 2_000_000 ? null : (now + seconds * 1000) | 0;
 }
 
 function same(a: Words, b: Words): boolean {

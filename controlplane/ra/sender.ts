@@ -31,7 +31,6 @@ import {
   readAdvertisement,
   writeAdvertisement,
 } from './message.ts';
-import { deadline } from './receiver.ts';
 
 /** What one port announces; times in seconds where nothing else is said. */
 export interface RaSenderConfig {
@@ -74,7 +73,7 @@ const ROUTE_LIFETIME = 1800;
  */
 const MAX_STALE = 16;
 /** Seconds: as long as the clock can count. */
-const LONGEST_STALE = 2_000_000;
+const LONGEST = 2_000_000;
 /** Other routers on a link that are remembered, so as to complain about each once. */
 const MAX_STRANGERS = 64;
 
@@ -301,7 +300,7 @@ export class RaSender implements Protocol {
     }
     for (const [key, gone] of lan.prefixes)
       if (!live.has(key))
-        lan.stale.set(key, { ...gone, until: (now + Math.min(config.valid, LONGEST_STALE) * 1000) | 0 });
+        lan.stale.set(key, { ...gone, until: (now + Math.min(config.valid, LONGEST) * 1000) | 0 });
     bound(lan.stale);
     lan.prefixes = live;
     for (const [key, gone] of lan.stale) {
@@ -415,6 +414,11 @@ function left(now: number, until: number | null | undefined, limit: number): num
 /** Keeps the latest of what is gone. */
 function bound(stale: Map<string, unknown>): void {
   for (const key of [...stale.keys()].slice(0, Math.max(0, stale.size - MAX_STALE))) stale.delete(key);
+}
+
+/** Clock at which a lifetime of seconds ends; null: later than the clock can count, by when it has been told again. */
+function deadline(now: number, seconds: number): number | null {
+  return seconds > LONGEST ? null : (now + seconds * 1000) | 0;
 }
 
 function keyOf(prefix: { words: Words; prefixLength: number }): string {

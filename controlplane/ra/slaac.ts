@@ -4,7 +4,7 @@
  * Every prefix with the A flag gives one address by the port's kind of identifier, and with `temporary` a second one that
  * is replaced every day. The book of addresses runs duplicate address detection on them; a stable or temporary identifier
  * that turns out to be taken is made anew (RFC 7217 §6, RFC 8981 §3.4), up to three times. A prefix with only the L flag
- * becomes a route to the link.
+ * becomes a route to the link. Times are milliseconds that do not wrap.
  */
 import { IF_MAC_HI, IF_MAC_LO, type InterfaceTable } from '../../dataplane/interfaces.ts';
 import { formatIpv6, type Words } from '../../dataplane/wire/address.ts';
@@ -12,7 +12,7 @@ import type { Addresses } from '../neighbour/addresses.ts';
 import type { Action } from '../protocol.ts';
 import { type RandomSource, uniform } from '../random.ts';
 import { compose, eui64, type Identifier, stable, temporary } from './identifiers.ts';
-import { INFINITE, isUsablePrefix, type PrefixOption } from './message.ts';
+import { endOf, isUsablePrefix, type PrefixOption } from './message.ts';
 
 export interface SlaacConfig {
   name: string;
@@ -33,8 +33,7 @@ const TEMP_PREFERRED_LIFETIME = 86_400_000;
 const TEMP_VALID_LIFETIME = 2 * 86_400_000;
 const MAX_DESYNC = 0.4 * TEMP_PREFERRED_LIFETIME;
 const REGEN_ADVANCE = 5_000;
-/** What lives longer than the clock can tell does not end. */
-const LONGEST = 2_000_000_000;
+const NEVER = Number.POSITIVE_INFINITY;
 
 interface Made {
   words: Words;
@@ -42,7 +41,7 @@ interface Made {
   prefixLength: number;
   isTemporary: boolean;
   attempt: number;
-  /** Ends on the router's clock; null: never. */
+  /** Ends; null: never. */
   preferred: number | null;
   valid: number | null;
   /** Temporary: when it was made, and whether its successor has been. */
@@ -118,7 +117,7 @@ export class Slaac {
 
   private onLink(now: number, prefix: Prefix, valid: number, out: Action[]): void {
     const before = prefix.routeUntil;
-    prefix.routeUntil = valid === 0 ? undefined : until(now, valid);
+    prefix.routeUntil = valid === 0 ? undefined : endOf(now, valid);
     prefix.onLink = valid !== 0;
     if ((before === undefined) === (prefix.routeUntil === undefined)) return;
     this.route(prefix, prefix.routeUntil === undefined ? 'remove' : 'add', out);
@@ -130,8 +129,8 @@ export class Slaac {
   }
 
   private autonomous(now: number, prefix: Prefix, option: PrefixOption, out: Action[]): void {
-    prefix.preferred = until(now, option.preferred);
-    prefix.valid = until(now, option.valid);
+    prefix.preferred = endOf(now, option.preferred);
+    prefix.valid = endOf(now, option.valid);
     const lasting = prefix.made.find((made) => !made.isTemporary);
     if (lasting === undefined) {
       if (option.valid > 0) this.make(now, prefix, false, 0, out);
@@ -141,7 +140,7 @@ export class Slaac {
       const asked = prefix.valid;
       const leftNow = remaining(now, lasting.valid);
       if (asked === null || remaining(now, asked) > TWO_HOURS || remaining(now, asked) > leftNow) lasting.valid = asked;
-      else if (leftNow > TWO_HOURS) lasting.valid = (now + TWO_HOURS) | 0;
+      else if (leftNow > TWO_HOURS) lasting.valid = now + TWO_HOURS;
       this.tell(now, lasting, out);
     }
     if (!this.config.temporary) return;
@@ -149,8 +148,8 @@ export class Slaac {
     if (young.length === 0 && option.preferred > 0) this.make(now, prefix, true, 0, out);
     for (const made of young) {
       // RFC 8981 §3.4 2: never longer than its own lifetimes from its birth.
-      made.preferred = earlier(prefix.preferred, (made.born + TEMP_PREFERRED_LIFETIME - this.desync) | 0, now);
-      made.valid = earlier(prefix.valid, (made.born + TEMP_VALID_LIFETIME) | 0, now);
+      made.preferred = earlier(prefix.preferred, made.born + TEMP_PREFERRED_LIFETIME - this.desync);
+      made.valid = earlier(prefix.valid, made.born + TEMP_VALID_LIFETIME);
       this.tell(now, made, out);
     }
   }
@@ -162,9 +161,9 @@ export class Slaac {
       isTemporary,
       attempt,
       preferred: isTemporary
-        ? earlier(prefix.preferred, (now + TEMP_PREFERRED_LIFETIME - this.desync) | 0, now)
+        ? earlier(prefix.preferred, now + TEMP_PREFERRED_LIFETIME - this.desync)
         : prefix.preferred,
-      valid: isTemporary ? earlier(prefix.valid, (now + TEMP_VALID_LIFETIME) | 0, now) : prefix.valid,
+      valid: isTemporary ? earlier(prefix.valid, now + TEMP_VALID_LIFETIME) : prefix.valid,
       born: now,
       succeeded: false,
       deprecated: false,
@@ -192,7 +191,7 @@ export class Slaac {
   private tell(now: number, made: Made, out: Action[]): void {
     const preferred = remaining(now, made.preferred);
     const valid = remaining(now, made.valid);
-    const times = { ...(preferred < LONGEST ? { preferred } : {}), ...(valid < LONGEST ? { valid } : {}) };
+    const times = { ...(preferred === NEVER ? {} : { preferred }), ...(valid === NEVER ? {} : { valid }) };
     const { words, prefixLength } = made;
     out.push({ kind: 'address', op: 'add', port: this.port, family: 6, words, prefixLength, ...times });
     made.deprecated = preferred <= 0;
@@ -238,12 +237,12 @@ export class Slaac {
     }
   }
 
-  /** Clock of the next thing to do; null: nothing. */
+  /** Time of the next thing to do; null: nothing. */
   next(): number | null {
     let next: number | null = null;
     const consider = (at: number | null | undefined): void => {
       if (at === null || at === undefined) return;
-      if (next === null || ((at - next) | 0) < 0) next = at;
+      if (next === null || at < next) next = at;
     };
     for (const prefix of this.prefixes) {
       consider(prefix.routeUntil);
@@ -251,7 +250,7 @@ export class Slaac {
         consider(made.valid);
         if (!made.deprecated) consider(made.preferred);
         if (made.isTemporary && !made.succeeded && made.preferred !== null)
-          consider((made.preferred - REGEN_ADVANCE) | 0);
+          consider(made.preferred - REGEN_ADVANCE);
       }
     }
     return next;
@@ -267,17 +266,13 @@ export class Slaac {
   }
 }
 
-function until(now: number, seconds: number): number | null {
-  return seconds === INFINITE || seconds * 1000 > LONGEST ? null : (now + seconds * 1000) | 0;
-}
-
-/** Milliseconds until a clock time; LONGEST when it never comes. */
+/** Milliseconds until a time. */
 function remaining(now: number, at: number | null): number {
-  return at === null ? LONGEST : (at - now) | 0;
+  return at === null ? NEVER : at - now;
 }
 
-function earlier(a: number | null, b: number, now: number): number {
-  return remaining(now, a) < remaining(now, b) && a !== null ? a : b;
+function earlier(a: number | null, b: number): number {
+  return a === null ? b : Math.min(a, b);
 }
 
 function same(a: Words, b: Words): boolean {

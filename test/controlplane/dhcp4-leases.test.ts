@@ -2,12 +2,23 @@
  * What a DHCP server promises: on the disk before the answer leaves, there after the process died in the middle of a record
  * (RFC 2131 §2.1), and probed before it is offered (§3.1 (2)).
  */
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  utimesSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LeaseFile } from '../../controlplane/dhcp4/lease-file.ts';
 import * as M from '../../controlplane/dhcp4/message.ts';
-import type { Dhcp4Server } from '../../controlplane/dhcp4/server.ts';
+import { Dhcp4Server } from '../../controlplane/dhcp4/server.ts';
+import type { Action, Event } from '../../controlplane/protocol.ts';
 import { createRouter, type Router } from '../../controlplane/router.ts';
 import * as B from '../lib/build.ts';
 
@@ -37,13 +48,12 @@ function make(server: Record<string, unknown> = {}, log: (level: string, message
 }
 const serverOf = (r: Router) => r.control.protocols.find((p) => p.name === 'dhcp4-server') as unknown as Dhcp4Server;
 
-function say(
-  r: Router,
+function frameOf(
   n: number,
   type: number,
   options: [number, Uint8Array][] = [],
   more: Partial<M.Dhcp4Message> = {},
-) {
+): Uint8Array {
   const payload = M.writeMessage({
     op: 1,
     htype: 1,
@@ -61,11 +71,9 @@ function say(
     ...more,
   });
   const udp = B.udp({ sport: 68, dport: 67 }, payload);
-  r.inject(
-    'lan',
-    B.ethernet({ src: mac(n), dst: 'ff:ff:ff:ff:ff:ff' }, B.ipv4({ src: '0.0.0.0', dst: '255.255.255.255' }, udp)),
-  );
+  return B.ethernet({ src: mac(n), dst: 'ff:ff:ff:ff:ff:ff' }, B.ipv4({ src: '0.0.0.0', dst: '255.255.255.255' }, udp));
 }
+const say = (r: Router, ...message: Parameters<typeof frameOf>) => r.inject('lan', frameOf(...message));
 /** Answers and ARP requests that left, as text. */
 function heard(r: Router): string[] {
   return r.take('lan').flatMap((f) => {
@@ -191,6 +199,69 @@ describe('without a lease file', () => {
   });
 });
 
+describe('the time of day', () => {
+  const YEARS = 56 * 365 * 86_400_000;
+
+  /** Servers of their own, one after the other, with 192.0.2.1 on port 0; the time of day is `day.offset` from the router's clock. */
+  function served(file: string) {
+    const router = createRouter(config({ file, probe: false }), { slots: { small: 256, large: 4 } });
+    const ports = new Map([[0, router.config.ports[0].dhcp4!.server!]]);
+    const day = { offset: 0 };
+    const kept = new Map<string, { value: unknown; age: number }>();
+    const start = (now: number) => {
+      const wall = (clock: number) => clock + day.offset;
+      const options = { answersNames: false, now, wall, log: () => {}, kept };
+      return new Dhcp4Server(router.tables.interfaces, router.control.addresses, ports, options);
+    };
+    const step = (server: Dhcp4Server, now: number, event: Event = { kind: 'tick' }): Action[] => {
+      const actions = server.step(now, event);
+      for (const action of actions)
+        if (action.kind === 'keep') kept.set(action.key, { value: action.value, age: 0 });
+      return actions;
+    };
+    return { day, start, step };
+  }
+
+  it.each([
+    ['a file', 'leases4', YEARS],
+    ['a file', 'leases4', -YEARS],
+    ['no file', '', YEARS],
+    ['no file', '', -YEARS],
+  ])('with %s (%s) is set by %d ms: who comes next has every lease for as long as it still is', (_what, name, offset) => {
+    const { day, start, step } = served(name === '' ? '' : join(folder, name));
+    const first = start(0);
+    const frame = frameOf(1, M.REQUEST, [[M.OPT_REQUESTED, B.ip('192.0.2.101')]]);
+    step(first, 0, { kind: 'frame', port: 0, frame, etherType: 0x0800, l3: 14 });
+    step(first, 0);
+    day.offset = offset;
+    step(first, 100_000);
+    expect(first.leases(100_000, 0)).toMatchObject([{ address: '192.0.2.101', seconds: 500 }]);
+    first.close();
+    const second = start(100_000);
+    expect(second.leases(100_000, 0)).toMatchObject([{ address: '192.0.2.101', seconds: 500 }]);
+    second.close();
+  });
+
+  it('a box without a clock of its own starts in the past: a lease of the file lives no longer than when it was written', () => {
+    const file = join(folder, 'leases4');
+    const now = Date.now();
+    const before = now + 365 * 86_400_000;
+    const first = LeaseFile.open(file, 0, (clock) => before + clock).file;
+    const holder = { hostName: '', mac: mac(1), remoteId: '' };
+    const one = { ...holder, client: 'mac 020000000001', state: 'bound' as const };
+    first.put({ ...one, address: 0xc0000265, until: 600_000 }, () => []);
+    first.put({ ...one, address: 0xc0000266, until: -3_600_000 }, () => []);
+    first.close();
+    utimesSync(file, before / 1000, before / 1000);
+    const { file: again, leases } = LeaseFile.open(file, 0, (clock) => now + clock);
+    again.close();
+    const [lives, over] = leases.map(({ until }) => until / 1000);
+    expect(lives).toBeGreaterThan(599);
+    expect(lives).toBeLessThan(3600);
+    expect(over).toBeLessThan(0);
+  });
+});
+
 describe('RFC 2131 §3.1 (2): before an offer', () => {
   it('the address is asked for twice; silence makes the offer', () => {
     const r = make();
@@ -249,5 +320,25 @@ describe('RFC 2131 §3.1 (2): before an offer', () => {
     expect(serverOf(r).counters).toMatchObject({ declined: 1 });
     request(r, 2, '192.0.2.105');
     expect(heard(r).at(-1)).toMatch(/^nak/);
+  });
+
+  it('a lease that is declined is over for all who had heard of it; an offer is not worth a word', () => {
+    const r = make({ probe: false });
+    const told: string[] = [];
+    r.control.protocols.push({
+      name: 'ear',
+      next: () => -1,
+      step: (_now, event) => {
+        if (event.kind === 'event') told.push(`${event.name} ${event.data.address} ${event.data.mac}`);
+        return [];
+      },
+    });
+    request(r, 1, '192.0.2.105');
+    say(r, 1, M.DECLINE, [[M.OPT_REQUESTED, B.ip('192.0.2.105')]]);
+    expect(told).toEqual([`dhcp4.lease 192.0.2.105 ${mac(1)}`, `dhcp4.released 192.0.2.105 ${mac(1)}`]);
+    say(r, 2, M.DISCOVER);
+    say(r, 2, M.DECLINE, [[M.OPT_REQUESTED, B.ip('192.0.2.100')]]);
+    expect(serverOf(r).counters.declined).toBe(2);
+    expect(told.length).toBe(2);
   });
 });

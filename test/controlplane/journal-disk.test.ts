@@ -46,6 +46,23 @@ it('a record that was cut for want of room hides none of those behind it', () =>
   again.journal.close();
 });
 
+it('a file whose folder cannot be opened is not written anew by half: what is appended later is in it', async () => {
+  const file = join(folder, 'leases');
+  const { journal } = Journal.open(file);
+  journal.append({ n: 1 });
+  const real = await vi.importActual<typeof import('node:fs')>('node:fs');
+  vi.mocked(openSync).mockImplementation((path, ...how) => {
+    if (path === folder) throw new Error('EMFILE: too many open files, open');
+    return real.openSync(path, ...how);
+  });
+  expect(() => journal.rewrite([{ n: 1 }])).toThrow('EMFILE');
+  vi.mocked(openSync).mockRestore();
+  journal.append({ n: 2 });
+  journal.close();
+  expect(parseRecords(readFileSync(file)).records).toEqual([{ n: 1 }, { n: 2 }]);
+  expect(readdirSync(folder)).toEqual(['leases']);
+});
+
 it('a file that cannot be written anew costs no descriptor and leaves no piece of it', () => {
   const file = join(folder, 'leases');
   const { journal } = Journal.open(file);

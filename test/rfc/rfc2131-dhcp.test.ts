@@ -524,6 +524,38 @@ describe('RFC 3046: the relay agent', () => {
     expect(B.ipText(answers(isp)[0].frame.subarray(58, 62))).toBe('192.0.2.100');
   });
 
+  it('a reservation in a further subnet of the port is given with that subnet, and confirmed', () => {
+    const reservations = [{ mac: HOST, address: '10.9.0.77' }];
+    const isp = make({
+      lan: {
+        kind: 'memory',
+        mac: LAN_MAC,
+        addresses: ['192.0.2.1/24', '10.9.0.1/25'],
+        dhcp4: { server: { range: '192.0.2.100-192.0.2.110', router: '192.0.2.2', probe: false, reservations } },
+      },
+    });
+    const said = () =>
+      answers(isp).map(({ frame, message: { type, options } }) => [
+        NAMES[type],
+        B.ipText(frame.subarray(58, 62)),
+        B.ipText(options.get(M.OPT_MASK) ?? new Uint8Array(4)),
+        B.ipText(options.get(M.OPT_ROUTER) ?? new Uint8Array(4)),
+      ]);
+    const asked: [number, Uint8Array][] = [[M.OPT_REQUESTED, B.ip('10.9.0.77')]];
+    isp.inject('lan', fromClient(message({ type: M.DISCOVER })));
+    isp.inject('lan', fromClient(message({ type: M.REQUEST, opts: [...asked, [M.OPT_SERVER, B.ip('192.0.2.1')]] })));
+    isp.inject('lan', fromClient(message({ type: M.REQUEST, opts: asked })));
+    expect(said()).toEqual(['OFFER', 'ACK', 'ACK'].map((type) => [type, '10.9.0.77', '255.255.255.128', '10.9.0.1']));
+    // Nobody else has an address there, and who has the range's has its subnet and its router.
+    const other = '02:00:00:00:00:0b';
+    isp.inject('lan', fromClient(message({ type: M.REQUEST, mac: other, opts: asked }), other));
+    isp.inject('lan', fromClient(message({ type: M.DISCOVER, mac: other }), other));
+    expect(said()).toEqual([
+      ['NAK', '0.0.0.0', '0.0.0.0', '0.0.0.0'],
+      ['OFFER', '192.0.2.100', '255.255.255.0', '192.0.2.2'],
+    ]);
+  });
+
   it('§2.1: drops what claims to have come through it, loops, and options that a client brings', () => {
     const { relay } = world();
     relay.advance(10);

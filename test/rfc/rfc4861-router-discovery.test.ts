@@ -4,7 +4,7 @@
  * listens against scripted routers, and both against each other.
  */
 import { describe, expect, it } from 'vitest';
-import type { Event } from '../../controlplane/protocol.ts';
+import type { Event, Protocol } from '../../controlplane/protocol.ts';
 import { createRouter, type Router, type RouterOptions } from '../../controlplane/router.ts';
 import { formatCidr, parseIpv6 } from '../../dataplane/wire/address.ts';
 import * as B from '../lib/build.ts';
@@ -346,6 +346,49 @@ describe('RFC 4861 §6.3 and RFC 4862 §5.5: advertisements received', () => {
     r.advance(61_000);
     r.inject('wan', advertisement({ options: [rdnssOption(0, '2001:db8::54')] }));
     expect(told).toEqual([['2001:db8::53', '2001:db8::54'], ['2001:db8::54'], []]);
+  });
+
+  it('lifetimes longer than the clock can count end in their time: 30 days are the default of §6.2.1', () => {
+    const { router: r } = router(wan());
+    settle(r);
+    const days = (n: number) => n * 86_400;
+    const options = [
+      prefixOption('2001:db8:5::', { valid: days(30), preferred: days(26) }),
+      prefixOption('2001:db8:6::', { valid: 0xffffffff, preferred: 0xffffffff }),
+      routeOption('2001:db8:f::', 48, 0, days(28)),
+      rdnssOption(days(27), '2001:db8::53'),
+    ];
+    r.inject('wan', advertisement({ lifetime: 0, options }));
+    r.advance(2000);
+    const receiver = r.control.protocols.find((p) => p.name === 'ra-receiver') as Protocol;
+    // Day by day, and past the clock's wrap.
+    const said: string[] = [];
+    let now = r.now;
+    for (let day = 1; day <= 40; day++) {
+      now = (now + 86_400_000) | 0;
+      for (const action of receiver.step(now, { kind: 'tick' }))
+        if (action.kind === 'address' || action.kind === 'route')
+          said.push(`${day} ${action.kind} ${action.op} ${formatCidr(6, action.words, action.prefixLength)}`);
+        else if (action.kind === 'event') said.push(`${day} ${action.name}`);
+    }
+    expect(said.sort()).toEqual([
+      '26 address deprecate 2001:db8:5::ff:fe00:102/64',
+      '27 ra.dns',
+      '28 route remove 2001:db8:f::/48',
+      '30 address remove 2001:db8:5::ff:fe00:102/64',
+      '30 route remove 2001:db8:5::/64',
+    ]);
+  });
+
+  it('never waits so long that the clock could wrap', () => {
+    const { router: r } = router(wan({ routes: false }));
+    settle(r);
+    const month = { valid: 2_592_000, preferred: 2_592_000 };
+    r.inject('wan', advertisement({ options: [prefixOption('2001:db8:5::', month)] }));
+    r.advance(2000);
+    const receiver = r.control.protocols.find((p) => p.name === 'ra-receiver') as Protocol;
+    expect(receiver.next(r.now)).toBeGreaterThan(86_400_000);
+    expect(receiver.next(r.now)).toBeLessThan(0x7fffffff);
   });
 
   it('tells of a router once and when it says something new, however many take turns', () => {

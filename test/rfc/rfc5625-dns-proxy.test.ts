@@ -148,6 +148,51 @@ describe('the forwarder', () => {
     expect(left(r, 'wan').length).toBe(1);
   });
 
+  it.each([
+    ['FORMERR', 1, 1],
+    ['FORMERR of a header alone', 1, 0],
+    ['NOTIMP', 4, 1],
+    ['NOTIMP of a header alone', 4, 0],
+  ])('RFC 6891 §7: a server that answers %s is asked again without EDNS0, and for a while from the start', (_what, rcode, kept) => {
+    const r = make();
+    ask(r, query('www.example'));
+    const [first] = left(r, 'wan');
+    expect(first.message.additionals?.length).toBe(1);
+    answer(r, first, { flags: 0x0180 | rcode, ...(kept === 0 ? { questions: [] } : {}) });
+    expect(left(r, 'lan')).toEqual([]);
+    const [second] = left(r, 'wan');
+    expect(second).toMatchObject({ dst: SERVER, message: { additionals: [] } });
+    expect([second.sport, second.message.id]).not.toEqual([first.sport, first.message.id]);
+    answer(r, second, { answers: [a('www.example', '198.51.100.9')] });
+    expect(left(r, 'lan')[0].message.answers).toMatchObject([{ data: '198.51.100.9' }]);
+    const asked = (name: string) => {
+      ask(r, query(name));
+      const [one] = left(r, 'wan');
+      answer(r, one, { answers: [a(name, '198.51.100.9')] });
+      left(r, 'lan');
+      return one.message.additionals?.length;
+    };
+    expect(asked('b.example')).toBe(0);
+    r.advance(900_000);
+    expect(asked('c.example')).toBe(1);
+  });
+
+  it('RFC 6891 §6.2.2: a refusal of who speaks EDNS0, of a question without it, or for signatures, is the answer', () => {
+    const r = make();
+    const rcodes = () => left(r, 'lan').map(({ message }) => (message as { rcode?: string }).rcode);
+    ask(r, query('a.example'));
+    answer(r, left(r, 'wan')[0], { flags: 0x0181, ...edns(1232) });
+    expect([rcodes(), left(r, 'wan')]).toEqual([['FORMERR'], []]);
+    const signed = { additionals: [{ type: 'OPT', name: '.', udpPayloadSize: 1232, flags: 0x8000 } as never] };
+    ask(r, query('b.example', 'A', signed), 4001);
+    answer(r, left(r, 'wan')[0], { flags: 0x0181, questions: [] });
+    expect([rcodes(), left(r, 'wan')]).toEqual([['FORMERR'], []]);
+    ask(r, query('c.example'), 4002);
+    answer(r, left(r, 'wan')[0], { flags: 0x0181 });
+    answer(r, left(r, 'wan')[0], { flags: 0x0181 });
+    expect([rcodes(), left(r, 'wan')]).toEqual([['FORMERR'], []]);
+  });
+
   it('RFC 1035 §2.3.4: a name of 255 bytes is asked for, a longer one is an error of its asker', () => {
     const r = make();
     const name = (last: number) => [63, 63, 63, last].map((length) => 'a'.repeat(length)).join('.');
@@ -296,6 +341,19 @@ describe('names that DHCP tells', () => {
     expect(lookup(r, 'nas.home')).toEqual([]);
     expect(lookup(r, '51.1.168.192.in-addr.arpa', 'PTR')).toEqual([]);
     expect(lookup(r, '50.1.168.192.in-addr.arpa', 'PTR')).toEqual(['tv.home']);
+  });
+
+  it('an address of the configuration keeps its name, whoever has it; a name that went to another leaves none behind', () => {
+    const r = make({ servers: SERVER, ports: ['lan'], domain: 'home', hosts: { 'printer.home': '192.168.1.60' } });
+    leased(r, '192.168.1.60', 'tv');
+    expect(lookup(r, 'tv.home')).toEqual(['192.168.1.60']);
+    expect(lookup(r, '60.1.168.192.in-addr.arpa', 'PTR')).toEqual(['printer.home']);
+    r.advance(601_000);
+    expect(lookup(r, '60.1.168.192.in-addr.arpa', 'PTR')).toEqual(['printer.home']);
+    leased(r, '192.168.1.50', 'nas');
+    leased(r, '192.168.1.51', 'nas');
+    expect(lookup(r, '50.1.168.192.in-addr.arpa', 'PTR')).toEqual([]);
+    expect(lookup(r, '51.1.168.192.in-addr.arpa', 'PTR')).toEqual(['nas.home']);
   });
 
   it('a client that invents names with every renewal takes none from the others', () => {

@@ -280,7 +280,7 @@ describe('servers that are asked by TCP', () => {
     w.run(1000);
     expect(messages(third.received)[0].answers?.length).toBe(200);
     expect(w.asked).toEqual([]);
-    expect(forwarder(w.router).counters).toMatchObject({ truncated: 1, byStream: 1, forwarded: 1, hits: 1 });
+    expect(forwarder(w.router).counters).toMatchObject({ truncated: 1, streamed: 1, forwarded: 1, hits: 1 });
     // The router has closed the connection to the server once nothing was asked on it any more, and its port with it.
     w.run(3000);
     expect(server.over).toBe(true);
@@ -363,7 +363,7 @@ describe('servers that are asked by TCP', () => {
       answerTruncated(w);
       w.run(refusal === 'reset' ? 200 : 6000);
       expect(messages(host.received).map((m) => (m as { rcode?: string }).rcode)).toEqual(['SERVFAIL']);
-      expect(forwarder(w.router).counters.byStream).toBe(0);
+      expect(forwarder(w.router).counters.streamed).toBe(0);
       w.run(70_000);
       // What is left to wait for is the daily forgetting of what is over.
       expect(forwarder(w.router).next(w.router.now)).toBeGreaterThan(60_000);

@@ -171,6 +171,11 @@ describe('port forwards and the DMZ', () => {
       server: { range: '192.168.1.100-192.168.1.200', reservations: [{ mac: NAS, address: '192.168.1.150' }] },
     };
     expect(target(home({ nat }, { mac: NAS }, { dhcp4 }))).toBe('192.168.1.150:443');
+    // That of a subnet behind a relay is for when it is there.
+    const relayed = [{ subnet: '10.1.0.0/24', range: '10.1.0.50-10.1.0.60' }];
+    const reservations = [{ mac: NAS, address: '10.1.0.77' }, ...dhcp4.server.reservations];
+    const both = { server: { ...dhcp4.server, relayed, reservations } };
+    expect(target(home({ nat }, { mac: NAS }, { dhcp4: both }))).toBe('192.168.1.150:443');
     const neighbors = [{ port: 'lan', ip: '192.168.1.9', mac: NAS }];
     expect(target(home({ nat, neighbors }))).toBe('192.168.1.9:443');
   });

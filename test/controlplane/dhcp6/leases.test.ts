@@ -1,6 +1,6 @@
 /** Pools, the lease file and its recovery, and what hostile clients can do to a server. */
 
-import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import BN from 'bn.js';
@@ -395,6 +395,31 @@ describe('the time of day is set while the router runs', () => {
     expect(left(600_001)).toEqual([]);
     expect(inFile(600_001)).toBe(0);
   });
+});
+
+test('a box without a clock of its own starts in the past: what the file has lives no longer than when it was written', () => {
+  const now = Date.now();
+  const before = now + 365 * 86_400_000;
+  const first = new Leases();
+  first.open(file, before);
+  first.put(lease(1, before + 600_000));
+  first.put(lease(2, before - 3_600_000));
+  first.put(lease(3, Number.POSITIVE_INFINITY));
+  first.close();
+  utimesSync(file, before / 1000, before / 1000);
+  const again = new Leases();
+  again.open(file, now);
+  again.close();
+  const left = [...again].map(({ valid }) => (valid - now) / 1000);
+  expect(left.length).toBe(2);
+  expect(left[0]).toBeGreaterThan(599);
+  expect(left[0]).toBeLessThan(3600);
+  expect(left[1]).toBe(Number.POSITIVE_INFINITY);
+  // What was written then is by the clock of now, as the file is.
+  const third = new Leases();
+  third.open(file, now);
+  third.close();
+  expect([...third].map(({ valid }) => (valid - now) / 1000)).toEqual(left);
 });
 
 test('the event of a delegated prefix tells seconds', () => {

@@ -90,6 +90,20 @@ describe('supervisor', () => {
     expect(lostRecords({ punt: full(1), inject: full(2), domains: [...domains] })).toEqual([111, 222]);
   });
 
+  it('a block log that cannot be written is refused at the start, not told when the first block is given', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sluice-log-'));
+    try {
+      const log = join(folder, 'missing', 'nat.log');
+      const ports = { lan: { kind: 'tap', ifname: 'sl-never', mac: '02:00:00:00:01:01' } };
+      const started = Supervisor.start(normalizeConfig({ ports, workers: 1, nat: { log } }), { hostPort: false });
+      await expect(started).rejects.toThrow(
+        `nat.log ${log}: expected a file that can be written, got ENOENT; choose another file, or make its folder`,
+      );
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   it('a mirror that cannot be written is refused before anything is opened: each worker died of it, again and again', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'sluice-mirror-'));
     try {
