@@ -83,7 +83,7 @@ interface Wan {
   installed: Map<string, Candidate>;
   servers: Map<string, Learned<Words>>;
   domains: Map<string, Learned<string>>;
-  /** Last events, so that only news is told; by router, the latest last. */
+  /** Last events, so that only news is told; by router, in the order in which they began. */
   saidRouter: Map<string, string>;
   saidDns: string;
   hadDefault: boolean;
