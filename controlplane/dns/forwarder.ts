@@ -95,8 +95,9 @@ interface Pending {
   id: number;
   sport: number;
   server: Address;
-  /** It was asked with EDNS0. */
+  /** It was asked with EDNS0; it has refused that, and is asked without now. */
   edns: boolean;
+  refused: boolean;
   deadline: number;
   attempts: number;
   /** The answer that its server has truncated, while the whole one is asked for by TCP; null: none. */
@@ -302,7 +303,7 @@ export class DnsForwarder implements Protocol {
     empty.set(original.subarray(0, 2));
     empty[2] = W.QR >> 8;
     empty[3] = W.FORMERR;
-    this.send(now, empty, from, out);
+    this.deliver(now, empty, from, out);
   }
 
   /** Names of the house, and reverse zones that belong into it. */
@@ -369,6 +370,7 @@ export class DnsForwarder implements Protocol {
       sport: 0,
       server: servers[this.first % servers.length],
       edns: true,
+      refused: false,
       deadline: now,
       attempts: 0,
       cut: null,
@@ -378,7 +380,7 @@ export class DnsForwarder implements Protocol {
     this.attempt(now, pending, out);
   }
 
-  /** Sends the question to the next server, with a fresh identifier from a fresh port. */
+  /** Asks the next server. */
   private attempt(now: number, pending: Pending, out: Action[]): void {
     const servers = this.servers();
     this.closeSport(pending);
@@ -388,10 +390,17 @@ export class DnsForwarder implements Protocol {
     }
     const server = servers[(this.first + pending.attempts) % servers.length];
     pending.attempts++;
-    pending.deadline = (now + TIMEOUT) | 0;
     pending.server = server;
     // RFC 6891 §6.2.2: who wants signatures is not asked for without: it would not learn that there are none.
     pending.edns = pending.query.dnssecOk || !this.plain.has(now, server);
+    pending.refused = false;
+    this.send(now, pending, out);
+  }
+
+  /** Sends a question to its server, with a fresh identifier from a fresh port. */
+  private send(now: number, pending: Pending, out: Action[]): void {
+    const { server } = pending;
+    pending.deadline = (now + TIMEOUT) | 0;
     const port = this.ways.routeTo(server);
     const source = this.sourceTowards(server, this.ways.policy());
     if (source === undefined) {
@@ -436,13 +445,16 @@ export class DnsForwarder implements Protocol {
       this.counters.forged++;
       return;
     }
-    if (pending.edns && !pending.query.dnssecOk && W.refusesEdns(message, question.end)) {
-      this.plain.add(now, from);
-      pending.attempts--;
-      this.attempt(now, pending, out);
+    const rcode = be16(message, 2) & 15;
+    if (pending.edns && !pending.query.dnssecOk && W.isRefusal(rcode) && !W.hasOpt(message, question.end)) {
+      pending.edns = false;
+      pending.refused = true;
+      this.closeSport(pending);
+      this.send(now, pending, out);
       return;
     }
-    const rcode = be16(message, 2) & 15;
+    // Who understands it without has refused EDNS0, not the question.
+    if (pending.refused && !W.isRefusal(rcode)) this.plain.add(now, from);
     if ((rcode === W.SERVFAIL || rcode === W.REFUSED) && pending.attempts < this.servers().length) {
       // Another server may know better.
       this.attempt(now, pending, out);
@@ -554,10 +566,10 @@ export class DnsForwarder implements Protocol {
   }
 
   private reply(now: number, asker: Asker, message: Uint8Array, out: Action[]): void {
-    this.send(now, message, asker.from, out);
+    this.deliver(now, message, asker.from, out);
   }
 
-  private send(now: number, message: Uint8Array, to: From, out: Action[]): void {
+  private deliver(now: number, message: Uint8Array, to: From, out: Action[]): void {
     if (to instanceof TcpConnection) {
       this.streams.reply(now, to, message, out);
       return;

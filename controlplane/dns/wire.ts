@@ -167,18 +167,22 @@ export function writeQuery(id: number, query: Query, original: Uint8Array, edns:
 /** An answer as it came; a refusal that is a header alone, of who has not read on, gets the question of its query. */
 export function withQuestion(u8: Uint8Array, query: Query, original: Uint8Array): Uint8Array {
   const rcode = be16(u8, 2) & 15;
-  const isBare = u8.length === HEADER && be16(u8, 4) === 0 && (rcode === FORMERR || rcode === NOTIMP);
+  const isBare = u8.length === HEADER && be16(u8, 4) === 0 && isRefusal(rcode);
   return isBare ? writeEmpty({ ...query, size: 0 }, original, rcode) : u8;
 }
 
-/** True for an answer that says: "not with this OPT record" (RFC 6891 §7). `from`: one past its question. */
-export function refusesEdns(u8: Uint8Array, from: number): boolean {
-  const rcode = be16(u8, 2) & 15;
-  let speaks = false;
-  const walked = records(u8, from, ({ type }) => {
-    speaks ||= type === TYPE_OPT;
+/** True for an answer of who speaks EDNS0: it has an OPT record (RFC 6891 §6.1.1). `from`: one past its question. */
+export function hasOpt(u8: Uint8Array, from: number): boolean {
+  let found = false;
+  records(u8, from, ({ type }) => {
+    found ||= type === TYPE_OPT;
   });
-  return walked && !speaks && (rcode === FORMERR || rcode === NOTIMP);
+  return found;
+}
+
+/** True for a code that says "I do not understand the question": also of who does not know EDNS0 (RFC 6891 §7). */
+export function isRefusal(rcode: number): boolean {
+  return rcode === FORMERR || rcode === NOTIMP;
 }
 
 /** An answer without records: header and question of the query, and this code. `flags`: more of them, such as TC. */

@@ -188,9 +188,12 @@ describe('the forwarder', () => {
     answer(r, left(r, 'wan')[0], { flags: 0x0181, questions: [] });
     expect([rcodes(), left(r, 'wan')]).toEqual([['FORMERR'], []]);
     ask(r, query('c.example'), 4002);
-    answer(r, left(r, 'wan')[0], { flags: 0x0181 });
-    answer(r, left(r, 'wan')[0], { flags: 0x0181 });
-    expect([rcodes(), left(r, 'wan')]).toEqual([['FORMERR'], []]);
+    answer(r, left(r, 'wan')[0], { flags: 0x0184 });
+    answer(r, left(r, 'wan')[0], { flags: 0x0184 });
+    expect([rcodes(), left(r, 'wan')]).toEqual([['NOTIMP'], []]);
+    // It was not EDNS0 that it did not like.
+    ask(r, query('d.example'), 4003);
+    expect(left(r, 'wan')[0].message.additionals?.length).toBe(1);
   });
 
   it('RFC 1035 §2.3.4: a name of 255 bytes is asked for, a longer one is an error of its asker', () => {
