@@ -41,8 +41,8 @@ export interface Recovered {
   damaged: number;
   aside: string;
   /**
-   * Milliseconds by which the time of day is behind the file's last writing, as in a box without a clock that has just been switched
-   * on: times in the records count from then. 0: it is not.
+   * Milliseconds by which the time of day is behind the file's last writing, as in a box without a clock that has just
+   * been switched on: times in the records count from then. 0: it is not.
    */
   behind: number;
 }

@@ -1,8 +1,8 @@
 /**
  * Time of day: what the router's clock is in milliseconds since 1970, for leases, which outlive the process.
  *
- * Leases live by the router's clock, which nobody sets, and are written by the time of day. When that is set (by NTP, in a box that
- * began in 1970), whoever keeps leases hears by how much, and writes them anew: none ends or lives on because of it.
+ * Leases live by the router's clock, which nobody sets, and are written by the time of day. When that is set (by NTP, in a
+ * box that began in 1970), whoever keeps leases hears by how much, and writes them anew: none ends or lives on because of it.
  */
 import { Clock } from './dhcp6/deadlines.ts';
 

@@ -1,6 +1,7 @@
 /**
- * Servers that do not speak EDNS0: they refuse a question for its OPT record (RFC 6891 §7: FORMERR; older ones NOTIMP), and are
- * asked without one for a while (§6.2.2). Bounded; times are the router's clock, which wraps: `sweep` is to be called once a day.
+ * Servers that do not speak EDNS0: they refuse a question for its OPT record (RFC 6891 §7: FORMERR; older ones NOTIMP), and
+ * are asked without one for a while (§6.2.2). Bounded; times are the router's clock, which wraps: `sweep` is to be called
+ * once a day.
  */
 import { type Address, formatAddress } from '../../dataplane/wire/address.ts';
 

@@ -4,7 +4,8 @@
  * What RFC 5625 asks of such a proxy: it passes on what it does not understand, types and flags included; answers from
  * the address that was asked; speaks EDNS0; says TC instead of cutting. Against forged answers (RFC 5452): every question
  * goes out with an identifier and a source port of its own, and an answer counts only from the server asked, to that
- * port, with that identifier and that question. Equal questions wait for one answer. Servers without EDNS0 are asked without it.
+ * port, with that identifier and that question. Equal questions wait for one answer. Servers without EDNS0 are asked
+ * without it (edns.ts).
  *
  * Servers come from the configuration, else from whoever learned them: the events of DHCP, DHCPv6 and router discovery. IPv4
  * servers may tell of AAAA and IPv6 ones of A: the family of the transport says nothing.

@@ -56,8 +56,8 @@ export function checkKinds(config: Config): void {
 }
 
 /**
- * Tries the files that a router writes while it runs, before anything is opened: a mirror that cannot be made would end a worker again
- * and again, and a block log is owed to who asks later. Errors: IoError.
+ * Tries the files that a router writes while it runs, before anything is opened: a mirror that cannot be made would end a
+ * worker again and again, and a block log is owed to who asks later. Errors: IoError.
  */
 export function tryFiles(config: Config, workers: number): void {
   if (config.nat.log !== '') tryFile('nat.log', config.nat.log);

@@ -202,7 +202,7 @@ describe('without a lease file', () => {
 describe('the time of day', () => {
   const YEARS = 56 * 365 * 86_400_000;
 
-  /** Servers of their own, one after the other, with 192.0.2.1 on port 0; the time of day is `day.offset` from the router's clock. */
+  /** Servers of their own, one after the other; the time of day is `day.offset` from the router's clock. */
   function served(file: string) {
     const router = createRouter(config({ file, probe: false }), { slots: { small: 256, large: 4 } });
     const ports = new Map([[0, router.config.ports[0].dhcp4!.server!]]);
