@@ -132,7 +132,9 @@ export class RaReceiver implements Protocol {
   }
 
   /** What routers have told: default routes (::/0) and others, seconds that are left; null: for ever. */
-  view(clock: number): { port: number; router: string; prefix: string; preference: Preference; valid: number | null }[] {
+  view(
+    clock: number,
+  ): { port: number; router: string; prefix: string; preference: Preference; valid: number | null }[] {
     const now = this.clock.at(clock);
     return [...this.wans.values()].flatMap(({ port, candidates }) =>
       candidates.map(({ router, words, prefixLength, rank, until }) => ({

@@ -299,8 +299,7 @@ export class RaSender implements Protocol {
       prefixes.push({ ...known, onLink: config.onLink, autonomous, valid, preferred });
     }
     for (const [key, gone] of lan.prefixes)
-      if (!live.has(key))
-        lan.stale.set(key, { ...gone, until: (now + Math.min(config.valid, LONGEST) * 1000) | 0 });
+      if (!live.has(key)) lan.stale.set(key, { ...gone, until: (now + Math.min(config.valid, LONGEST) * 1000) | 0 });
     bound(lan.stale);
     lan.prefixes = live;
     for (const [key, gone] of lan.stale) {

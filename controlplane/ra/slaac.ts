@@ -249,8 +249,7 @@ export class Slaac {
       for (const made of prefix.made) {
         consider(made.valid);
         if (!made.deprecated) consider(made.preferred);
-        if (made.isTemporary && !made.succeeded && made.preferred !== null)
-          consider(made.preferred - REGEN_ADVANCE);
+        if (made.isTemporary && !made.succeeded && made.preferred !== null) consider(made.preferred - REGEN_ADVANCE);
       }
     }
     return next;

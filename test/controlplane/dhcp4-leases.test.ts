@@ -203,8 +203,8 @@ describe('the time of day', () => {
   const YEARS = 56 * 365 * 86_400_000;
 
   /** Servers of their own, one after the other; the time of day is `day.offset` from the router's clock. */
-  function served(file: string) {
-    const router = createRouter(config({ file, probe: false }), { slots: { small: 256, large: 4 } });
+  function served(where: { file?: string }) {
+    const router = createRouter(config({ ...where, probe: false }), { slots: { small: 256, large: 4 } });
     const ports = new Map([[0, router.config.ports[0].dhcp4!.server!]]);
     const day = { offset: 0 };
     const kept = new Map<string, { value: unknown; age: number }>();
@@ -215,20 +215,19 @@ describe('the time of day', () => {
     };
     const step = (server: Dhcp4Server, now: number, event: Event = { kind: 'tick' }): Action[] => {
       const actions = server.step(now, event);
-      for (const action of actions)
-        if (action.kind === 'keep') kept.set(action.key, { value: action.value, age: 0 });
+      for (const action of actions) if (action.kind === 'keep') kept.set(action.key, { value: action.value, age: 0 });
       return actions;
     };
     return { day, start, step };
   }
 
   it.each([
-    ['a file', 'leases4', YEARS],
-    ['a file', 'leases4', -YEARS],
-    ['no file', '', YEARS],
-    ['no file', '', -YEARS],
-  ])('with %s (%s) is set by %d ms: who comes next has every lease for as long as it still is', (_what, name, offset) => {
-    const { day, start, step } = served(name === '' ? '' : join(folder, name));
+    ['forward', 'a file', YEARS],
+    ['forward', 'no file', YEARS],
+    ['backward', 'a file', -YEARS],
+    ['backward', 'no file', -YEARS],
+  ])('is set %s, leases are in %s: who comes next has them for as long as they still are', (_how, where, offset) => {
+    const { day, start, step } = served(where === 'a file' ? { file: join(folder, 'leases4') } : {});
     const first = start(0);
     const frame = frameOf(1, M.REQUEST, [[M.OPT_REQUESTED, B.ip('192.0.2.101')]]);
     step(first, 0, { kind: 'frame', port: 0, frame, etherType: 0x0800, l3: 14 });

@@ -153,29 +153,32 @@ describe('the forwarder', () => {
     ['FORMERR of a header alone', 1, 0],
     ['NOTIMP', 4, 1],
     ['NOTIMP of a header alone', 4, 0],
-  ])('RFC 6891 §7: a server that answers %s is asked again without EDNS0, and for a while from the start', (_what, rcode, kept) => {
-    const r = make();
-    ask(r, query('www.example'));
-    const [first] = left(r, 'wan');
-    expect(first.message.additionals?.length).toBe(1);
-    answer(r, first, { flags: 0x0180 | rcode, ...(kept === 0 ? { questions: [] } : {}) });
-    expect(left(r, 'lan')).toEqual([]);
-    const [second] = left(r, 'wan');
-    expect(second).toMatchObject({ dst: SERVER, message: { additionals: [] } });
-    expect([second.sport, second.message.id]).not.toEqual([first.sport, first.message.id]);
-    answer(r, second, { answers: [a('www.example', '198.51.100.9')] });
-    expect(left(r, 'lan')[0].message.answers).toMatchObject([{ data: '198.51.100.9' }]);
-    const asked = (name: string) => {
-      ask(r, query(name));
-      const [one] = left(r, 'wan');
-      answer(r, one, { answers: [a(name, '198.51.100.9')] });
-      left(r, 'lan');
-      return one.message.additionals?.length;
-    };
-    expect(asked('b.example')).toBe(0);
-    r.advance(900_000);
-    expect(asked('c.example')).toBe(1);
-  });
+  ])(
+    'RFC 6891 §7: a server that answers %s is asked again without EDNS0, and for a while from the start',
+    (_what, rcode, kept) => {
+      const r = make();
+      ask(r, query('www.example'));
+      const [first] = left(r, 'wan');
+      expect(first.message.additionals?.length).toBe(1);
+      answer(r, first, { flags: 0x0180 | rcode, ...(kept === 0 ? { questions: [] } : {}) });
+      expect(left(r, 'lan')).toEqual([]);
+      const [second] = left(r, 'wan');
+      expect(second).toMatchObject({ dst: SERVER, message: { additionals: [] } });
+      expect([second.sport, second.message.id]).not.toEqual([first.sport, first.message.id]);
+      answer(r, second, { answers: [a('www.example', '198.51.100.9')] });
+      expect(left(r, 'lan')[0].message.answers).toMatchObject([{ data: '198.51.100.9' }]);
+      const asked = (name: string) => {
+        ask(r, query(name));
+        const [one] = left(r, 'wan');
+        answer(r, one, { answers: [a(name, '198.51.100.9')] });
+        left(r, 'lan');
+        return one.message.additionals?.length;
+      };
+      expect(asked('b.example')).toBe(0);
+      r.advance(900_000);
+      expect(asked('c.example')).toBe(1);
+    },
+  );
 
   it('RFC 6891 §6.2.2: a refusal of who speaks EDNS0, of a question without it, or for signatures, is the answer', () => {
     const r = make();
