@@ -27,6 +27,7 @@ export const HOLD_FAMILY = 7;
 export const HOLD_PORT = 20;
 export const HOLD_N0 = 21;
 const WORDS = HOLD_WORDS;
+const GENERATION = 45;
 /** Milliseconds in which the control plane takes up a question, so that its entry is in the table. */
 const UNDER_WAY = 100;
 /** Milliseconds after which a packet without an entry for its next hop waits in vain. */
@@ -130,8 +131,11 @@ export class Hold {
     return this.started && ago >= 0 && ago <= QUESTION_INTERVAL;
   }
 
-  /** Keeps the packet. Returns the slot of an older packet that had to go, −1 when none had to. */
-  keep(p: Packet, now: number): number {
+  /**
+   * Keeps the packet. Returns the slot of an older packet that had to go, −1 when none had to.
+   * @param generation of the record of the packet's connection, which may be another's when the wait is over
+   */
+  keep(p: Packet, now: number, generation = 0): number {
     let first = this.firstFor(p);
     let evicted = -1;
     const tooMany = first !== NONE && this.waiting[first] >= PER_NEIGHBOUR;
@@ -162,6 +166,7 @@ export class Hold {
     }
     this.count++;
     this.save(n, p, now);
+    this.words[n * WORDS + GENERATION] = generation;
     return evicted;
   }
 
@@ -297,6 +302,11 @@ export class Hold {
   /** Clock ms at which the packet at position `n` was kept. */
   since(n: number): number {
     return this.words[n * WORDS + 38];
+  }
+
+  /** What `keep` was told of the packet at position `n`. */
+  generationOf(n: number): number {
+    return this.words[n * WORDS + GENERATION];
   }
 
   /** Takes out the packet at position `n`, which must be the oldest of its next hop. */

@@ -2,7 +2,17 @@
  * The stages behind confirm: neighbour, offload-program, rewrite, fragment, tx; and the packets that wait for a neighbour.
  * Part of the path (path.ts).
  */
-import { CT_ESTABLISHED, CT_STATUS, CT_WORDS, CT6_WORDS, IPS_DST_NAT, IPS_SRC_NAT } from '../conntrack/record.ts';
+import {
+  CT_ESTABLISHED,
+  CT_GEN,
+  CT_STATUS,
+  CT_WORDS,
+  CT6_WORDS,
+  IPS_CONFIRMED,
+  IPS_DST_NAT,
+  IPS_SRC_NAT,
+} from '../conntrack/record.ts';
+import { DETAIL_ICMP_UNRELATED } from '../conntrack/track.ts';
 import * as D from './drop.ts';
 import { FORWARDED, GO_ON, HELD } from './drop.ts';
 import { FRAME_NEEDS_CSUM, META_FLAGS, META_LEN, META_OFF, META_WORDS, SMALL_ROOM } from './frames.ts';
@@ -58,7 +68,8 @@ export abstract class PathEgress extends PathRoute {
     }
     const isNew = n < 0 && !this.hold.isAsked(p, this.now);
     if (isNew && !this.hold.mayAsk(p.outPort, this.now, true)) return this.drop(p, D.NEIGH_RATE);
-    const evicted = this.hold.keep(p, this.now);
+    const { words: records } = this.tables.conntrack;
+    const evicted = this.hold.keep(p, this.now, p.ct < 0 ? 0 : records[p.ct * CT_WORDS + CT_GEN]);
     if (evicted >= 0) {
       this.counters[T.C_DROPS + D.NEIGH_QUEUEFULL]++;
       this.counters[T.C_HELD]--;
@@ -173,6 +184,7 @@ export abstract class PathEgress extends PathRoute {
       const state = record >= 0 ? words[neighbours.at(record)] : late ? NUD_FAILED : 0;
       if ((state & (NUD_VALID | NUD_FAILED)) === 0) continue;
       hold.restore(n, p, this.frames.i32);
+      if (p.ct >= 0 && this.isOver(p.ct, hold.generationOf(n))) p.ct = -1;
       hold.forget(n);
       this.counters[T.C_HELD]--;
       if (state === NUD_FAILED) {
@@ -180,6 +192,13 @@ export abstract class PathEgress extends PathRoute {
         this.finish(p, this.neighbourFailed(p));
       } else this.finish(p, this.leave(p));
     }
+  }
+
+  /** True when a connection of this generation has ended, and its record is free or another's. */
+  private isOver(index: number, generation: number): boolean {
+    const { words } = this.tables.conntrack;
+    const c = index * CT_WORDS;
+    return words[c + CT_GEN] !== generation || (words[c + CT_STATUS] & IPS_CONFIRMED) === 0;
   }
 
   /** Every stage has agreed: the engine may forward the next packets of this flow by itself. */
@@ -210,6 +229,11 @@ export abstract class PathEgress extends PathRoute {
     if (p.own === 0 && p.end - p.l3 > p.mtu) {
       const refused = this.mtu(p);
       if (refused !== GO_ON) return refused;
+    }
+    if (p.innerL3 !== 0 && p.ct < 0) {
+      // It has waited, and its connection has ended: nobody knows any more what its receiver had sent.
+      p.detail = DETAIL_ICMP_UNRELATED;
+      return this.drop(p, D.CT_INVALID_DROP);
     }
     rewriteIp(p, this.frames, p.own === 0 ? 1 : 0);
     if (p.innerL3 !== 0) this.translateQuote(p);

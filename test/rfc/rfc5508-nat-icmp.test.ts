@@ -2,8 +2,8 @@
  * RFC 5508, NAT behavioral requirements for ICMP, requirement by requirement, and what RFC 7857 §11, §12 has changed.
  */
 import { describe, expect, it } from 'vitest';
-import { addressOf, datagram, endpoint, portOf, type Seen, World } from '../conntrack/nat-world.ts';
-import { concat, ethernet, get16, icmp, ip, ipText, ipv4, tcp, toHex, verify } from '../lib/build.ts';
+import { addressOf, datagram, dissect, endpoint, LAN_MAC, portOf, type Seen, World } from '../conntrack/nat-world.ts';
+import { arp, concat, ethernet, get16, icmp, ip, ipText, ipv4, tcp, toHex, verify } from '../lib/build.ts';
 
 const A = '192.168.1.10:4000';
 const S1 = '198.51.100.1:53';
@@ -78,6 +78,29 @@ describe('RFC 5508 §4 ICMP errors', () => {
       }
     },
   );
+
+  it('REQ-4: one that had waited for its next hop quoted the packet of another session, which had the record by then', () => {
+    const host = '192.168.1.200'; // nobody knows its MAC yet
+    const mac = '02:00:00:00:0a:c8';
+    for (const ends of [false, true]) {
+      const world = new World({});
+      const { router } = world;
+      const seen = world.out(endpoint(host, 4000), S1)!;
+      world.wait(29);
+      const quote = ipv4({ src: addressOf(seen), dst: addressOf(S1), ttl: 60 }, datagram(seen, S1));
+      expect(world.fromOutside('192.0.2.250', addressOf(seen), icmp({ type: 3, code: 3 }, quote)).lan).toEqual([]);
+      expect(router.counters.held).toBe(1);
+      // A query that nobody has answered ends after 30 seconds; then others need records.
+      if (ends) world.wait(2);
+      expect(router.conntrack.count).toBe(ends ? 0 : 1);
+      for (let n = 0; n < 40; n++) world.out(endpoint('192.168.1.10', 5000 + n), '198.51.100.99:53');
+      const answer = arp({ op: 'reply', sha: mac, spa: host, tha: LAN_MAC, tpa: '192.168.1.1' });
+      router.inject('lan', ethernet({ src: mac, dst: LAN_MAC, type: 0x0806 }, answer));
+      const lan = router.take('lan').map(dissect);
+      expect(lan.map(quoted)).toEqual(ends ? [] : [{ src: endpoint(host, 4000), dst: S1 }]);
+      expect([router.counters.held, world.dropped('CT_INVALID')]).toEqual([0, ends ? 1 : 0]);
+    }
+  });
 
   it('REQ-4: without a session for what it quotes: dropped', () => {
     const world = new World({ profile: 'full-cone' });
