@@ -36,16 +36,14 @@ export abstract class PathLocal extends PathEgress {
       const refused = this.conntrackConfirm(p);
       if (refused !== GO_ON) return refused;
     }
-    // Behind NAT: what comes back to the router's own connections may come to a port that NAT had to choose for them.
+    // Behind NAT: what comes back to the router's own connections may come to a port, or an address, that NAT chose for them.
     const port = (((p.ports >>> 16) & 0xff) << 8) | (p.ports >>> 24);
     if (p.proto === ICMP || p.proto === ICMPV6) {
       const type = u8[p.l4];
       if ((p.family === 4 && type === 8) || (p.family === 6 && type === 128)) return this.toControl(p);
     } else if ((p.proto === UDP || p.proto === TCP) && this.tables.hasService(p.proto, port)) {
-      if (p.ports !== p.rports) {
-        rewriteIp(p, this.frames, 0);
-        p.rports = p.ports;
-      }
+      rewriteIp(p, this.frames, 0);
+      p.rports = p.ports;
       return this.toControl(p);
     }
     if (isGroup(p) || p.d0 === -1) return this.drop(p, D.IP_MULTICAST);

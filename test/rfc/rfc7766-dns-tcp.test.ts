@@ -328,6 +328,23 @@ describe('servers that are asked by TCP', () => {
     expect(w.peers.map(({ peer }) => peer.ends.them)).toEqual([own]);
   });
 
+  it('where NAT gives the router’s own connections another address, the server’s segments were nobody’s', () => {
+    const w = new World(make({}, { nat: { masquerade: [{ out: 'wan', to: '203.0.113.5' }] } }));
+    w.accept = (seen) => w.server(seen);
+    const host = w.host(4000);
+    host.connect(0);
+    host.write(framed(query('big.example', 5)));
+    w.run(100);
+    expect(w.asked.map(({ src }) => src)).toEqual(['203.0.113.5']);
+    answerTruncated(w);
+    w.run(100);
+    const server = w.peers.find(({ port }) => port === 'wan')?.peer as NaiveTcp;
+    expect(server.ends.them).toBe('203.0.113.5');
+    answerStream(server);
+    w.run(1000);
+    expect(messages(host.received)[0].answers?.length).toBe(200);
+  });
+
   it('a forwarder that is made anew leaves no port of its questions open', () => {
     const w = new World(make());
     w.accept = (seen) => w.server(seen);
