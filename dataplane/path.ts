@@ -77,6 +77,9 @@ import type { Packet } from './wire/packet.ts';
 export { BURST, type PathOptions, type Punt } from './path-base.ts';
 
 export class Path extends PathLocal {
+  /** The frame that walks was given by another worker, which has counted it. */
+  private given = false;
+
   /** Receives and walks one burst from every port, sends what came of it. Returns the number of frames received. */
   turn(): number {
     this.now = this.tables.now();
@@ -286,7 +289,7 @@ export class Path extends PathLocal {
         if (port < 0) return this.drop(p, D.VLAN_FILTER);
         p.port = port;
         r = port * IF.IF_WORDS;
-        this.countReceived(port, 1, p.len);
+        if (!this.given) this.countReceived(port, p.len);
       }
     }
     p.l3 = l3;
@@ -381,6 +384,7 @@ export class Path extends PathLocal {
     this.epoch = this.tables.control[T.EPOCH];
     this.fast?.begin();
     let taken = 0;
+    this.given = true;
     while (taken < limit) {
       const slot = handover.take(frames);
       if (slot === NOTHING) break;
@@ -400,17 +404,16 @@ export class Path extends PathLocal {
       counters[T.C_RECEIVED] = received;
       counters[row + T.CP_RX_PACKETS] = packets;
       counters[row + T.CP_RX_BYTES] = bytes;
-      const { port, len } = this.packet;
-      if (T.C_PORTS + port * 8 !== row) this.countReceived(port, -1, -len);
     }
+    this.given = false;
     if (taken > 0) this.tables.conntrack.quiet();
     return taken;
   }
 
   /** Counts a frame that a VLAN port has received; the port under it has counted it already. */
-  private countReceived(port: number, frames: number, bytes: number): void {
+  private countReceived(port: number, bytes: number): void {
     const row = T.C_PORTS + port * 8;
-    this.counters[row + T.CP_RX_PACKETS] += frames;
+    this.counters[row + T.CP_RX_PACKETS]++;
     this.counters[row + T.CP_RX_BYTES] += bytes;
   }
 

@@ -116,7 +116,7 @@ function domains(page: Page, { control }: ShowSource): void {
 
 function ports(page: Page, { ports: links }: Summary): void {
   const series = (value: (link: Summary['ports'][number]) => number): [Labels, number][] =>
-    links.map((link) => [{ port: link.ifname, zone: link.zone }, value(link)]);
+    links.map((link) => [labelsOf(link), value(link)]);
   const counter = (name: string, help: string, value: (link: Summary['ports'][number]) => number): void =>
     page.metric('counter', `sluice_port_${name}_total`, help, series(value));
   counter('receive_packets', 'Frames received.', (link) => link.stats64.rx.packets);
@@ -138,6 +138,11 @@ function ports(page: Page, { ports: links }: Summary): void {
     'MTU of the port.',
     series((link) => link.mtu),
   );
+}
+
+/** What a VLAN port counts, the port under it counts as well: by `vlan`, a sum over ports can leave it out. */
+function labelsOf({ ifname, zone, vlan }: Summary['ports'][number]): Labels {
+  return vlan === undefined ? { port: ifname, zone } : { port: ifname, zone, vlan: `${vlan}` };
 }
 
 function packets(page: Page, { packets: totals, drops }: Summary): void {

@@ -74,23 +74,23 @@ export interface SampleTask {
  * tag, received by the port under the VLAN. `bytes` of IP.
  */
 export function countForwarded(tables: T.Tables, from: number, to: number, packets: number, bytes: number): void {
-  const { counters, interfaces } = tables;
-  const untagged = bytes + packets * LINK_HEADER;
+  const { counters } = tables;
   counters[T.C_RECEIVED] += packets;
   counters[T.C_FORWARDED] += packets;
   counters[T.C_ENGINE + EX_HITS] += packets;
   counters[T.C_ENGINE + EX_KERNEL] += packets;
-  // What a VLAN port receives or sends, the port under it does, with the tag.
-  for (const [port, counter] of [
-    [from, T.CP_RX_PACKETS],
-    [to, T.CP_TX_PACKETS],
-  ]) {
-    const r = port * IF_WORDS;
-    const size = untagged + (interfaces.words[r + IF_VLAN] === 0 ? 0 : packets * TAG);
-    const parent = interfaces.words[r + IF_PARENT];
-    count(counters, port, counter, packets, size);
-    if (parent !== 0) count(counters, parent - 1, counter, packets, size);
-  }
+  countPort(tables, from, T.CP_RX_PACKETS, packets, bytes);
+  countPort(tables, to, T.CP_TX_PACKETS, packets, bytes);
+}
+
+/** What a VLAN port receives or sends, the port under it does, with the tag. `bytes` of IP; `counter` as `count` takes it. */
+function countPort(tables: T.Tables, port: number, counter: number, packets: number, bytes: number): void {
+  const { counters, interfaces } = tables;
+  const r = port * IF_WORDS;
+  const size = bytes + packets * (interfaces.words[r + IF_VLAN] === 0 ? LINK_HEADER : LINK_HEADER + TAG);
+  const parent = interfaces.words[r + IF_PARENT];
+  count(counters, port, counter, packets, size);
+  if (parent !== 0) count(counters, parent - 1, counter, packets, size);
 }
 
 /** Counts with a port; `counter`: CP_RX_PACKETS or CP_TX_PACKETS, which bytes follow. */

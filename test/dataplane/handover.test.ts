@@ -84,10 +84,10 @@ class TwoQueues {
   readonly paths: Path[] = [];
   readonly ports: MemoryPort[][] = [];
 
-  constructor() {
+  constructor(config: Record<string, unknown> = CONFIG) {
     const buffers = T.createTables({ ...T.DEFAULT_SIZES, connections: 4096, workers: 2 }, 1);
     const main = new T.Tables(buffers, 2);
-    new Control(main, normalizeConfig(CONFIG), { send: () => {}, output: () => {} }, { quiet: true, log: () => {} });
+    new Control(main, normalizeConfig(config), { send: () => {}, output: () => {} }, { quiet: true, log: () => {} });
     this.tables = [0, 1].map((worker) => new T.Tables(buffers, worker));
     const rings = createHandover(2);
     for (const worker of [0, 1]) {
@@ -149,6 +149,35 @@ describe('handover in one thread', () => {
     expect(two.total(T.C_PORTS + T.CP_RX_PACKETS)).toBe(sent);
     expect(two.paths.map((path) => path.fragments.count)).toEqual([0, 0]);
     expect(two.paths.map((path) => path.frames.freeSmallCount + path.frames.freeLargeCount)).toEqual([528, 528]);
+  });
+
+  it('a VLAN port has received the fragments, each once: the length of the whole datagram was taken off its bytes again', () => {
+    const office = { vlan: 10, parent: 'lan', zone: 'lan', addresses: ['192.168.3.1/24'] };
+    const two = new TwoQueues({ ...CONFIG, ports: { ...CONFIG.ports, office } });
+    const random = new Random(67);
+    let bytes = 0;
+    for (let id = 1; id <= 20; id++) {
+      const segment = udp({ sport: 5000, dport: 53 }, random.bytes(2500));
+      const whole = ipv4({ src: '192.168.3.10', dst: '203.0.113.9', id }, segment);
+      cut4(whole, [800, 1600]).forEach((packet, n) => {
+        const frame = ethernet({ src: HOST, dst: LAN, vlan: 10 }, packet);
+        bytes += frame.length;
+        two.ports[n & 1][0].push(frame);
+      });
+      two.turn();
+    }
+    expect(two.left(1)).toHaveLength(60);
+    const [a, b] = two.paths.map((path) => path.handover!.given);
+    expect(a + b).toBeGreaterThanOrEqual(20);
+    const received = (port: number) => {
+      const row = T.C_PORTS + port * 8;
+      return [two.total(row + T.CP_RX_PACKETS), two.total(row + T.CP_RX_BYTES)];
+    };
+    // The port under it has received them as well.
+    expect([received(2), received(0)]).toEqual([
+      [60, bytes],
+      [60, bytes],
+    ]);
   });
 
   it('a whole packet, and an atomic fragment, stay where they were received', () => {

@@ -16,9 +16,10 @@ import { ApiServer } from '../../../controlplane/api/server.ts';
 import type { Summary } from '../../../controlplane/api/summary.ts';
 import type { ApiConfig } from '../../../controlplane/config/index.ts';
 import { metricsText } from '../../../controlplane/metrics/prometheus.ts';
+import { createRouter } from '../../../controlplane/router.ts';
 import { VIEW_NAMES } from '../../../controlplane/show/index.ts';
 import { ethernet, ipv4, ipv6, udp } from '../../lib/build.ts';
-import { GATE_MAC, HOST, HOST6, Home, SERVER, SERVER6, WAN_MAC } from '../../lib/home.ts';
+import { GATE_MAC, HOST, HOST_MAC, HOST6, Home, LAN_MAC, SERVER, SERVER6, WAN_MAC } from '../../lib/home.ts';
 
 const TOKEN = 'a-token-of-twenty-or-so';
 const API: ApiConfig = {
@@ -343,6 +344,27 @@ describe('metrics', () => {
         else for (let n = 1; n < 5; n++) told.add(first.split('_').slice(0, -n).join('_') + name);
     }
     expect([...served].filter((name) => !told.has(name))).toEqual([]);
+  });
+
+  it('a sum over the ports without a VLAN tag counts a tagged frame once', async () => {
+    const router = createRouter({
+      ports: {
+        trunk: { kind: 'memory', mac: LAN_MAC },
+        office: { vlan: 10, parent: 'trunk', zone: 'lan', addresses: ['192.168.1.1/24'] },
+      },
+    });
+    const packet = ipv4({ src: HOST, dst: SERVER }, udp({ sport: 1, dport: 53 }, ''));
+    const frame = ethernet({ src: HOST_MAC, dst: LAN_MAC, vlan: 10 }, packet);
+    router.inject('trunk', frame);
+    const text = await metricsText(router);
+    const bytes = [...text.matchAll(/^sluice_port_receive_bytes_total\{(.*)\} (\d+)$/gm)].map(([, labels, n]) => [
+      labels,
+      n,
+    ]);
+    expect(bytes).toEqual([
+      ['port="trunk",zone="trunk"', `${frame.length}`],
+      ['port="office",zone="lan",vlan="10"', `${frame.length}`],
+    ]);
   });
 
   it('are in the text format, agree with show link, and name no address', async () => {
