@@ -59,17 +59,18 @@ export const MAPPING_LIMITED = 0x40000000;
 /** A hairpinned session: its destination's mapping is in the record's first IPv6 address word. */
 export const MAPPING_SECOND = 0x80000000 | 0;
 
-const PERMIT_WORDS = 4;
+export const PERMIT_WORDS = 4;
 const STRIPES = 256;
 const COUNT = 0;
-const BUMP = 1;
+/** Control words: records that have been used at some time. */
+export const BUMP = 1;
 const FREE = 2;
 const FREE_TAIL = 3;
 const LIST_LOCK = 4;
 const CAPACITY = 5;
 const CREATED = 6;
 const FULL = 7;
-const PERMIT_BUMP = 8;
+export const PERMIT_BUMP = 8;
 const PERMIT_FREE = 9;
 const PERMIT_TAIL = 10;
 const EXPIRED = 11;

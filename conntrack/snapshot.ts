@@ -7,7 +7,7 @@
  * the connections' hash chains, free lists, and all locks. Chains that are copied are checked to end.
  */
 import { EXP_BUCKETS, EXP_HEADS, type ExpectTable } from './expect.ts';
-import type { MappingBuffers } from './mapping.ts';
+import { BUMP as MAPPING_BUMP, type MappingBuffers, NM_WORDS, PERMIT_BUMP, PERMIT_WORDS } from './mapping.ts';
 import {
   CT_HASH,
   CT_LOCK,
@@ -61,14 +61,17 @@ const TRIES = 8;
 /** A copy of the mappings. Throws when the table never stood still long enough for a whole one. */
 export function snapshotMappings(from: MappingBuffers): MappingBuffers {
   for (let attempt = 0; attempt < TRIES; attempt++) {
+    // In this order: what a chain names has been used, and of what has not, most of the memory, nothing is copied.
+    const chains = copyShared(from.heads);
+    const head = copyShared(from.control);
+    const control = new Int32Array(head);
     const copy = {
-      control: copyShared(from.control),
-      heads: copyShared(from.heads),
-      words: copyShared(from.words),
-      permits: copyShared(from.permits),
+      control: head,
+      heads: chains,
+      words: copyShared(from.words, control[MAPPING_BUMP] * NM_WORDS * 4),
+      permits: copyShared(from.permits, control[PERMIT_BUMP] * PERMIT_WORDS * 4),
     };
     // Word 4 is the lock of the free list; behind the 16 words of the head are the stripes.
-    const control = new Int32Array(copy.control);
     control[4] = 0;
     control.fill(0, 16);
     const heads = new Int32Array(copy.heads);
@@ -95,10 +98,10 @@ export function snapshotExpectations(from: ExpectTable): SharedArrayBuffer {
   throw new Error('expectations: expected a moment without a change to copy them in, got none; ask again');
 }
 
-/** A copy of shared memory. */
-export function copyShared(from: SharedArrayBuffer): SharedArrayBuffer {
+/** A copy of shared memory, or of its first `bytes` bytes: the others are 0. */
+export function copyShared(from: SharedArrayBuffer, bytes = from.byteLength): SharedArrayBuffer {
   const to = new SharedArrayBuffer(from.byteLength);
-  new Uint8Array(to).set(new Uint8Array(from));
+  new Uint8Array(to).set(new Uint8Array(from, 0, bytes));
   return to;
 }
 

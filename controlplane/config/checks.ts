@@ -4,7 +4,8 @@
  */
 import { resolve } from 'node:path';
 import { formatAddress, inPrefix, maskWords, type Words } from '../../dataplane/wire/address.ts';
-import { CONNECTION_BYTES, FLOW_BYTES } from './defaults.ts';
+import { isMapped } from '../compile-nat.ts';
+import { CONNECTION_BYTES, FLOW_BYTES, MAPPING_BYTES } from './defaults.ts';
 import { formatPlace, type Path } from './errors.ts';
 import type { Reader } from './reader.ts';
 import type { AddressValue, Config, PortConfig } from './types.ts';
@@ -140,11 +141,12 @@ function checkForwards(reader: Reader, config: Config): void {
 
 function checkMemory(reader: Reader, config: Config, memory: number): void {
   const budget = Math.floor(memory / 2);
-  const size = `${CONNECTION_BYTES} bytes each, in half of this machine's ${Math.floor(memory / 1048576)} MiB`;
-  const connections = Math.floor(budget / CONNECTION_BYTES);
+  const size = (bytes: number) => `${bytes} bytes each, in half of this machine's ${Math.floor(memory / 1048576)} MiB`;
+  const each = CONNECTION_BYTES + (config.nat.masquerade.some(isMapped) ? MAPPING_BYTES : 0);
+  const connections = Math.floor(budget / each);
   if (config.conntrack.max > connections)
-    reader.report(['conntrack', 'max'], `a number from 1 to ${connections} (${size})`, config.conntrack.max);
-  const flowSize = size.replace(String(CONNECTION_BYTES), String(FLOW_BYTES));
+    reader.report(['conntrack', 'max'], `a number from 1 to ${connections} (${size(each)})`, config.conntrack.max);
+  const flowSize = size(FLOW_BYTES);
   const flows = Math.floor(budget / FLOW_BYTES);
   if (config.offload.entries > flows)
     reader.report(['offload', 'entries'], `a number from 0 to ${flows} (${flowSize})`, config.offload.entries);

@@ -140,6 +140,8 @@ export const DEFAULTS = {
 
 /** Bytes that one tracked connection takes: record, IPv6 addresses, its share of buckets and resting records. */
 export const CONNECTION_BYTES = 320;
+/** Bytes that its NAT mapping takes beside it: record, permits, its share of buckets. */
+export const MAPPING_BYTES = 128;
 /** Bytes that one engine entry takes, both families' worth. */
 export const FLOW_BYTES = 160;
 /** Largest tables: record indices times words stay in int32, with room. */

@@ -568,6 +568,12 @@ describe('alg, offload, conntrack', () => {
     expect(() => parseConfig(`${TWO}conntrack: { max: 200000 }`, 'x', small)).toThrow(
       "x:4:14 conntrack.max: expected a number from 1 to 104857 (320 bytes each, in half of this machine's 64 MiB), got 200000",
     );
+    // As many mappings as connections, where NAT keeps any.
+    const mapped = `${TWO}conntrack: { max: 100000 }\nnat: { masquerade: [ { out: wan } ], profile: `;
+    expect(parseConfig(`${mapped}linux }`, 'x', small).conntrack.max).toBe(100_000);
+    expect(() => parseConfig(`${mapped}full-cone }`, 'x', small)).toThrow(
+      "x:4:14 conntrack.max: expected a number from 1 to 74898 (448 bytes each, in half of this machine's 64 MiB), got 100000",
+    );
     expect(() => parseConfig(`${TWO}offload: { entries: 400000 }\nconntrack: { max: 1000 }`, 'x', small)).toThrow(
       "x:4:12 offload.entries: expected a number from 0 to 209715 (160 bytes each, in half of this machine's 64 MiB), got 400000",
     );
