@@ -9,15 +9,26 @@ import { compiledBurst } from '../../dataplane/ports/compiled.ts';
 import type { FrameMeta } from '../../dataplane/ports/memory.ts';
 import * as T from '../../dataplane/tables.ts';
 import { EX_TEXT } from '../../offload/engine.ts';
-import { F4_DMAC_HI, F4_DMAC_LO, F4_LAST, F6_DMAC_HI, F6_DMAC_LO, F6_LAST } from '../../offload/table.ts';
-import { ipv4, ipv6, Random, type Segment, tcp, toHex, udp } from '../lib/build.ts';
+import {
+  F4_DMAC_HI,
+  F4_DMAC_LO,
+  F4_LAST,
+  F4_PORTS,
+  F6_DMAC_HI,
+  F6_DMAC_LO,
+  F6_LAST,
+  F6_PORTS,
+  FlowTable,
+} from '../../offload/table.ts';
+import { ip, ipv4, ipv6, Random, type Segment, tcp, toHex, udp } from '../lib/build.ts';
 import { HOST, HOST6, hits, macOf, SERVER, SERVER6, to, WAN, worldConfig } from '../offload/world.ts';
+import { shuffled } from './fragment-cut.ts';
 
 const GSO_TCPV4 = 1;
 const GSO_TCPV6 = 4;
 
-function make(compiled: boolean): Router {
-  const config = worldConfig({ offload: { mode: 'on', entries: 256, 'program-after': 1 } });
+function make(compiled: boolean, entries = 256): Router {
+  const config = worldConfig({ offload: { mode: 'on', entries, 'program-after': 1 } });
   const ports = config.ports as Record<string, unknown>;
   ports.tagged = { vlan: 20, parent: 'alt', zone: 'dmz', addresses: ['10.20.0.1/24', '2001:db8:20::1/64'] };
   const neighbors = config.neighbors as unknown[];
@@ -94,8 +105,8 @@ function offloaded(random: Random, sent: Sent): Sent {
   return { ...sent, meta: { flags: 1, csum: (four ? 34 : 54) | ((proto === 6 ? 16 : 6) << 16) } };
 }
 
-/** What a router has sent since the last look, and what its engine holds. */
-function state(router: Router) {
+/** What a router has sent since the last look, and what its engine has refused. */
+function seen(router: Router) {
   const left = ['lan', 'wan', 'alt', 'dmz'].flatMap((port) =>
     router
       .port(port)
@@ -103,8 +114,33 @@ function state(router: Router) {
       .map(({ frame, flags, gso, csum }) => `${port} ${flags} ${gso} ${csum} ${toHex(frame)}`),
   );
   const reasons = EX_TEXT.map((name, n) => `${name} ${router.tables.total(T.C_ENGINE + n)}`);
+  return { left, reasons };
+}
+
+/** The same, and what its engine holds. */
+function state(router: Router) {
   const { words4, words6 } = router.tables.flows!;
-  return { left, reasons, four: Buffer.from(words4).toString('hex'), six: Buffer.from(words6).toString('hex') };
+  return { ...seen(router), four: Buffer.from(words4).toString('hex'), six: Buffer.from(words6).toString('hex') };
+}
+
+/** From one of these places on, of some 16,000, flows are looked for that `crowd` gives. */
+const CROWDED = 8;
+const DMZ6 = '2001:db8:9::20';
+const words = (address: string) => new Int32Array(ip(address).slice().buffer);
+const raw = (sport: number, dport: number) => Buffer.from([sport >> 8, sport, dport >> 8, dport]).readInt32LE();
+
+/** Source ports of flows from the LAN's host to one in the DMZ that stand in each other's way in the table. */
+function crowd(flows: FlowTable, six: boolean, count: number): number[] {
+  const key = FlowTable.key(17, 0);
+  const [src, dst] = (six ? [HOST6, DMZ6] : [HOST, '10.9.0.20']).map(words);
+  const home = (ports: number) =>
+    six
+      ? flows.home6(src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3], ports, key)
+      : flows.home4(src[0], dst[0], ports, key);
+  const found: number[] = [];
+  for (let sport = 1024; sport < 65536 && found.length < count; sport++)
+    if (home(raw(sport, 7)) < CROWDED) found.push(sport);
+  return found;
 }
 
 describe('the compiled burst', () => {
@@ -148,5 +184,47 @@ describe('the compiled burst', () => {
       expect(states[0]).toEqual(states[1]);
     }
     expect(hits(routers[0])).toBeGreaterThan(300);
+  });
+
+  it('finds the flows that stand behind others, where those have gone as well, in a table of which it visits further places', () => {
+    const routers = [make(true, 8192), make(false, 8192)];
+    const random = new Random(5);
+    const flows = [false, true].flatMap((six) =>
+      crowd(routers[0].tables.flows!, six, 16).map((sport) => ({ six, sport })),
+    );
+    expect(flows).toHaveLength(32);
+    const frame = ({ six, sport }: (typeof flows)[0], back: boolean): Uint8Array => {
+      const segment = udp(back ? { sport: 7, dport: sport } : { sport, dport: 7 }, 'x');
+      const [host, far] = six ? [HOST6, DMZ6] : [HOST, '10.9.0.20'];
+      const ends = back ? { src: far, dst: host } : { src: host, dst: far };
+      return to(back ? 'dmz' : 'lan', six ? ipv6(ends, segment) : ipv4(ends, segment), macOf(ends.src));
+    };
+    let farthest = 0;
+    for (let burst = 0; burst < 400; burst++) {
+      const back = random.chance(0.3);
+      // Each at most once: an entry that a burst's own frames have made may stand where its first pass has gone on.
+      const frames = shuffled(random, flows)
+        .slice(0, random.int(1, 24))
+        .map((flow) => frame(flow, back));
+      // A connection ends, and its entries with it: the places are free, or tombstones.
+      const end = random.chance(0.3) ? random.int(0, 31) : -1;
+      const results = routers.map((router) => {
+        const { conntrack } = router.tables;
+        if (end >= 0 && end < conntrack.highWater && conntrack.inUse(end, router.now)) conntrack.delete(end);
+        for (const sent of frames) router.port(back ? 'dmz' : 'lan').push(sent);
+        router.advance(1);
+        return seen(router);
+      });
+      expect(results[0]).toEqual(results[1]);
+      const { words4, words6, live4, live6 } = routers[0].tables.flows!;
+      const ours = (ports: number) => flows.some(({ sport }) => ports === raw(sport, 7));
+      for (let n = 0; n < routers[0].tables.flows!.liveCount(4); n++)
+        if (ours(words4[(live4[n] << 4) + F4_PORTS])) farthest = Math.max(farthest, live4[n]);
+      for (let n = 0; n < routers[0].tables.flows!.liveCount(6); n++)
+        if (ours(words6[(live6[n] << 5) + F6_PORTS])) farthest = Math.max(farthest, live6[n]);
+    }
+    expect(farthest).toBeGreaterThanOrEqual(CROWDED + 4);
+    expect(hits(routers[0])).toBeGreaterThan(1000);
+    expect(state(routers[0])).toEqual(state(routers[1]));
   });
 });
