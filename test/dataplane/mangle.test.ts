@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from 'vitest';
 import { EXP_KEYMAP, EXP_PERMANENT, type ExpectSpec } from '../../conntrack/expect.ts';
-import { HELPER_PPTP } from '../../conntrack/helpers/index.ts';
+import { HELPER_PPTP, HELPER_TFTP } from '../../conntrack/helpers/index.ts';
 import * as R from '../../conntrack/record.ts';
 import { FRAME_NEEDS_CSUM, Frames, META_FLAGS, META_LEN, META_OFF, META_WORDS } from '../../dataplane/frames.ts';
 import { ALG_ENABLED, ALG_OPTIONS, ALG_PASS, Mangler } from '../../dataplane/mangle.ts';
@@ -365,7 +365,12 @@ describe('which helper a connection gets', () => {
     const forwardedTo2121 = [HOST, SERVER, word(2121, 40000)];
     expect(helperOf(forwardedTo2121, 0)).toEqual([FTP, 0]);
     expect(helperOf([SERVER, WAN, word(21, 40000)], 0)).toEqual([0, 0]);
-    expect(helperOf(forwardedTo2121, 5)).toEqual([5, R.IPS_HELPER]);
-    expect(helperOf(forwardedTo2121, 5, 3)).toEqual([3, 0]);
+    // A rule's counts while it is on, and for its own protocols.
+    expect(helperOf(forwardedTo2121, HELPER_PPTP)).toEqual([FTP, 0]);
+    b.tables.helperPorts[ALG_OPTIONS + HELPER_PPTP] = ALG_ENABLED;
+    expect(helperOf(forwardedTo2121, HELPER_PPTP)).toEqual([HELPER_PPTP, R.IPS_HELPER]);
+    expect(helperOf(forwardedTo2121, HELPER_PPTP, 3)).toEqual([3, 0]);
+    b.tables.helperPorts[ALG_OPTIONS + HELPER_TFTP] = ALG_ENABLED;
+    expect(helperOf(forwardedTo2121, HELPER_TFTP)).toEqual([FTP, 0]);
   });
 });
