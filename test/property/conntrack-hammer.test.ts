@@ -158,6 +158,9 @@ describe('two threads and one connection table', () => {
         await progress(0, 2000); // nobody waits for a lock that the dead one held
         doomed = run(1, 101 + kill, false);
       }
+      // The last one has begun: at the end each takes all records that are free, and one that begins then finds none.
+      Atomics.store(shared, W.OPERATIONS + 1, 0);
+      await progress(1, 1000);
       Atomics.store(shared, W.STOP, 1);
       for (const r of [await steady.result, await doomed.result]) expect(r.created).toBe(r.deleted + r.expired);
       expect(audit(buffers).size).toBe(PERMANENT);
