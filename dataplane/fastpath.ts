@@ -74,7 +74,7 @@ import * as T from './tables.ts';
 import { delta, fold, halves, sumRange } from './wire/sum.ts';
 
 /** A word of the line of an IPv6 entry that does not hold its key. */
-const F6_OTHER_LINE = F6_KEY < 16 ? 16 : 0;
+const F6_OTHER_LINE = F6_DMAC_LO;
 /** `why` of a run that stopped behind a hit in verify mode: the slow path walks the frame too. */
 export const VERIFIED = -1;
 

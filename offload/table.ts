@@ -2,13 +2,14 @@
  * The flow table of the emulated engine: exact match, fixed size, in shared memory.
  *
  * Two arrays of entries, one per family, open addressing with linear probing at most five eighths full. An IPv4 entry is one
- * cache line and self-contained: what it matches, what it does, and what it has counted.
+ * cache line and self-contained: what it matches, what it does, and what it has counted. Of an IPv6 entry all that a hit needs
+ * is in its first line, as the MAC is its neighbour's as well.
  *
  *   IPv4, 16 words                                     IPv6, 32 words
  *    0 SRC     1 DST      2 PORTS   3 KEY               0–3 SRC   4–7 DST   8 PORTS   9 KEY
- *    4 NSRC    5 NDST     6 NPORTS  7 DELTA            10 DMAC_LO 11 DMAC_HI 12 EPOCH 13 NEIGH
- *    8 DMAC_LO 9 DMAC_HI 10 EPOCH  11 NEIGH            14 PACKETS 15 BYTES  16 LAST  17 CONN
- *   12 PACKETS 13 BYTES  14 LAST   15 CONN             18–31 spare
+ *    4 NSRC    5 NDST     6 NPORTS  7 DELTA            10 LAST   11 DMAC_HI 12 EPOCH 13 NEIGH
+ *    8 LAST    9 DMAC_HI 10 EPOCH  11 NEIGH            14 PACKETS 15 BYTES
+ *   12 PACKETS 13 BYTES  14 DMAC_LO 15 CONN            16 DMAC_LO 17 CONN   18–31 spare
  *
  *   KEY      protocol | ingress port << 8 | VALID; 0 empty, DEAD removed. PORTS: the port pair, GRE call ID or ESP SPI as
  *            one raw word. Addresses and ports raw (network order as loaded).
@@ -39,13 +40,13 @@ export const F4_NSRC = 4;
 export const F4_NDST = 5;
 export const F4_NPORTS = 6;
 export const F4_DELTA = 7;
-export const F4_DMAC_LO = 8;
+export const F4_LAST = 8;
 export const F4_DMAC_HI = 9;
 export const F4_EPOCH = 10;
 export const F4_NEIGH = 11;
 export const F4_PACKETS = 12;
 export const F4_BYTES = 13;
-export const F4_LAST = 14;
+export const F4_DMAC_LO = 14;
 export const F4_CONN = 15;
 
 export const FLOW6_WORDS = 32;
@@ -53,13 +54,13 @@ export const F6_SRC = 0;
 export const F6_DST = 4;
 export const F6_PORTS = 8;
 export const F6_KEY = 9;
-export const F6_DMAC_LO = 10;
+export const F6_LAST = 10;
 export const F6_DMAC_HI = 11;
 export const F6_EPOCH = 12;
 export const F6_NEIGH = 13;
 export const F6_PACKETS = 14;
 export const F6_BYTES = 15;
-export const F6_LAST = 16;
+export const F6_DMAC_LO = 16;
 export const F6_CONN = 17;
 
 /** Bit of KEY that every entry has, so that no entry's KEY is 0. */

@@ -17,7 +17,6 @@ import {
   F4_BYTES,
   F4_DELTA,
   F4_DMAC_HI,
-  F4_DMAC_LO,
   F4_EPOCH,
   F4_KEY,
   F4_LAST,
@@ -26,7 +25,6 @@ import {
   F4_NSRC,
   F4_PACKETS,
   F4_PORTS,
-  F6_DMAC_LO,
   F6_DST,
   F6_KEY,
   F6_LAST,
@@ -47,7 +45,7 @@ import {
 } from '../frames.ts';
 import { HOME6, REPORT_OUT, REPORT_RECEIVED, REPORT_SENT, REPORT_WHY, UNDECIDED } from '../ground.ts';
 import { IF_MAC_HI, IF_MAC_LO, IF_MTU, IF_VLAN, IF_WORDS } from '../interfaces.ts';
-import { NEIGH_GEN, NEIGH_HEAD, NEIGH_WORDS, NUD_QUIET } from '../neighbours.ts';
+import { NEIGH_GEN, NEIGH_HEAD, NEIGH_MAC_LO, NEIGH_WORDS, NUD_QUIET } from '../neighbours.ts';
 import { ESP, IPV6_IN_IP, TCP, UDP } from '../parse.ts';
 import { give, placeSlots, take } from './slots.ts';
 
@@ -66,15 +64,14 @@ const SRC6: usize = 22;
 const DST6: usize = 38;
 const L4_6: usize = 54;
 
-// Where things are in an entry of either family, bytes from its DMAC_LO.
-const BEFORE4: usize = F4_DMAC_LO << 2;
-const BEFORE6: usize = F6_DMAC_LO << 2;
-const DMAC_HI: usize = (F4_DMAC_HI - F4_DMAC_LO) << 2;
-const EPOCH: usize = (F4_EPOCH - F4_DMAC_LO) << 2;
-const NEIGH: usize = (F4_NEIGH - F4_DMAC_LO) << 2;
-const PACKETS: usize = (F4_PACKETS - F4_DMAC_LO) << 2;
-const BYTES: usize = (F4_BYTES - F4_DMAC_LO) << 2;
-const LAST: usize = (F4_LAST - F4_DMAC_LO) << 2;
+// Where things are in an entry of either family, bytes from its LAST.
+const BEFORE4: usize = F4_LAST << 2;
+const BEFORE6: usize = F6_LAST << 2;
+const DMAC_HI: usize = (F4_DMAC_HI - F4_LAST) << 2;
+const EPOCH: usize = (F4_EPOCH - F4_LAST) << 2;
+const NEIGH: usize = (F4_NEIGH - F4_LAST) << 2;
+const PACKETS: usize = (F4_PACKETS - F4_LAST) << 2;
+const BYTES: usize = (F4_BYTES - F4_LAST) << 2;
 
 /** Destination MAC, and the bit of the source MAC that a group has. */
 const ENDS: u64 = 0x1ffffffffffff;
@@ -268,7 +265,7 @@ export function touch(n: i32, port: i32, clock: i32, macLow: i32, macHigh: i32):
     const home = load<i32>(homes + (k << 2));
     if (home < 0) continue;
     if (home < HOME6) seen ^= load<i32>(entry4(home), F4_KEY << 2);
-    else if (flows6 !== 0) seen ^= touch6(home & ~HOME6);
+    else if (flows6 !== 0) seen ^= load<i32>(entry6(home & ~HOME6), F6_KEY << 2);
   }
   for (let round = 0; round < rounds; round++) seen ^= step(n);
   return seen;
@@ -289,7 +286,7 @@ function step(n: i32): i32 {
       const place = home & ~HOME6;
       const next = (place + isOther(load<u64>(entry6(place), F6_PORTS << 2), want)) & mask;
       store<i32>(homes + (k << 2), HOME6 | next);
-      seen ^= touch6(next);
+      seen ^= load<i32>(entry6(next), F6_KEY << 2);
     }
   }
   return seen;
@@ -300,9 +297,13 @@ function both(ports: i32, key: i32): u64 {
   return <u64>(<u32>ports) | ((<u64>(<u32>key)) << 32);
 }
 
-/** 1 when ports and key of an entry are another flow's, 0 when they are the wanted ones, or nobody's. @inline */
+/**
+ * 1 when ports and key of an entry are another flow's; 0 when they are the wanted ones or nobody's, as where nobody is a frame
+ * before may put its entry yet.
+ * @inline
+ */
 function isOther(found: u64, want: u64): i32 {
-  return <i32>(found !== want) & <i32>(found >>> 32 !== 0);
+  return <i32>(found !== want) & <i32>(<i32>(found >>> 32) > 0);
 }
 
 /** Address of the entry at a place. @inline */
@@ -313,11 +314,6 @@ function entry4(place: i32): usize {
 /** The same of IPv6. @inline */
 function entry6(place: i32): usize {
   return flows6 + <usize>place * (FLOW6_WORDS << 2);
-}
-
-/** Reads both lines of an IPv6 entry. @inline */
-function touch6(place: i32): i32 {
-  return load<i32>(entry6(place), F6_KEY << 2) ^ load<i32>(entry6(place), F6_LAST << 2);
 }
 
 // --- second pass -----------------------------------------------------------------------------------------------------------
@@ -359,26 +355,31 @@ function differ(e: usize, at: usize): bool {
   return v128.any_true(v128.or(src, dst));
 }
 
+/** Record of the neighbour that an entry, from its LAST on, sends to. @inline */
+function neighbourOf(e: usize): usize {
+  return neighbours + <usize>load<u16>(e, NEIGH + 2) * (NEIGH_WORDS << 2);
+}
+
 /**
- * True when an entry, from its DMAC_LO on, may be used: made in this epoch, used lately, and its next hop is the neighbour that
+ * True when an entry, from its LAST on, may be used: made in this epoch, used lately, and its next hop is the neighbour that
  * it was made for, and need not be asked for.
  * @inline
  */
 function isFresh(e: usize, epoch: i32): bool {
   const word = load<u32>(e, NEIGH);
-  const n = neighbours + <usize>(word >>> 16) * (NEIGH_WORDS << 2);
-  const young = load<i32>(e, EPOCH) === epoch && now - load<i32>(e, LAST) < ENGINE_IDLE;
+  const n = neighbourOf(e);
+  const young = load<i32>(e, EPOCH) === epoch && now - load<i32>(e) < ENGINE_IDLE;
   return young && (load<i32>(n) & NUD_QUIET) !== 0 && ((load<u32>(n, NEIGH_GEN << 2) ^ word) & 0xffff) === 0;
 }
 
-/** Counts a packet of `bytes` with an entry, from its DMAC_LO on. @inline */
+/** Counts a packet of `bytes` with an entry, from its LAST on. @inline */
 function count(e: usize, bytes: i32): void {
   store<i32>(e, load<i32>(e, PACKETS) + 1, PACKETS);
   store<i32>(e, load<i32>(e, BYTES) + bytes, BYTES);
-  store<i32>(e, now, LAST);
+  store<i32>(e, now);
 }
 
-/** Interface record of an entry's egress port, from its DMAC_LO on. @inline */
+/** Interface record of an entry's egress port, from its LAST on. @inline */
 function egressOf(e: usize): usize {
   return interfaces + <usize>load<u8>(e, DMAC_HI + 2) * (IF_WORDS << 2);
 }
@@ -409,11 +410,15 @@ function fieldOf(l4: usize, proto: i32, flags: i32): usize {
   return proto === UDP && (load<u16>(l4, 6) !== 0 || (flags & FRAME_NEEDS_CSUM) !== 0) ? l4 + 6 : 0;
 }
 
-/** Writes the link header that an entry, from its DMAC_LO on, has for a frame; returns the bytes that its tag adds. @inline */
+/**
+ * Writes the link header of a frame to the neighbour of an entry, from its LAST on: isFresh has seen that it has the MAC which
+ * the entry was made with. Returns the bytes that its tag adds.
+ * @inline
+ */
 function writeLink(e: usize, m: usize, at: usize, etherType: u32): i32 {
   const r = egressOf(e);
   const own = load<u32>(r, IF_MAC_LO << 2);
-  const macs = (load<u64>(e) & 0xffffffffffff) | ((<u64>own) << 48);
+  const macs = (load<u64>(neighbourOf(e), NEIGH_MAC_LO << 2) & 0xffffffffffff) | ((<u64>own) << 48);
   const rest = (own >>> 16) | (load<u32>(r, IF_MAC_HI << 2) << 16);
   if (load<i32>(r, IF_VLAN << 2) !== 0) return writeTagged(m, at - 4, r, macs, rest, etherType);
   store<u64>(at, macs);
