@@ -22,7 +22,12 @@ const SIZES: Readonly<Record<string, number>> = { '1k': 1024, '65k': 65_536, '1m
 /** What 10 million connections take: records, entries, masters. */
 const BYTES_10M = 14 * 2 ** 30;
 /** Workloads that no target rests on: fewer runs, so that a full bench stays below 15 minutes. */
-const CONTEXT_ONLY = ['memory.nat44.slow.1k', 'memory.nat44.slow.1m', 'memory.ipv6.engine.1k'];
+const FEWER_RUNS: Readonly<Record<string, number>> = {
+  'memory.nat44.slow.1k': 2,
+  'memory.nat44.slow.1m': 2,
+  'memory.ipv6.engine.1k': 2,
+  'memory.ipv6.engine.1m': 3,
+};
 const LEFT_OUT = 'in memory: no device, no system call';
 
 /** Our runs, alternating with each peer that was named; without one, beside the reference where there is one. */
@@ -98,7 +103,7 @@ function forwarding(name: string, family: 4 | 6, engine: boolean, size: string, 
       });
       const order = 'flows in random order (in sequence: sequence.pps)';
       const note = once ? `${LEFT_OUT}; ${order}; all runs in one process` : `${LEFT_OUT}; ${order}`;
-      const runs = CONTEXT_ONLY.includes(name) ? Math.min(2, context.runs) : context.runs;
+      const runs = Math.min(FEWER_RUNS[name] ?? context.runs, context.runs);
       return withPeers(name, 'pps', context, once ? 1 : runs, one, detail, note);
     },
   };
@@ -174,7 +179,7 @@ const perConnection: Workload = {
   async measure(context) {
     context.progress('memory.bytes-per-connection');
     const flows = context.quick ? 200_000 : SIZES['1m'];
-    const runs = context.quick ? 1 : Math.min(context.runs, 3);
+    const runs = context.quick ? 1 : Math.min(context.runs, 2);
     const values: number[] = [];
     for (let run = 0; run < runs; run++) values.push((await child<{ bytes: number }>({ kind: 'bytes', flows })).bytes);
     const note = 'resident memory, NAT44, buckets and timers included, engine entries aside';
