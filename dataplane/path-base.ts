@@ -341,16 +341,9 @@ export abstract class PathBase {
       if (this.txCount[device] === TX_QUEUE) this.flushPort(device);
       this.txSlots[device][this.txCount[device]++] = slot;
     }
-    this.countSent(port, 1, length);
-    if (device !== port) this.countSent(device, 1, length);
+    T.countFrames(this.counters, port, T.CP_TX_PACKETS, 1, length);
+    if (device !== port) T.countFrames(this.counters, device, T.CP_TX_PACKETS, 1, length);
     return FORWARDED;
-  }
-
-  /** Counts frames that leave by a port; those of a VLAN port leave by the one under it, too. */
-  protected countSent(port: number, frames: number, bytes: number): void {
-    const row = T.C_PORTS + port * 8;
-    this.counters[row + T.CP_TX_PACKETS] += frames;
-    this.counters[row + T.CP_TX_BYTES] += bytes;
   }
 
   /** Sends all queued frames. */

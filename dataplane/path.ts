@@ -171,8 +171,8 @@ export class Path extends PathLocal {
     let at = this.txCount[device];
     for (let k = from; k < end; k++) queue[at++] = slots[k];
     this.txCount[device] = at;
-    this.countSent(port, end - from, bytes);
-    if (device !== port) this.countSent(device, end - from, bytes);
+    T.countFrames(this.counters, port, T.CP_TX_PACKETS, end - from, bytes);
+    if (device !== port) T.countFrames(this.counters, device, T.CP_TX_PACKETS, end - from, bytes);
   }
 
   /** What must happen now and then: neighbours that answered, connections that expired; bounded. */
@@ -289,7 +289,7 @@ export class Path extends PathLocal {
         if (port < 0) return this.drop(p, D.VLAN_FILTER);
         p.port = port;
         r = port * IF.IF_WORDS;
-        if (!this.given) this.countReceived(port, p.len);
+        if (!this.given) T.countFrames(this.counters, port, T.CP_RX_PACKETS, 1, p.len);
       }
     }
     p.l3 = l3;
@@ -408,13 +408,6 @@ export class Path extends PathLocal {
     this.given = false;
     if (taken > 0) this.tables.conntrack.quiet();
     return taken;
-  }
-
-  /** Counts a frame that a VLAN port has received; the port under it has counted it already. */
-  private countReceived(port: number, bytes: number): void {
-    const row = T.C_PORTS + port * 8;
-    this.counters[row + T.CP_RX_PACKETS]++;
-    this.counters[row + T.CP_RX_BYTES] += bytes;
   }
 
   protected refuseFragment(p: Packet, reason: number): number {

@@ -71,6 +71,19 @@ export const CP_TX_BYTES = 3;
 export const CP_DROPS = 4;
 export const COUNTER_WORDS = C_PORTS + MAX_PORTS * 8;
 
+/** Counts frames with a port. `counter`: CP_RX_PACKETS or CP_TX_PACKETS, which their bytes follow. */
+export function countFrames(
+  counters: Float64Array,
+  port: number,
+  counter: number,
+  frames: number,
+  bytes: number,
+): void {
+  const at = C_PORTS + port * 8 + counter;
+  counters[at] += frames;
+  counters[at + 1] += bytes;
+}
+
 if (REASONS.length > C_ENGINE - C_DROPS) throw new Error('dataplane/tables.ts: more drop reasons than counters');
 
 /** Nodes of a routing table beside the main one: some thousand routes. */

@@ -89,14 +89,8 @@ function countPort(tables: T.Tables, port: number, counter: number, packets: num
   const r = port * IF_WORDS;
   const size = bytes + packets * (interfaces.words[r + IF_VLAN] === 0 ? LINK_HEADER : LINK_HEADER + TAG);
   const parent = interfaces.words[r + IF_PARENT];
-  count(counters, port, counter, packets, size);
-  if (parent !== 0) count(counters, parent - 1, counter, packets, size);
-}
-
-/** Counts with a port; `counter`: CP_RX_PACKETS or CP_TX_PACKETS, which bytes follow. */
-function count(counters: Float64Array, port: number, counter: number, packets: number, bytes: number): void {
-  counters[T.C_PORTS + port * 8 + counter] += packets;
-  counters[T.C_PORTS + port * 8 + counter + 1] += bytes;
+  T.countFrames(counters, port, counter, packets, size);
+  if (parent !== 0) T.countFrames(counters, parent - 1, counter, packets, size);
 }
 
 export class KernelSamples {
@@ -182,7 +176,7 @@ export class KernelSamples {
     const parent = interfaces.words[port * IF_WORDS + IF_PARENT];
     if (parent === 0) return;
     counters[T.C_PORTS + port * 8 + T.CP_RX_BYTES] += TAG;
-    count(counters, parent - 1, T.CP_RX_PACKETS, 1, length + TAG);
+    T.countFrames(counters, parent - 1, T.CP_RX_PACKETS, 1, length + TAG);
   }
 
   /** Is the place of the sample's entry still that connection's? */
