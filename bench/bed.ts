@@ -4,9 +4,9 @@
  *   client 10.77.1.10 ── lan 10.77.1.1 [router, masquerade] wan 203.0.113.1 ── server 203.0.113.10
  *
  * Generated traffic goes to 198.18.0.1 behind 203.0.113.254, whose MAC nobody has: the server's device counts the frames
- * and a program at its tc ingress hook drops them, all of them alike. (Its stack would drop at once what came through the
- * device, by the MAC; what is redirected into the peer's namespace is always PACKET_HOST, and would be routed first, at the
- * price of a fifth of the whole.) Neighbours are static. Everything is taken down by close().
+ * and a program at its tc ingress hook drops them by their address, all of them alike. (Its stack would drop some by their
+ * MAC; what is redirected into the peer's namespace is always PACKET_HOST, and would be routed first, at the price of a fifth
+ * of the whole.) Neighbours are static. Everything is taken down by close().
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -28,6 +28,8 @@ const CLIENT_MAC = '02:00:00:00:00:10';
 const SERVER_MAC = '02:00:00:00:00:20';
 const SINK_MAC = '02:00:00:00:00:fe';
 export const SERVER = '203.0.113.10';
+/** Where generated traffic goes to (RFC 2544, appendix C.2.2). */
+const SINK = [198, 18, 0, 1];
 const FIRST_PORT = 2048;
 const STARTING = 30_000;
 
@@ -50,13 +52,15 @@ export interface Bed {
   close(): Promise<void>;
 }
 
-/** What Sluice runs on: TAP devices, AF_PACKET rings on veths, or the kernel engine's programs on veths. */
-export type Kind = 'tap' | 'packet' | 'kernel';
+/** What Sluice runs on: TAP devices (bpf: with receive rings), AF_PACKET rings on veths, the kernel engine's programs on veths. */
+export type Kind = 'tap' | 'bpf' | 'packet' | 'kernel';
+
+const onTaps = (kind: Kind): boolean => kind === 'tap' || kind === 'bpf';
 
 const CONFIG = (kind: Kind, socket: string): string => `
 ports:
-  lan: { kind: ${kind === 'tap' ? 'tap' : 'packet'}, ifname: sb-lan, zone: lan, mac: "${LAN_MAC}", addresses: [10.77.1.1/24] }
-  wan: { kind: ${kind === 'tap' ? 'tap' : 'packet'}, ifname: sb-wan, zone: wan, mac: "${WAN_MAC}", addresses: [203.0.113.1/24] }
+  lan: { kind: ${onTaps(kind) ? 'tap' : 'packet'}, ifname: sb-lan, zone: lan, mac: "${LAN_MAC}", addresses: [10.77.1.1/24] }
+  wan: { kind: ${onTaps(kind) ? 'tap' : 'packet'}, ifname: sb-wan, zone: wan, mac: "${WAN_MAC}", addresses: [203.0.113.1/24] }
 routes: [ { to: 0.0.0.0/0, via: 203.0.113.254 } ]
 neighbors:
   - { port: lan, ip: 10.77.1.10, mac: "${CLIENT_MAC}" }
@@ -88,14 +92,15 @@ const NEXT = -1;
 const SHOT = 2;
 
 /**
- * Drops what is addressed to the sink's MAC where `device` receives, behind its counters; returns how to take it away. A
+ * Drops what is addressed to SINK where `device` receives, behind its counters; returns how to take it away. A
  * kernel without TCX (before 6.6) leaves the dropping to its stack: nothing is redirected there.
  */
 function sink(ns: string, device: string): () => void {
-  const [, , , , a, b] = octets(SINK_MAC);
+  const [a, b, c, d] = SINK;
   const program = new Assembler().load(4, 'r2', 'r1', 76).load(4, 'r3', 'r1', 80); // data, data_end of struct __sk_buff
-  program.mov('r4', 'r2').add('r4', 14).mov('r0', NEXT).when('r4', '>', 'r3', 'end');
-  program.load(2, 'r3', 'r2', 4).when('r3', '!=', a | (b << 8), 'end');
+  program.mov('r4', 'r2').add('r4', 34).mov('r0', NEXT).when('r4', '>', 'r3', 'end');
+  program.load(2, 'r3', 'r2', 30).when('r3', '!=', a | (b << 8), 'end');
+  program.load(2, 'r3', 'r2', 32).when('r3', '!=', c | (d << 8), 'end');
   program.mov('r0', SHOT).label('end').exit();
   let code = -1;
   try {
@@ -156,9 +161,9 @@ export function sluiceBed(kind: Kind, nodeOptions: readonly string[] = []): Prom
   const clean = (): void => rmSync(folder, { recursive: true, force: true });
   return safely(lab, clean, async () => {
     const [client, host, server] = ['client', 'router', 'server'].map((label) => lab.namespace(label));
-    const near = kind === 'tap' ? 'sb-lan' : 'near';
-    const far = kind === 'tap' ? 'sb-wan' : 'far';
-    if (kind !== 'tap') {
+    const near = onTaps(kind) ? 'sb-lan' : 'near';
+    const far = onTaps(kind) ? 'sb-wan' : 'far';
+    if (!onTaps(kind)) {
       lab.veth({ ns: client, name: near }, { ns: host, name: 'sb-lan', mac: LAN_MAC });
       lab.veth({ ns: server, name: far }, { ns: host, name: 'sb-wan', mac: WAN_MAC });
       furnish(lab, client, server, near, far);
@@ -167,11 +172,17 @@ export function sluiceBed(kind: Kind, nodeOptions: readonly string[] = []): Prom
     const file = join(folder, 'router.yaml');
     writeFileSync(file, CONFIG(kind, join(folder, 'control.sock')));
     const main = join(COMPILED, '..', 'controlplane', 'cli', 'main.js');
-    const router = lab.spawn(host, process.execPath, [...nodeOptions, main, 'run', file]);
+    const router = lab.spawn(host, process.execPath, [
+      ...nodeOptions,
+      main,
+      'run',
+      ...(kind === 'bpf' ? ['--io', 'bpf'] : []),
+      file,
+    ]);
     await until(router, /running/, 'sluice run');
     // What was to be measured is not there: that is no figure.
     if (kind === 'kernel' && /emulated engine/.test(router.stderr())) throw new Error(router.stderr().trim());
-    if (kind === 'tap') {
+    if (onTaps(kind)) {
       lab.runSync(host, 'ip', ['link', 'set', 'sb-lan', 'netns', client]);
       lab.runSync(host, 'ip', ['link', 'set', 'sb-wan', 'netns', server]);
       furnish(lab, client, server, near, far);
@@ -315,7 +326,7 @@ export function compile(name: string): string {
 const TRAFFIC = {
   flows: FLOWS,
   src: [10, 77, 1, 10],
-  dst: [198, 18, 0, 1],
+  dst: SINK,
   srcPort: FIRST_PORT,
   dstPort: 4433,
   dstMac: octets(LAN_MAC),
@@ -325,7 +336,7 @@ const TRAFFIC = {
 
 const REPLIES = {
   flows: FLOWS,
-  src: [198, 18, 0, 1],
+  src: SINK,
   dst: [203, 0, 113, 1],
   srcPort: 4433,
   dstPort: FIRST_PORT,

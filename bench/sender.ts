@@ -1,6 +1,6 @@
 /**
  * Sender: the traffic generator of the live workloads, a process in a namespace. Frames are made once; then sendmmsg on
- * an AF_PACKET socket sends them round and round, 64 a system call, past the queueing discipline.
+ * an AF_PACKET socket sends them round and round, 64 a system call, through the device's queueing discipline as any program's.
  *
  *   node sender.js '{"device": ..., ...}'     prints {"sent": N, "seconds": S}
  *
@@ -8,16 +8,7 @@
  * 70 µs at a time, for a load as constant as a thread that sleeps can make it (RFC 2544 §26.2 wants one).
  */
 import { readFileSync, writeFileSync } from 'node:fs';
-import {
-  bind,
-  errno,
-  errnoText,
-  mapMemory,
-  sendmmsg,
-  setsockopt,
-  socket,
-  storeAddress,
-} from '../dataplane/ports/ffi.ts';
+import { bind, errno, errnoText, mapMemory, sendmmsg, socket, storeAddress } from '../dataplane/ports/ffi.ts';
 import { put16, sum } from './traffic.ts';
 
 export interface SendTask {
@@ -42,8 +33,6 @@ export interface SendTask {
 
 const AF_PACKET = 17;
 const SOCK_RAW = 3;
-const SOL_PACKET = 263;
-const PACKET_QDISC_BYPASS = 20;
 const MSG_DONTWAIT = 0x40;
 const BATCH = 64;
 const PAUSE_MS = 0.05;
@@ -79,7 +68,6 @@ function openSocket(device: string): number {
   view.setUint16(0, AF_PACKET, true);
   view.setInt32(4, Number(readFileSync(`/sys/class/net/${device}/ifindex`, 'latin1')), true);
   if (fd < 0 || bind(fd, address, 20) < 0) throw new Error(`sender: a socket on ${device}: ${errnoText(errno())}`);
-  setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, new Uint8Array([1, 0, 0, 0]), 4);
   return fd;
 }
 

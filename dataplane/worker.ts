@@ -60,6 +60,7 @@ import { PacketPort, type PacketRing } from './ports/packet.ts';
 import { BUSY_SLEEP_MS, MAX_SLEEP_MS, Poller, wake } from './ports/poller.ts';
 import { newPortCounters, type Port } from './ports/port.ts';
 import { completeChecksum, MAX_SEGMENTS, segment } from './ports/segment.ts';
+import { RingTapPort, type TapRing } from './ports/tap-ring.ts';
 import { type IoBackend, openGroup, tapPort } from './ports/uring.ts';
 import {
   INJECT_OUTPUT,
@@ -89,6 +90,8 @@ export interface PortTask {
   /** TUN_F_* bits that the device takes. */
   offloads: number;
   ring: PacketRing | null;
+  /** Kind `tap`: this worker's ring, with `--io bpf`. */
+  receive?: TapRing;
   /** Kind `kernel`: this worker's queue of the TAP device that the program redirects to. */
   tap?: { fd: number; offloads: number };
   fault: FaultOptions | null;
@@ -319,12 +322,11 @@ export default async function run(task: WorkerTask): Promise<void> {
     for (let n = 0; n < IF.MAX_PORTS; n++) ports.push(null);
     for (const port of task.ports) {
       let built: Port;
-      if (port.kind === 'tap')
-        built = tapPort(
-          { name: port.name, number: port.number, fd: port.fd, vnetHeader: true, offloads: port.offloads },
-          group,
-        );
-      else if (port.kind === 'packet' || port.kind === 'kernel') {
+      if (port.kind === 'tap') {
+        const { name, number, fd, offloads, receive } = port;
+        const queue = tapPort({ name, number, fd, vnetHeader: true, offloads }, group);
+        built = receive === undefined ? queue : new RingTapPort(queue, receive);
+      } else if (port.kind === 'packet' || port.kind === 'kernel') {
         const { name, number, fd, offloads, ring } = port;
         const packet = new PacketPort({ name, number, fd, offloads, ring });
         const tap = port.tap === undefined ? null : tapPort({ name, number, vnetHeader: true, ...port.tap }, group);

@@ -1,7 +1,7 @@
 /**
  * `sluice run FILE`: a live router, until a signal ends it.
  *
- *   sluice run FILE [--io auto|uring|readwrite] [--quiet]
+ *   sluice run FILE [--io auto|uring|readwrite|bpf] [--quiet]
  *
  * Messages go to the standard error, one line each. Exit codes: 0 stopped by SIGTERM, SIGINT or SIGHUP; 1 a device or the
  * socket could not be had; 2 usage or configuration, and then nothing was started. SLUICE_HOST_PORT=off in the environment
@@ -32,18 +32,19 @@ import { EXIT_OK, oneOperand, parseArguments, UsageError } from './args.ts';
 
 const COMMAND = 'sluice run';
 
-export const RUN_USAGE = `Usage: sluice run FILE [--io auto|uring|readwrite] [--quiet]
+export const RUN_USAGE = `Usage: sluice run FILE [--io auto|uring|readwrite|bpf] [--quiet]
 
 Runs the router that FILE describes, until SIGTERM or Ctrl-C.
 
-  --io BACKEND   how TAP queues are read and written (default: auto, io_uring where the kernel has it)
+  --io BACKEND   how TAP queues are read and written (default: auto, io_uring where the kernel has it; bpf: small UDP
+                 frames come by shared memory besides, which is faster, and the device counts them as dropped)
   --quiet        warnings only
 `;
 
 /** What a live router may do, once it runs. */
 const NEEDED: readonly number[] = [CAP_NET_ADMIN, CAP_NET_RAW];
 
-const BACKENDS: readonly string[] = ['auto', 'uring', 'readwrite'];
+const BACKENDS: readonly string[] = ['auto', 'uring', 'readwrite', 'bpf'];
 
 /** Runs the command with the arguments behind `run`; resolves to the exit code. */
 export async function runCommand(argv: readonly string[]): Promise<number> {
@@ -58,7 +59,7 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
   const file = oneOperand(COMMAND, args.operands, 'a configuration FILE');
   const io = args.values.get('io') ?? 'auto';
   if (!BACKENDS.includes(io))
-    throw new UsageError(COMMAND, `--io: expected auto, uring or readwrite, got ${quote(io)}`);
+    throw new UsageError(COMMAND, `--io: expected auto, uring, readwrite or bpf, got ${quote(io)}`);
   const quiet = args.flags.has('quiet');
   let text: string;
   let config: Config;
@@ -71,7 +72,7 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
     return 2;
   }
   try {
-    dropPrivileges(needed(config));
+    dropPrivileges(needed(config, io as IoBackend));
   } catch (error) {
     if (!(error instanceof IoError)) throw error;
     process.stderr.write(`${error.message}\n`);
@@ -81,12 +82,12 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
   return runRouter(text, config, io as IoBackend, quiet || config.logLevel === 'warn' || config.logLevel === 'error');
 }
 
-/** Capabilities that this configuration needs (numbers of linux/capability.h). */
-export function needed(config: Config): number[] {
+/** Capabilities that this configuration needs with a back end (numbers of linux/capability.h). */
+export function needed(config: Config, io: IoBackend = 'auto'): number[] {
   const low = [config.api, config.snmp].some((server) => server !== null && server.listen.port < 1024);
   return [
     ...NEEDED,
-    ...(config.offload.engine === 'kernel' ? [CAP_BPF, CAP_PERFMON] : []),
+    ...(config.offload.engine === 'kernel' || io === 'bpf' ? [CAP_BPF, CAP_PERFMON] : []),
     ...(low ? [CAP_NET_BIND_SERVICE] : []),
   ];
 }

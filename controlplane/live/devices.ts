@@ -12,6 +12,7 @@ import type { KernelEngine, KernelPort as KernelPortDevice } from '../../datapla
 import { linkDetails, linkState, NO_LINK } from '../../dataplane/ports/links.ts';
 import { openPacket, PLACE_BYTES } from '../../dataplane/ports/packet.ts';
 import { type OpenedTap, openTap, type TapOptions, TUN_F_ALL } from '../../dataplane/ports/tap.ts';
+import { openTapRings, type TapRing } from '../../dataplane/ports/tap-ring.ts';
 import { parseMac } from '../../dataplane/wire/address.ts';
 import type { PortTask } from '../../dataplane/worker.ts';
 import type { Config, PortConfig } from '../config/index.ts';
@@ -68,16 +69,17 @@ export function tryFiles(config: Config, workers: number): void {
 
 /**
  * Opens all devices, or none: an error closes those already open. Ports of `kernel` get the TAP device that its programs
- * redirect to. Errors: IoError.
+ * redirect to; TAP ports get receive rings where `rings` is true. Errors: IoError.
  */
 export async function openDevices(
   config: Config,
   workers: number,
+  rings: boolean,
   kernel: KernelEngine | null = null,
 ): Promise<Device[]> {
   const devices: Device[] = [];
   try {
-    for (const port of config.ports) if (port.parent < 0) devices.push(await openDevice(port, workers, kernel));
+    for (const port of config.ports) if (port.parent < 0) devices.push(await openDevice(port, workers, rings, kernel));
     return devices;
   } catch (error) {
     for (const device of devices) closeDevice(device);
@@ -110,7 +112,12 @@ function tryFile(place: string, file: string): void {
   }
 }
 
-async function openDevice(port: PortConfig, workers: number, kernel: KernelEngine | null): Promise<Device> {
+async function openDevice(
+  port: PortConfig,
+  workers: number,
+  rings: boolean,
+  kernel: KernelEngine | null,
+): Promise<Device> {
   const { name, number, ifname } = port;
   const device: Device = { name, number, kind: 'tap', ifname, fds: [], host: null, tasks: [] };
   const task = (worker: number, more: Partial<PortTask>): PortTask => ({
@@ -143,8 +150,12 @@ async function openDevice(port: PortConfig, workers: number, kernel: KernelEngin
         closeDevice(device);
         throw error;
       }
-    for (let worker = 0; worker < workers; worker++)
-      device.tasks.push(task(worker, { kind: 'tap', fd: tap.fds[worker % queues], offloads: tap.offloads }));
+    const receive = rings ? openRingsOr(device, tap.fds) : [];
+    for (let worker = 0; worker < workers; worker++) {
+      const queue = { kind: 'tap', fd: tap.fds[worker % queues], offloads: tap.offloads } as const;
+      // A ring has one reader: of workers that share a queue, the first.
+      device.tasks.push(task(worker, worker < receive.length ? { ...queue, receive: receive[worker] } : queue));
+    }
     return device;
   }
   // The port's own MAC where the configuration has none is the device's.
@@ -198,6 +209,18 @@ async function openDevice(port: PortConfig, workers: number, kernel: KernelEngin
 function openTapOr(device: Device, options: TapOptions): OpenedTap {
   try {
     return openTap(options);
+  } catch (error) {
+    closeDevice(device);
+    throw error;
+  }
+}
+
+/** Gives a TAP device receive rings; when that fails, the device is closed. Errors: IoError. */
+function openRingsOr(device: Device, queues: readonly number[]): TapRing[] {
+  try {
+    const { rings, fds } = openTapRings(device.name, queues);
+    device.fds = [...device.fds, ...fds];
+    return rings;
   } catch (error) {
     closeDevice(device);
     throw error;

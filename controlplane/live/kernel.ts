@@ -25,16 +25,17 @@ const LINGER_MS = 2000;
 export async function openWithEngine(
   config: Config,
   workers: number,
+  rings: boolean,
   log: Log,
 ): Promise<{ kernel: KernelEngine | null; devices: Device[] }> {
   const kernel = await openKernel(config, log);
   try {
-    return { kernel, devices: await openDevices(config, workers, kernel) };
+    return { kernel, devices: await openDevices(config, workers, rings, kernel) };
   } catch (error) {
     kernel?.close();
     if (kernel === null) throw error;
     // A container may have packet sockets and eBPF, but no /dev/net/tun for the devices that the programs redirect to.
-    const devices = await openDevices(config, workers);
+    const devices = await openDevices(config, workers, rings);
     log('warn', `offload.engine: ${(error as Error).message}; ${INSTEAD}`);
     return { kernel: null, devices };
   }

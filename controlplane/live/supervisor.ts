@@ -203,7 +203,7 @@ export class Supervisor {
     // The main thread has a row of its own in the tables.
     const workers = Math.min(config.workers, MAX_WORKERS - 1);
     tryFiles(config, workers);
-    const { kernel, devices } = await openWithEngine(config, workers, log);
+    const { kernel, devices } = await openWithEngine(config, workers, options.io === 'bpf', log);
     let hostPort: HostPort | null = null;
     if (options.hostPort ?? process.getuid?.() === 0)
       try {

@@ -1,5 +1,5 @@
 /**
- * bpf(2): maps, programs and links, as far as the kernel engine needs them.
+ * bpf(2): maps, programs and links, as far as the kernel engine and the receive rings of TAP devices need them.
  *
  * Nothing is pinned: a map, a program or a link lives as long as a descriptor of it, so all of it ends with the process,
  * however that ends. A link at the tc ingress hook (TCX) needs Linux 6.6; the capabilities are CAP_BPF, CAP_NET_ADMIN
@@ -24,6 +24,7 @@ const BPF_MAP_TYPE_ARRAY = 2;
 const BPF_MAP_TYPE_RINGBUF = 27;
 const BPF_F_NO_PREALLOC = 1;
 const BPF_F_MMAPABLE = 0x400;
+const BPF_PROG_TYPE_SOCKET_FILTER = 1;
 const BPF_PROG_TYPE_SCHED_CLS = 3;
 const BPF_TCX_INGRESS = 46;
 const BPF_TCX_EGRESS = 47;
@@ -32,8 +33,17 @@ const LOG_BYTES = 1 << 20;
 const LOG_LINES = 3;
 
 const ATTRIBUTE_BYTES = 128;
-const ADVICE =
-  'run as root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN) on Linux 6.6 or newer, or set offload.engine: emulated';
+
+/** Who asks, for errors: where, and what to do. */
+export interface Asker {
+  where: string;
+  advice: string;
+}
+
+const ENGINE: Asker = {
+  where: 'kernel engine',
+  advice: 'run as root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN) on Linux 6.6 or newer, or set offload.engine: emulated',
+};
 
 /** Attributes of this thread's next call, never moved or collected: calls are made one at a time. */
 const attribute = new DataView(new ArrayBuffer(ATTRIBUTE_BYTES));
@@ -72,7 +82,7 @@ export interface MapOptions {
 const MAP_TYPES = { hash: BPF_MAP_TYPE_HASH, array: BPF_MAP_TYPE_ARRAY, ring: BPF_MAP_TYPE_RINGBUF } as const;
 
 /** Makes a map; returns its descriptor. Errors: IoError. */
-export function createMap(options: MapOptions): number {
+export function createMap(options: MapOptions, asker: Asker = ENGINE): number {
   clear();
   attribute.setUint32(0, MAP_TYPES[options.kind], true);
   attribute.setUint32(4, options.keyBytes, true);
@@ -82,7 +92,7 @@ export function createMap(options: MapOptions): number {
   setName(28, options.name);
   const fd = bpf(BPF_MAP_CREATE);
   if (fd < 0)
-    throw systemError('kernel engine', `a map of ${options.entries} entries (${options.name})`, errno(), ADVICE);
+    throw systemError(asker.where, `a map of ${options.entries} entries (${options.name})`, errno(), asker.advice);
   return fd;
 }
 
@@ -104,15 +114,20 @@ export function deleteFromMap(fd: number, key: number): boolean {
 }
 
 /**
- * Loads a tc program (SCHED_CLS); returns its descriptor.
+ * Loads a program, for a tc hook (SCHED_CLS) or as a filter (SOCKET_FILTER); returns its descriptor.
  * Errors: IoError, with the verifier's last words when it has refused the program.
  */
-export function loadProgram(name: string, instructions: Uint8Array): number {
+export function loadProgram(
+  name: string,
+  instructions: Uint8Array,
+  kind: 'tc' | 'filter' = 'tc',
+  asker: Asker = ENGINE,
+): number {
   const license = new TextEncoder().encode('MIT\0');
   const code = instructions.slice();
   const load = (log: Uint8Array | null): number => {
     clear();
-    attribute.setUint32(0, BPF_PROG_TYPE_SCHED_CLS, true);
+    attribute.setUint32(0, kind === 'tc' ? BPF_PROG_TYPE_SCHED_CLS : BPF_PROG_TYPE_SOCKET_FILTER, true);
     attribute.setUint32(4, code.length / 8, true);
     setAddress(8, addressOf(code.buffer));
     setAddress(16, addressOf(license.buffer as ArrayBuffer));
@@ -139,7 +154,7 @@ export function loadProgram(name: string, instructions: Uint8Array): number {
     .slice(-LOG_LINES)
     .join(' | ');
   const got = words === '' ? errnoText(reason) : `${errnoText(reason)}: ${words}`;
-  throw new IoError('kernel engine', `the kernel to accept program ${name}`, got, ADVICE);
+  throw new IoError(asker.where, `the kernel to accept program ${name}`, got, asker.advice);
 }
 
 /** How many programs there are at a device's tc ingress hook (TCX); 0 also where the kernel has no such hook. */
@@ -169,7 +184,7 @@ function attach(program: number, ifindex: number, device: string, hook: number):
   attribute.setUint32(4, ifindex, true);
   attribute.setUint32(8, hook, true);
   const fd = bpf(BPF_LINK_CREATE);
-  if (fd < 0) throw systemError('kernel engine', `to attach a program to ${device} (TCX)`, errno(), ADVICE);
+  if (fd < 0) throw systemError('kernel engine', `to attach a program to ${device} (TCX)`, errno(), ENGINE.advice);
   return fd;
 }
 
@@ -199,7 +214,7 @@ export function testProgram(program: number, frame: Uint8Array, gsoSize = 0): Te
   attribute.setUint32(44, after.byteLength, true);
   setAddress(48, addressOf(context.buffer as ArrayBuffer));
   setAddress(56, addressOf(after.buffer as ArrayBuffer));
-  if (bpf(BPF_PROG_TEST_RUN) < 0) throw systemError('kernel engine', 'a test run', errno(), ADVICE);
+  if (bpf(BPF_PROG_TEST_RUN) < 0) throw systemError('kernel engine', 'a test run', errno(), ENGINE.advice);
   return {
     result: attribute.getInt32(4, true),
     verdict: after.getUint32(48, true),

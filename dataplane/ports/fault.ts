@@ -234,6 +234,10 @@ export class FaultPort implements Port {
     return this.inner.pollFd;
   }
 
+  beforeSleep(): void {
+    this.inner.beforeSleep?.();
+  }
+
   /** Frames wait in it, in either direction. */
   get holds(): boolean {
     return this.rx.held + this.tx.held > 0;

@@ -48,8 +48,9 @@ import {
   loadProgram,
   updateMap,
 } from './bpf.ts';
-import { mapDescriptor, mapMemory, mapReadOnly, viewMemory } from './ffi.ts';
-import { countForwarded, PAGE, SAMPLE_RING_BYTES, type SampleTask } from './kernel-samples.ts';
+import { mapRing, type RingTask } from './bpf-ring.ts';
+import { mapDescriptor, mapMemory, viewMemory } from './ffi.ts';
+import { countForwarded, SAMPLE_RING_BYTES } from './kernel-samples.ts';
 import { monotonic } from './monotonic.ts';
 
 /** Maps of more entries than this take their memory entry by entry. */
@@ -70,7 +71,7 @@ export interface KernelTask {
   blockBytes: number;
   seen: SharedArrayBuffer;
   /** Verify mode: the ring of samples. */
-  samples: SampleTask | null;
+  samples: RingTask | null;
 }
 
 /** A port whose device has the program. */
@@ -151,7 +152,7 @@ export class KernelEngine {
       this.block = new Int32Array(memory.buffer);
       this.epoch = new BigInt64Array(memory.buffer, L.B_EPOCH * 4, 1);
       const seen = new SharedArrayBuffer(places * SEEN_WORDS * 8);
-      const shown = samples < 0 ? null : sampleTask(samples);
+      const shown = samples < 0 ? null : mapRing(samples, SAMPLE_RING_BYTES, 'kernel engine');
       this.task = {
         ...{ flows4, flows6, counters: mapped.base, counterBytes, block: memory.base, blockBytes, seen },
         samples: shown,
@@ -273,14 +274,6 @@ export class KernelEngine {
     this.descriptors.push(fd);
     return fd;
   }
-}
-
-/** Maps both ends of the ring: a page that says how far it has been read, and what programs write. */
-function sampleTask(fd: number): SampleTask {
-  const consumer = mapDescriptor(fd, PAGE, 0, false, 'kernel engine').base;
-  // The records are there twice, one after the other, so that none is cut in two by the ring's end.
-  const producer = mapReadOnly(fd, PAGE + 2 * SAMPLE_RING_BYTES, PAGE, 'kernel engine').base;
-  return { consumer, producer };
 }
 
 /** Empty when the kernel takes the engine's maps and program from this process, else why not. Nothing is attached. */

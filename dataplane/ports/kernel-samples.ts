@@ -7,11 +7,7 @@
  * program has left to this. A sample whose entry is not what it was (a flush, a neighbour, an end of its connection in
  * between, also when the flow has a new entry since, be it of a new connection with the same addresses and ports) has
  * nothing to be compared with and is only counted.
- *
- *   ring: a page with the place of reading; a page with that of writing; then records, in memory that is mapped twice in
- *   a row:  length u32 | BUSY 2^31 | DISCARD 2^30, u32 spare, then the sample (offload/kernel/layout.ts), 8-aligned
- *
- * Source: linux/bpf.h, kernel/bpf/ringbuf.c (Documentation/bpf/ringbuf.rst).
+ * The ring is read by BpfRing; a record is a sample (offload/kernel/layout.ts).
  */
 import { EX_COMPARED, EX_HITS, EX_INCOMPARABLE, EX_KERNEL } from '../../offload/engine.ts';
 import * as L from '../../offload/kernel/layout.ts';
@@ -49,25 +45,15 @@ import { TCP, UDP } from '../parse.ts';
 import type { Path } from '../path.ts';
 import * as T from '../tables.ts';
 import { fold, halves, sumRange } from '../wire/sum.ts';
-import { viewMemory } from './ffi.ts';
+import { BpfRing, type RingTask } from './bpf-ring.ts';
 
-export const PAGE = 4096;
 /** Some 330 records: what comes in 20 ms when every 64th of a million packets a second is shown. */
 export const SAMPLE_RING_BYTES = 1 << 20;
 /** How long a worker may sleep while there may be samples, ms. */
 export const SAMPLE_NAP = 20;
-const NOT_READY = 0xc0000000;
-const BUSY = 1 << 31;
-const RECORD_HEADER = 8;
 /** Bytes of link header that a packet's own length does not have, and of a tag in it. */
 const LINK_HEADER = 14;
 const TAG = 4;
-
-/** Addresses of the ring's two ends. */
-export interface SampleTask {
-  consumer: number;
-  producer: number;
-}
 
 /**
  * What the kernel has forwarded counts as received, as a hit, and as sent, as if a worker had done it: a tagged frame with its
@@ -94,36 +80,27 @@ function countPort(tables: T.Tables, port: number, counter: number, packets: num
 }
 
 export class KernelSamples {
-  private readonly consumer: BigInt64Array;
-  private readonly written: Int32Array;
+  private readonly ring: BpfRing;
   private readonly words: Int32Array;
   private readonly bytes: Uint8Array;
   private readonly tables: T.Tables;
-  private position: number;
 
   /** One reader: one worker, whose `tables` they are. */
-  constructor(task: SampleTask, tables: T.Tables) {
-    this.consumer = new BigInt64Array(viewMemory(task.consumer, PAGE).buffer, 0, 1);
-    const { buffer } = viewMemory(task.producer, PAGE + 2 * SAMPLE_RING_BYTES);
-    this.written = new Int32Array(buffer, 0, 1);
-    this.words = new Int32Array(buffer, PAGE);
-    this.bytes = new Uint8Array(buffer, PAGE);
+  constructor(task: RingTask, tables: T.Tables) {
+    this.ring = new BpfRing(task);
+    this.words = this.ring.words;
+    this.bytes = this.ring.bytes;
     this.tables = tables;
-    // A worker that takes a dead one's place goes on where that has stopped.
-    this.position = Number(Atomics.load(this.consumer, 0));
   }
 
-  /** Walks what there is, at most `limit` samples. Returns how many records. */
+  /** Walks what there is, at most `limit` samples. Returns how many. */
   drain(path: Path, limit: number): number {
+    const { ring } = this;
     let done = 0;
-    while (done < limit && Atomics.load(this.written, 0) !== (this.position | 0)) {
-      const at = (this.position | 0) & (SAMPLE_RING_BYTES - 1);
-      const header = Atomics.load(this.words, at >> 2);
-      if ((header & BUSY) !== 0) break;
-      if ((header & NOT_READY) === 0) this.judge(path, at + RECORD_HEADER);
-      this.position += ((header & ~NOT_READY) + RECORD_HEADER + 7) & ~7;
-      Atomics.store(this.consumer, 0, BigInt(this.position));
-      done++;
+    for (let at = 0; done < limit && (at = ring.peek()) >= 0; done++) {
+      this.judge(path, at);
+      ring.skip();
+      ring.release();
     }
     return done;
   }

@@ -83,6 +83,10 @@ export class MirrorPort implements Port {
     return this.inner.pollFd;
   }
 
+  beforeSleep(): void {
+    this.inner.beforeSleep?.();
+  }
+
   rxBurst(frames: Frames, slots: Int32Array, max: number): number {
     this.settle();
     const count = this.inner.rxBurst(frames, slots, max);

@@ -111,6 +111,7 @@ export class Poller {
       // A negative descriptor is skipped: one that is gone would end every sleep at once.
       fds[2 + 2 * i] = port.linkUp ? port.pollFd : -1;
       fds[3 + 2 * i] = POLLIN;
+      port.beforeSleep?.();
     }
     fds[1] = POLLIN;
     const bounded = milliseconds > MAX_SLEEP_MS ? MAX_SLEEP_MS : milliseconds < 0 ? 0 : milliseconds;

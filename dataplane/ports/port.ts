@@ -38,6 +38,8 @@ export interface Port {
    * Partial checksums and super-frames are completed or segmented here when the device cannot take them.
    */
   txBurst(frames: Frames, slots: Int32Array, n: number): void;
+  /** Called before every sleep that `pollFd` shall end, where the kind must know of it. */
+  beforeSleep?(): void;
   /** Releases the device. Frames still owned are freed. */
   close(): void;
 }

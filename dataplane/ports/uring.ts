@@ -222,8 +222,9 @@ export class UringGroup {
     const at = (this.tail & this.sqMask) * SQE_WORDS;
     sqes[at] = op | SQE_FIXED_FILE;
     sqes[at + SQE_FD] = lane;
-    sqes[at + SQE_OFFSET] = -1;
-    sqes[at + SQE_OFFSET + 1] = -1;
+    // A TAP has no position; −1 would have the kernel keep one for it.
+    sqes[at + SQE_OFFSET] = 0;
+    sqes[at + SQE_OFFSET + 1] = 0;
     storeAddress(sqes, at + SQE_ADDRESS, address);
     sqes[at + SQE_LENGTH] = length;
     sqes[at + SQE_FLAGS] = flags;
@@ -558,8 +559,11 @@ export class UringTapPort implements Port {
   }
 }
 
-/** How TAP queues are read and written: `auto` is io_uring where the kernel has it. */
-export type IoBackend = 'uring' | 'readwrite' | 'auto';
+/**
+ * How TAP queues are read and written: `auto` is io_uring where the kernel has it, `bpf` the same with receive rings beside
+ * it (tap-ring.ts).
+ */
+export type IoBackend = 'uring' | 'readwrite' | 'auto' | 'bpf';
 
 /**
  * The group for all TAP ports of the calling worker, or null for plain reads and writes. Errors: IoError when `uring` is

@@ -4,7 +4,7 @@
  *
  * One method an instruction, jumps to labels, maps by name; `assemble` puts in the maps' descriptors and returns the bytes
  * that bpf(2) takes. Only the instructions that the engine needs: 64-bit arithmetic, loads and stores of 1, 2, 4 and 8
- * bytes, unsigned and signed comparisons, atomic additions, calls of helpers. Nothing is verified but labels and
+ * bytes, unsigned and signed comparisons, atomic additions and exchanges, calls of helpers. Nothing is verified but labels and
  * ranges: that is the kernel's part.
  *
  *   one instruction, 8 bytes:  opcode u8 | dst u4, src u4 | offset i16 | immediate i32   (RFC 9669 §3.1)
@@ -28,6 +28,8 @@ const MODE_MEM = 0x60;
 const MODE_ATOMIC = 0xc0;
 const SIZES: Readonly<Record<Size, number>> = { 4: 0x00, 2: 0x08, 1: 0x10, 8: 0x18 };
 const ALU = { add: 0x00, sub: 0x10, or: 0x40, and: 0x50, lsh: 0x60, rsh: 0x70, xor: 0xa0, mov: 0xb0 } as const;
+/** XCHG with FETCH, in the immediate of an atomic instruction. */
+const EXCHANGE = 0xe1;
 const SWAP_TO_BIG_ENDIAN = CLASS_ALU | 0xd0 | FROM_REGISTER;
 const JUMPS: Readonly<Record<Condition, number>> = {
   '==': 0x10,
@@ -116,6 +118,10 @@ export class Assembler {
   /** Adds to 8 bytes of memory that other processors add to as well. */
   atomicAdd(base: Register, offset: number, value: Register): this {
     return this.emit(CLASS_STX | MODE_ATOMIC | SIZES[8], base, number(value), offset, ALU.add);
+  }
+  /** Stores 4 bytes of `value` and puts there what was before: a full barrier (RFC 9669 §5.3, XCHG). */
+  exchange(base: Register, offset: number, value: Register): this {
+    return this.emit(CLASS_STX | MODE_ATOMIC | SIZES[4], base, number(value), offset, EXCHANGE);
   }
   /** A constant of more than 32 bits, an integer from 0 to 2^53. */
   constant(dst: Register, value: number): this {

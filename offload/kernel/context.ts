@@ -13,6 +13,7 @@ import * as L from './layout.ts';
 /** struct __sk_buff (linux/bpf.h). */
 export const SKB_LEN = 0;
 export const SKB_PKT_TYPE = 4;
+export const SKB_QUEUE = 12;
 export const SKB_VLAN_PRESENT = 20;
 export const SKB_VLAN_TCI = 24;
 export const SKB_VLAN_PROTO = 28;
@@ -35,6 +36,7 @@ export const PULL_DATA = 39;
 export const CSUM_UPDATE = 40;
 export const RINGBUF_RESERVE = 131;
 export const RINGBUF_SUBMIT = 132;
+export const RINGBUF_DISCARD = 133;
 export const REDIRECT_PEER = 155;
 export const KTIME_COARSE = 160;
 

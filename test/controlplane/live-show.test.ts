@@ -324,7 +324,7 @@ describe('the control socket', () => {
       expect(await main(['run', file, '--io', 'magic'])).toBe(2);
       expect(await main(['run', file, '--oi', 'uring'])).toBe(2);
       expect(said).toContain('sluice run: unknown option "--oi": did you mean "--io"?');
-      expect(said).toContain('--io: expected auto, uring or readwrite, got "magic"');
+      expect(said).toContain('--io: expected auto, uring, readwrite or bpf, got "magic"');
       expect(existsSync(path)).toBe(false);
     });
   });
