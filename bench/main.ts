@@ -135,9 +135,11 @@ async function measureAll(
   workloads: readonly Workload[],
   context: Context,
   json: boolean,
+  durations: Record<string, number>,
 ): Promise<(Result | Skipped)[]> {
   const outcomes: (Result | Skipped)[] = [];
   for (const workload of workloads) {
+    const begin = performance.now();
     let found: (Result | Skipped)[];
     try {
       found = await workload.measure(context);
@@ -150,6 +152,7 @@ async function measureAll(
       outcomes.push(outcome);
       printOutcome(outcome, json);
     }
+    durations[workload.name] = Math.round((performance.now() - begin) / 1000);
   }
   return outcomes;
 }
@@ -183,7 +186,8 @@ async function main(argv: readonly string[]): Promise<void> {
   let outcomes: (Result | Skipped)[] = [];
   const full = !options.quick && options.only.length === 0;
   if (options.profile || full) profiles = await measureProfiles(context, options.profile && !options.json);
-  if (!options.profile) outcomes = await measureAll(workloads, context, options.json);
+  const durations: Record<string, number> = {};
+  if (!options.profile) outcomes = await measureAll(workloads, context, options.json, durations);
   let limits: Record<string, number> = {};
   if (full) {
     context.progress('limits of the machine');
@@ -203,6 +207,7 @@ async function main(argv: readonly string[]): Promise<void> {
     seconds: Math.round((performance.now() - begin) / 1000),
     results: outcomes.filter((outcome): outcome is Result => !isSkipped(outcome)),
     skipped: outcomes.filter(isSkipped),
+    durations,
     limits,
     profiles,
   };

@@ -1,5 +1,6 @@
 /**
- * Workloads on devices: tap.*, packet.*, kernel-engine.* and live.idle, each beside its peers in alternating runs.
+ * Workloads on devices: tap.*, packet.*, kernel-engine.* and live.idle, each beside its peers in alternating runs. Latency has
+ * a file of its own (latency.ts).
  *
  * The generator, the router and the counting share the machine's cores: a rate is what one core can forward while
  * another one generates. Beside packets per second stand packets per CPU second of the whole machine, as the kernel's
@@ -7,12 +8,10 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { findProgram, type LabProcess, requirements, waitFor } from '../controlplane/lab/namespace.ts';
+import { findProgram } from '../controlplane/lab/namespace.ts';
 import {
   type Bed,
   busySeconds,
-  cableBed,
-  compile,
   type Kind,
   kernelBed,
   loopBed,
@@ -23,18 +22,10 @@ import {
   userStackBed,
 } from './bed.ts';
 import { drainCost, lengthenQueue } from './drain.ts';
+import { latency } from './latency.ts';
+import { forwardRate, IMIX, type Sample, SMALL, whyNot } from './rate.ts';
 import { median, type Result, type Skipped, summarize, type Unit } from './results.ts';
 import type { Context, Workload } from './workload.ts';
-
-/** Frame lengths without FCS. IMIX: 64, 594 and 1518 bytes on the wire, 7 : 4 : 1. */
-export const SMALL = [60];
-const IMIX = [60, 590, 60, 590, 60, 60, 1514, 60, 590, 60, 590, 60];
-
-/** One measurement: the figure, and others that belong to it. */
-interface Sample {
-  value: number;
-  detail: Record<string, number>;
-}
 
 interface Contest {
   name: string;
@@ -44,11 +35,6 @@ interface Contest {
   peers: { title: string; make: () => Promise<Bed>; why: () => string }[];
   prepare: (bed: Bed) => Promise<void>;
   sample: (bed: Bed, context: Context) => Promise<Sample>;
-}
-
-/** Why no lab can be had here; '' when it can. */
-function whyNot(programs: readonly string[] = []): string {
-  return requirements(programs, { tun: true }).join(' | ');
 }
 
 /** Medians of every detail over the runs. */
@@ -63,7 +49,6 @@ const FEWER_RUNS: Readonly<Record<string, number>> = {
   'tap.nat44.cpu': 2,
   'packet.nat44.64b': 2,
   'packet.nat44.tcp': 2,
-  'kernel-engine.latency': 3,
   'kernel-engine.new-flows': 2,
 };
 
@@ -121,34 +106,6 @@ async function contest(
   }
 }
 
-/** Offered as fast as the generator can; counted where the server's device receives. */
-export async function forwardRate(bed: Bed, lengths: number[], window: number): Promise<Sample> {
-  const sender = startSender(bed, { lengths, seconds: window / 1000 + 5 });
-  try {
-    const before = receivedFrames(bed).packets;
-    await waitFor('the first frames', () => receivedFrames(bed).packets > before + 1000 || !sender.running(), {
-      timeout: 8000,
-      detail: () => sender.stderr(),
-    });
-    await sleep(200);
-    const begin = { ...receivedFrames(bed), busy: busySeconds(), time: performance.now() };
-    await sleep(window);
-    const end = { ...receivedFrames(bed), busy: busySeconds(), time: performance.now() };
-    if (!sender.running()) throw new Error(`sender: expected it to run, got its end: ${sender.stderr().trim()}`);
-    const packets = end.packets - begin.packets;
-    const seconds = (end.time - begin.time) / 1000;
-    return {
-      value: packets / seconds,
-      detail: {
-        'packets-per-cpu-second': packets / Math.max(end.busy - begin.busy, 0.01),
-        'bits-per-second': ((end.bytes - begin.bytes) * 8) / seconds,
-      },
-    };
-  } finally {
-    await sender.stop('SIGKILL');
-  }
-}
-
 const kernel = {
   title: 'Linux nftables',
   make: kernelBed,
@@ -187,6 +144,12 @@ const drain: Workload = {
     ),
 };
 
+/** Who stands beside a workload of packets, where it is not the kernel alone. */
+const PEERS: Readonly<Record<string, Contest['peers']>> = {
+  'tap.nat44.64b': [loop, kernel],
+  'tap.nat44.64b.bpf': [loop],
+};
+
 function packets(name: string, kind: Kind, lengths: number[]): Workload {
   return {
     name,
@@ -198,7 +161,7 @@ function packets(name: string, kind: Kind, lengths: number[]): Workload {
           unit: 'pps',
           note: 'NAT44, 1024 flows, one direction, one worker; the generator takes a core of its own',
           ours: () => sluiceBed(kind),
-          peers: kind === 'tap' ? [loop, kernel] : [kernel],
+          peers: PEERS[name] ?? [kernel],
           prepare: prime,
           sample: (bed) => forwardRate(bed, lengths, context.window / 2),
         },
@@ -250,82 +213,6 @@ function bulk(name: string, kind: Kind): Workload {
       ),
   };
 }
-
-async function roundTrips(bed: Bed, count: number): Promise<{ p50: number; p99: number }> {
-  const done = await bed.lab.run(bed.client, compile('udp-ping'), ['ask', bed.target, '7', String(count), '500'], {
-    timeout: 60_000,
-  });
-  return JSON.parse(done.stdout) as { p50: number; p99: number };
-}
-
-async function answering(bed: Bed): Promise<void> {
-  const echo: LabProcess = bed.lab.spawn(bed.server, compile('udp-ping'), ['serve', '7']);
-  await waitFor('the echo', () => echo.stdout().includes('ready'));
-}
-
-/** The yardstick's resolution, seconds. */
-const MICROSECOND = 1e-6;
-
-const latency = (name: string, kind: Kind): Workload => ({
-  name,
-  quick: false,
-  async measure(context) {
-    const missing = whyNot() || (findProgram('gcc') === null ? 'gcc is not installed (peers/udp-ping.c)' : '');
-    if (missing !== '') return [{ name, skipped: missing }];
-    const count = Math.max(200, Math.round(context.window));
-    const alone: { p50: number; p99: number }[] = [];
-    const cable = await cableBed();
-    try {
-      await answering(cable);
-      for (let run = 0; run < context.runs; run++) {
-        context.progress(`${name}: a cable, run ${run + 1} of ${context.runs}`);
-        alone.push(await roundTrips(cable, count));
-      }
-    } finally {
-      await cable.close();
-    }
-    const tails = alone.map(({ p99 }) => p99);
-    const direct = { p50: median(alone.map(({ p50 }) => p50)), p99: median(tails) };
-    // Less than the cable's own figures differ by cannot be told from nothing.
-    const noise = Math.max(MICROSECOND, (Math.max(...tails) - Math.min(...tails)) / 2);
-    // Half of what the slower side forwards: the same load for all.
-    let load = 0;
-    const sample = async (bed: Bed): Promise<Sample> => {
-      if (load === 0) load = Math.floor((await forwardRate(bed, SMALL, context.window / 2)).value / 2);
-      const sender = startSender(bed, { rate: load, seconds: 60 });
-      try {
-        const before = receivedFrames(bed).packets;
-        await waitFor('the load', () => receivedFrames(bed).packets > before + 1000, { timeout: 8000 });
-        // Until the generator's own code is compiled.
-        await sleep(1500);
-        const { p50, p99 } = await roundTrips(bed, count);
-        const added = Math.max(p99 - direct.p99, noise);
-        return { value: added, detail: { p50, p99, 'added.p50': Math.max(p50 - direct.p50, MICROSECOND), load } };
-      } finally {
-        await sender.stop('SIGKILL');
-      }
-    };
-    const outcomes = await contest(
-      {
-        name,
-        unit: 's',
-        note: `round trip of UDP beyond that of a cable (p99; at least half of what the cable's own differ by), at half of our own full rate; a smaller ratio is better`,
-        ours: () => sluiceBed(kind),
-        peers: [kernel],
-        prepare: async (bed) => {
-          await prime(bed);
-          await answering(bed);
-        },
-        sample,
-      },
-      context,
-    );
-    for (const outcome of outcomes)
-      if ('detail' in outcome)
-        Object.assign(outcome.detail, { 'cable.p50': direct.p50, 'cable.p99': direct.p99, noise });
-    return outcomes;
-  },
-});
 
 /**
  * CPU seconds that a process has used, the threads that it has now included: by the scheduler's own account, to the nanosecond, where the
@@ -445,6 +332,7 @@ const kernelShare: Workload = {
 export function liveWorkloads(): Workload[] {
   return [
     packets('tap.nat44.64b', 'tap', SMALL),
+    packets('tap.nat44.64b.bpf', 'bpf', SMALL),
     packets('tap.nat44.imix', 'tap', IMIX),
     drain,
     bulk('tap.nat44.tcp', 'tap'),

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { requirements } from '../controlplane/lab/namespace.ts';
 import { type Bed, prime, sluiceBed } from './bed.ts';
-import { forwardRate, SMALL } from './on-devices.ts';
+import { forwardRate, SMALL } from './rate.ts';
 import { median, type Profile } from './results.ts';
 import { type Context, child } from './workload.ts';
 

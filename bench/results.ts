@@ -49,6 +49,8 @@ export interface ResultFile {
   seconds: number;
   results: Result[];
   skipped: Skipped[];
+  /** Seconds that each workload took, setting up included. */
+  durations?: Record<string, number>;
   limits: Record<string, number>;
   profiles: Profile[];
 }

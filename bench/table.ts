@@ -137,9 +137,15 @@ export const TARGETS: readonly Target[] = [
     1,
     (r) => r.value('memory.ipv6.engine.1m') / r.value('memory.nat44.engine.1m'),
   ),
-  target('SP6', 'TAP to TAP, NAT44, 64 bytes, against the C loop without NAT', 'tap.nat44.64b', 1, 1.2, (r) =>
-    r.ratio('tap.nat44.64b', 'C '),
+  target(
+    'SP6',
+    'TAP to TAP, NAT44, 64 bytes, against the C loop without NAT, --io bpf',
+    'tap.nat44.64b.bpf',
+    1,
+    1.2,
+    (r) => r.ratio('tap.nat44.64b.bpf', 'C '),
   ),
+  target('SP6', 'the same with io_uring alone', 'tap.nat44.64b', 1, 1.2, (r) => r.ratio('tap.nat44.64b', 'C ')),
   target('SP7', 'TAP to TAP, NAT44, TCP, against Linux nftables', 'tap.nat44.tcp', 0.7, 1, (r) =>
     r.ratio('tap.nat44.tcp', NFT),
   ),

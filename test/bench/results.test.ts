@@ -141,7 +141,7 @@ describe('the command', () => {
       ...['1k', '65k', '1m', '10m'].map((size) => `memory.nat44.engine.${size}`),
       ...['1k', '65k', '1m'].flatMap((size) => [`memory.nat44.slow.${size}`, `memory.ipv6.engine.${size}`]),
       ...['new', 'workers.2', 'alloc', 'bytes-per-connection'].map((name) => `memory.${name}`),
-      ...['tap.nat44.64b', 'tap.nat44.imix', 'tap.nat44.tcp', 'tap.latency'],
+      ...['tap.nat44.64b', 'tap.nat44.64b.bpf', 'tap.nat44.imix', 'tap.nat44.tcp', 'tap.latency'],
       ...['packet.nat44.64b', 'packet.nat44.tcp', 'live.idle'],
     ];
     for (const name of wanted) expect(names).toContain(name);
