@@ -2,14 +2,17 @@
  * Stages, verdicts and drop reasons: one list each, used by counters, traces, explain and the documentation alike.
  *
  * Reason names follow the Linux kernel's enum skb_drop_reason where it has one, netfilter's words where not. A reason's
- * number is its place in the list; the list only grows at its end.
+ * number is its place in the list; the list of reasons only grows at its end.
  */
 
-/** The stages of path.ts; a packet's `stage` is the place of one in this list. */
+/**
+ * The stages of path.ts, as a packet meets them; a packet's `stage` is the place of one in this list. At the end, where
+ * local packets leave the path, and where the router's own enter it.
+ */
 export const STAGES = [
   'rx',
-  'link-input',
   'offload-lookup',
+  'link-input',
   'ip-parse',
   'ip-sanity',
   'reassembly',
@@ -22,45 +25,17 @@ export const STAGES = [
   'nat-postrouting',
   'alg',
   'conntrack-confirm',
-  'offload-program',
   'neighbour',
+  'offload-program',
   'fragment',
   'tx',
   'input',
   'output',
 ] as const;
 
-/**
- * The same for readers, as a packet meets them. At the end, where local packets leave the path, and where the router's own
- * enter it.
- */
-export const PATH_ORDER: readonly (typeof STAGES)[number][] = [
-  'rx',
-  'offload-lookup',
-  'link-input',
-  'ip-parse',
-  'ip-sanity',
-  'reassembly',
-  'conntrack-in',
-  'nat-prerouting',
-  'route',
-  'ttl',
-  'mtu',
-  'forward-filter',
-  'nat-postrouting',
-  'alg',
-  'conntrack-confirm',
-  'neighbour',
-  'offload-program',
-  'fragment',
-  'tx',
-  'input',
-  'output',
-];
-
 export const STAGE_RX = 0;
-export const STAGE_LINK_INPUT = 1;
-export const STAGE_OFFLOAD_LOOKUP = 2;
+export const STAGE_OFFLOAD_LOOKUP = 1;
+export const STAGE_LINK_INPUT = 2;
 export const STAGE_IP_PARSE = 3;
 export const STAGE_IP_SANITY = 4;
 export const STAGE_REASSEMBLY = 5;
@@ -73,8 +48,8 @@ export const STAGE_FORWARD_FILTER = 11;
 export const STAGE_NAT_POSTROUTING = 12;
 export const STAGE_ALG = 13;
 export const STAGE_CONNTRACK_CONFIRM = 14;
-export const STAGE_OFFLOAD_PROGRAM = 15;
-export const STAGE_NEIGHBOUR = 16;
+export const STAGE_NEIGHBOUR = 15;
+export const STAGE_OFFLOAD_PROGRAM = 16;
 export const STAGE_FRAGMENT = 17;
 export const STAGE_TX = 18;
 export const STAGE_INPUT = 19;

@@ -351,7 +351,7 @@ export class Watch extends Observer {
       return;
     }
     // What is dropped before it was parsed has no addresses; the packet still holds those of the one before.
-    if (p !== this.ownPacket && (stage < STAGE_IP_PARSE || stage === STAGE_OFFLOAD_LOOKUP)) return;
+    if (p !== this.ownPacket && stage < STAGE_IP_PARSE) return;
     h[B.R_KEY] = p.proto | (p.family << 8);
     h[B.R_RSRC] = p.rs0;
     h[B.R_RSRC + 1] = p.rs1;

@@ -4,7 +4,7 @@
  * It writes the watch block (dataplane/watch-block.ts), which the workers look at once a turn, and reads their rings. While nobody
  * watches, the block says OFF and the workers run their unobserved path. Captures: at most SESSIONS at once.
  */
-import { PATH_ORDER, STAGE_OFFLOAD_LOOKUP, STAGE_RX, STAGE_TX, STAGES } from '../../dataplane/drop.ts';
+import { STAGE_OFFLOAD_LOOKUP, STAGE_RX, STAGE_TX, STAGES } from '../../dataplane/drop.ts';
 import type { RingReader } from '../../dataplane/rings.ts';
 import * as B from '../../dataplane/watch-block.ts';
 import type { Config } from '../config/index.ts';
@@ -216,6 +216,6 @@ export class Watchers {
 /** Number of a stage. Throws RangeError. */
 function stageNumber(name: string): number {
   const number = (STAGES as readonly string[]).indexOf(name);
-  if (number < 0) throw new RangeError(`stage: expected one of ${PATH_ORDER.join(', ')}, got "${name}"`);
+  if (number < 0) throw new RangeError(`stage: expected one of ${STAGES.join(', ')}, got "${name}"`);
   return number;
 }

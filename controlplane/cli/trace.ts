@@ -7,7 +7,7 @@
  *
  * Exit codes: 0, 1 nobody runs there, 2 usage.
  */
-import { PATH_ORDER } from '../../dataplane/drop.ts';
+import { STAGES } from '../../dataplane/drop.ts';
 import { ask, askShow } from '../api/client.ts';
 import { socketPath } from '../api/socket.ts';
 import { answering } from './answering.ts';
@@ -22,7 +22,7 @@ export const TRACE_USAGE = `Usage: sluice trace add STAGE PACKETS | show [-j] | 
   clear              end tracing, forget what was traced
   --socket PATH      control socket of the router (default: ${socketPath()})
 
-STAGE is one of: ${PATH_ORDER.join(' ')}
+STAGE is one of: ${STAGES.join(' ')}
 `;
 
 /** Runs the command with the arguments behind `trace`; resolves to the exit code. */

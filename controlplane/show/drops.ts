@@ -10,7 +10,7 @@
  * The first line of `stages` adds up (tables.ts): what ports have received, and the frames that no port received (those of
  * the router itself and of its host), went one of six ways. So there may be more drops than frames received.
  */
-import { PATH_ORDER, REASONS, STAGES } from '../../dataplane/drop.ts';
+import { REASONS, STAGES } from '../../dataplane/drop.ts';
 import * as T from '../../dataplane/tables.ts';
 import { readCounters } from './counters.ts';
 import { knownFilters, type Shown, type ShowSource } from './source.ts';
@@ -75,9 +75,9 @@ export function showStages(source: ShowSource, filters: Readonly<Record<string, 
   const made = source.tables.total(T.C_MADE);
   const consumed = source.tables.total(T.C_CONSUMED);
   const times = source.watch?.stageTimes();
-  const stages = PATH_ORDER.map((stage) => {
+  const stages = STAGES.map((stage, number) => {
     const own = Object.entries(dropped).filter(([reason]) => stageOf(reason) === stage);
-    const { packets = 0, timed = 0, nanoseconds = 0 } = times?.[STAGES.indexOf(stage)] ?? {};
+    const { packets = 0, timed = 0, nanoseconds = 0 } = times?.[number] ?? {};
     return {
       stage,
       dropped: own.reduce((sum, [, count]) => sum + count, 0),
