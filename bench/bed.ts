@@ -9,7 +9,8 @@
  * of the whole.) Neighbours are static. Everything is taken down by close().
  */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { findProgram, Lab, type LabProcess, waitFor } from '../controlplane/lab/namespace.ts';
@@ -307,15 +308,10 @@ export function userStackBed(program: 'slirp4netns' | 'pasta'): Promise<Bed> {
 export function compile(name: string): string {
   const source = join(BENCH, 'peers', `${name}.c`);
   const folder = join(BENCH, 'build');
-  const target = join(folder, name);
-  const fresh = (): boolean => {
-    try {
-      return statSync(target).mtimeMs >= statSync(source).mtimeMs;
-    } catch {
-      return false;
-    }
-  };
-  if (fresh()) return target;
+  // Named by what it was made of: times of files tell nothing behind a checkout.
+  const version = createHash('sha256').update(readFileSync(source)).digest('hex').slice(0, 12);
+  const target = join(folder, `${name}-${version}`);
+  if (existsSync(target)) return target;
   if (findProgram('gcc') === null) throw new Error(`${name}: expected gcc in PATH, got nothing; install gcc`);
   mkdirSync(folder, { recursive: true });
   const done = spawnSync('gcc', ['-O2', '-Wall', '-o', target, source], { encoding: 'utf8' });
