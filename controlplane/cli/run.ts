@@ -87,7 +87,8 @@ export function needed(config: Config, io: IoBackend = 'auto'): number[] {
   const low = [config.api, config.snmp].some((server) => server !== null && server.listen.port < 1024);
   return [
     ...NEEDED,
-    ...(config.offload.engine === 'kernel' || io === 'bpf' ? [CAP_BPF, CAP_PERFMON] : []),
+    ...(config.offload.engine === 'kernel' || io === 'bpf' ? [CAP_BPF] : []),
+    ...(config.offload.engine === 'kernel' ? [CAP_PERFMON] : []),
     ...(low ? [CAP_NET_BIND_SERVICE] : []),
   ];
 }

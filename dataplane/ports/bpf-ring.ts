@@ -39,8 +39,9 @@ export class BpfRing {
   private low: number;
   private high: number;
   private known: number;
-  /** High half as it was given back last. */
+  /** Both halves as they were given back last. */
   private given: number;
+  private givenHigh: number;
   /** Bytes of the record that `peek` has told, header and padding included. */
   private size = 0;
 
@@ -56,7 +57,8 @@ export class BpfRing {
     this.low = this.read[0];
     this.high = this.read[1];
     this.known = this.low;
-    this.given = this.high;
+    this.given = this.low;
+    this.givenHigh = this.high;
   }
 
   /** Byte at which the next record's data begin; −1 when there is none, or its writer is not done with it. */
@@ -79,14 +81,16 @@ export class BpfRing {
     this.low = next;
   }
 
-  /** Gives all records behind which the reader is back to the writers. */
+  /** Gives all records behind which the reader is back to the writers, those that were discarded as well. */
   release(): void {
-    if (this.high === this.given) {
+    if (this.low === this.given) return;
+    this.given = this.low;
+    if (this.high === this.givenHigh) {
       Atomics.store(this.read, 0, this.low);
       return;
     }
     // Once in 4 GiB: both halves at once, or a writer in between would take the ring for full.
-    this.given = this.high;
+    this.givenHigh = this.high;
     Atomics.store(this.readWhole, 0, (BigInt(this.high) << 32n) | BigInt(this.low >>> 0));
   }
 }

@@ -234,6 +234,10 @@ export class FaultPort implements Port {
     return this.inner.pollFd;
   }
 
+  get ringFd(): number {
+    return this.inner.ringFd ?? -1;
+  }
+
   beforeSleep(): void {
     this.inner.beforeSleep?.();
   }

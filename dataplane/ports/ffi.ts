@@ -54,13 +54,6 @@ export const ioctlPointer = libc.func('int ioctl(int fd, unsigned long request, 
   argument: Uint8Array | number,
 ) => number;
 export const ioctlValue = libc.func('ioctl', 'int', ['int', 'unsigned long', 'unsigned long']) as Call3;
-const epoll_create1 = libc.func('epoll_create1', 'int', ['int']) as (flags: number) => number;
-const epoll_ctl = libc.func('int epoll_ctl(int epfd, int operation, int fd, const void *event)') as (
-  epfd: number,
-  operation: number,
-  fd: number,
-  event: Uint8Array,
-) => number;
 export const eventfd = libc.func('int eventfd(unsigned int initial, int flags)') as (
   initial: number,
   flags: number,
@@ -117,24 +110,6 @@ export const EBADFD = 77;
 export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
 export const ENETDOWN = 100;
-
-const EPOLL_CTL_ADD = 1;
-const EPOLLIN = 1;
-
-/** A descriptor that is readable as long as one of `fds` is (epoll(7)). Errors: IoError of `where`. */
-export function anyReadable(where: string, fds: readonly number[]): number {
-  const epoll = epoll_create1(O_CLOEXEC);
-  if (epoll < 0) throw systemError(where, 'an epoll descriptor', errno(), 'raise the limit of open files (ulimit -n)');
-  const event = new Uint8Array(16); // struct epoll_event: u32 events, then data, which nobody asks for
-  event[0] = EPOLLIN;
-  for (const fd of fds)
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, event) < 0) {
-      const reason = errno();
-      close(epoll);
-      throw systemError(where, 'to wait for a descriptor', reason);
-    }
-  return epoll;
-}
 
 /** errno of the calling thread's last failed call. */
 export function errno(): number {

@@ -83,6 +83,10 @@ export class MirrorPort implements Port {
     return this.inner.pollFd;
   }
 
+  get ringFd(): number {
+    return this.inner.ringFd ?? -1;
+  }
+
   beforeSleep(): void {
     this.inner.beforeSleep?.();
   }

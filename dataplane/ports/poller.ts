@@ -62,10 +62,16 @@ export class Poller {
   sleeps = 0;
   timeouts = 0;
   private readonly ports: readonly Port[];
+  /** Those of them that have a receive ring. */
+  private readonly ringed: readonly Port[];
   private readonly waker: number;
   private idle = 0;
-  /** struct pollfd[] (int fd; short events; short revents), entry 0 the eventfd; then timespec; then the event count. */
+  /**
+   * struct pollfd[] (int fd; short events; short revents): the eventfd, the ports, the receive rings; then timespec; then the
+   * event count.
+   */
   private readonly fds: Int32Array;
+  private readonly count: number;
   private readonly time: Int32Array;
   private readonly at: number;
   private readonly timeAt: number;
@@ -74,11 +80,13 @@ export class Poller {
   /** `waker`: from openWaker, or −1 for none. Ports with pollFd −1 are only found by spinning: keep MAX_SLEEP_MS in mind. */
   constructor(ports: readonly Port[], waker: number) {
     this.ports = ports;
+    this.ringed = ports.filter((port) => (port.ringFd ?? -1) >= 0);
     this.waker = waker;
-    const bytes = (ports.length + 1) * 8;
+    this.count = 1 + ports.length + this.ringed.length;
+    const bytes = this.count * 8;
     const aligned = (bytes + 15) & ~15;
     const memory = mapMemory(aligned + 32);
-    this.fds = new Int32Array(memory.buffer, 0, (ports.length + 1) * 2);
+    this.fds = new Int32Array(memory.buffer, 0, this.count * 2);
     this.time = new Int32Array(memory.buffer, aligned, 4);
     this.at = memory.base;
     this.timeAt = memory.base + aligned;
@@ -105,20 +113,27 @@ export class Poller {
    * passed. Returns WOKE_*. Spinning begins anew after a port or an event, not after a timeout.
    */
   wait(milliseconds: number): number {
-    const { fds, ports, time } = this;
+    const { fds, ports, ringed, time } = this;
     for (let i = 0; i < ports.length; i++) {
       const port = ports[i];
       // A negative descriptor is skipped: one that is gone would end every sleep at once.
       fds[2 + 2 * i] = port.linkUp ? port.pollFd : -1;
       fds[3 + 2 * i] = POLLIN;
+    }
+    // Entries of their own: one epoll descriptor for queue and ring would not tell that the device is gone, and would stay
+    // behind when a worker dies.
+    for (let i = 0, at = 2 + 2 * ports.length; i < ringed.length; i++, at += 2) {
+      const port = ringed[i];
       port.beforeSleep?.();
+      fds[at] = port.linkUp ? (port.ringFd ?? -1) : -1;
+      fds[at + 1] = POLLIN;
     }
     fds[1] = POLLIN;
     const bounded = milliseconds > MAX_SLEEP_MS ? MAX_SLEEP_MS : milliseconds < 0 ? 0 : milliseconds;
     time[0] = (bounded / 1000) | 0;
     time[2] = ((bounded % 1000) * 1e6) | 0;
     this.sleeps++;
-    const ready = ppoll(this.at, ports.length + 1, this.timeAt, 0);
+    const ready = ppoll(this.at, this.count, this.timeAt, 0);
     if (ready <= 0) {
       this.timeouts++; // or EINTR, which is one to us
       return WOKE_TIMEOUT;
@@ -137,6 +152,8 @@ export class Poller {
         why |= WOKE_GONE;
       }
     }
+    for (let i = 0, at = 3 + 2 * ports.length; i < ringed.length; i++, at += 2)
+      if (fds[at] >>> 16 !== 0) why |= WOKE_PORT;
     return why;
   }
 }

@@ -38,7 +38,9 @@ export interface Port {
    * Partial checksums and super-frames are completed or segmented here when the device cannot take them.
    */
   txBurst(frames: Frames, slots: Int32Array, n: number): void;
-  /** Called before every sleep that `pollFd` shall end, where the kind must know of it. */
+  /** A second such descriptor, of a receive ring beside the queue; absent or −1 when there is none. */
+  readonly ringFd?: number;
+  /** Called before every sleep that `ringFd` shall end. */
   beforeSleep?(): void;
   /** Releases the device. Frames still owned are freed. */
   close(): void;

@@ -14,11 +14,15 @@
  * discipline (PACKET_QDISC_BYPASS) is told ENOBUFS. A full ring drops, as a full queue does; that is counted in rxErrors.
  *
  * Wake-ups: a worker that will sleep says so in a word of shared memory, which the program exchanges for 0 behind every
- * reservation; only who finds it set wakes. Either it sees the word, or the worker's poll sees the record.
+ * reservation; only who finds it set wakes. Either it sees the word, or the worker's ppoll of the ring sees the record.
  *
  * The ring does not tell whether a checksum is partial, as that of a datagram of the kernel's own is: one that equals the
- * pseudo-header's sum and is not right as it stands is (a frame with a wrong checksum is mistaken for it once in 65,536).
- * Source: linux/if_tun.h, linux/bpf.h; drivers/net/tun.c (run_ebpf_filter); RFC 768. Needs Linux 5.12, CAP_BPF, CAP_PERFMON.
+ * pseudo-header's sum and is not right as it stands is (a frame with a wrong checksum is mistaken for it once in 65,536). One
+ * that lies deeper, in what a tunnel over UDP carries, would not be found: a device that has not said that it can finish those
+ * (tun.c, hw_enc_features) is not given them.
+ *
+ * What it does not do: keep the order between datagrams that come by different ways, such as a super-frame and a short one
+ * behind it. Source: linux/if_tun.h, linux/bpf.h; drivers/net/tun.c (run_ebpf_filter); RFC 768. Needs Linux 5.12 and CAP_BPF.
  */
 import { Assembler } from '../../offload/kernel/assembler.ts';
 import {
@@ -50,11 +54,11 @@ import {
 import { fold, halves, sumRange } from '../wire/sum.ts';
 import { type Asker, closeDescriptor, createMap, loadProgram } from './bpf.ts';
 import { BpfRing, mapRing, type RingTask } from './bpf-ring.ts';
-import { anyReadable, errno, ioctlPointer, mapDescriptor, systemError, viewMemory } from './ffi.ts';
+import { errno, ioctlPointer, mapDescriptor, systemError, viewMemory } from './ffi.ts';
 import type { Port, PortCounters } from './port.ts';
 
 const TUNSETFILTEREBPF = 0x800454e1;
-/** Bytes of records of one ring: 8192 small frames, or 680 of 1500 bytes. */
+/** Bytes of records of one ring: 8191 small frames, or 682 of 1500 bytes. */
 export const RING_BYTES = 1 << 20;
 /**
  * A record: the frame's length, 2 bytes of nothing, the frame (so it begins 2 bytes into a word, as in a slot). There are two
@@ -73,9 +77,9 @@ const HEAD_AT = -40;
 const HEAD_BYTES = L4;
 const BPF_RB_NO_WAKEUP = 1;
 const BPF_RB_FORCE_WAKEUP = 2;
-/** What the filter returns: bytes of the frame that the device keeps. */
+/** What the filter returns: bytes of the frame that the device keeps. The longest, with a tag, has a few more than 2^16. */
 const DROP = 0;
-const KEEP = 0xffff;
+const KEEP = 1 << 20;
 
 /** Most frames of a turn as long as the ring is emptied now and then, and of one when it is not; as for queues (uring.ts). */
 const CALM = 12;
@@ -91,7 +95,7 @@ export interface TapRing extends RingTask {
 
 const asker = (name: string): Asker => ({
   where: `port ${name} (tap, --io bpf)`,
-  advice: 'run as root (CAP_BPF, CAP_PERFMON) on Linux 5.12 or newer, or choose --io auto',
+  advice: 'run as root (CAP_BPF) on Linux 5.12 or newer, or choose --io auto',
 });
 
 /** The device's filter: rings are maps `ring0` …, the shared words map `state`. */
@@ -204,14 +208,16 @@ export class RingTapPort implements Port {
   readonly name: string;
   readonly number: number;
   readonly counters: PortCounters;
-  /** Becomes readable when the queue is or the ring has something. */
   readonly pollFd: number;
+  /** Becomes readable when the ring has something. */
+  readonly ringFd: number;
   private readonly tap: Port;
   private readonly ring: BpfRing;
   private readonly state: Int32Array;
   /** Bursts in a row that left something in the ring. */
   private full = 0;
-  private lost: number;
+  /** Lost frames that were counted: a successor's counters begin anew, with all that the ring has lost. */
+  private lost = 0;
 
   /** @param tap the queue, which also sends   @param task the queue's ring, of which this is the only reader */
   constructor(tap: Port, task: TapRing) {
@@ -221,8 +227,8 @@ export class RingTapPort implements Port {
     this.tap = tap;
     this.ring = new BpfRing(task);
     this.state = new Int32Array(viewMemory(task.state, STATE_BYTES).buffer);
-    this.lost = this.state[LOST];
-    this.pollFd = anyReadable(asker(tap.name).where, [tap.pollFd, task.fd]);
+    this.pollFd = tap.pollFd;
+    this.ringFd = task.fd;
   }
 
   get linkUp(): boolean {
@@ -264,7 +270,7 @@ export class RingTapPort implements Port {
       bytes += length;
       ring.skip();
     }
-    if (count > 0) ring.release();
+    ring.release();
     this.full = count === limit ? this.full + 1 : 0;
     counters.rxPackets += count;
     counters.rxBytes += bytes;
@@ -280,9 +286,9 @@ export class RingTapPort implements Port {
     this.tap.txBurst(frames, slots, n);
   }
 
+  /** Closes the queue; the ring's descriptors are closed by whoever opened them. */
   close(): void {
     this.tap.close();
-    closeDescriptor(this.pollFd);
   }
 }
 
@@ -297,6 +303,8 @@ function findPartial(frames: Frames, m: number, off: number, length: number): vo
   let pseudo = ((size & 0xff) << 8) + (size >> 8) + (UDP << 8);
   for (let n = four ? 3 : 2, end = four ? 5 : 10; n < end; n++) pseudo += halves(i32[w + n]);
   if (u16[(l4 + 6) >> 1] !== fold(pseudo)) return;
+  // What the kernel makes fills its packet; what has something behind it (RFC 9868) has another sum.
+  if (((u8[l4 + 4] << 8) | u8[l4 + 5]) !== size) return;
   if (fold(sumRange(u16, i32, u8, l4, l4 + size, pseudo)) === 0xffff) return;
   meta[m + META_FLAGS] = FRAME_NEEDS_CSUM;
   meta[m + META_CSUM] = (l4 - off) | (6 << 16);

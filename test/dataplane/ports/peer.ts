@@ -25,7 +25,7 @@ const bytes = new Uint8Array(memory.buffer);
 const never = new Int32Array(new SharedArrayBuffer(4));
 
 export class PeerSocket {
-  private readonly fd: number;
+  readonly fd: number;
 
   constructor(netns: string, ifindex: number) {
     this.fd = inNetns(netns, () => socket(AF_PACKET, SOCK_RAW_NONBLOCK, 0));
