@@ -19,7 +19,8 @@ import {
   IPS_CONFIRMED,
   IPS_DYING,
 } from './record.ts';
-import { BASE, BUMP, type ConntrackBuffers, ConntrackTable, FREE, SEED } from './table.ts';
+import { BASE, BUMP, FREE, SEED } from './record-pool.ts';
+import { type ConntrackBuffers, ConntrackTable } from './table.ts';
 
 /** A table of its own with the connections of `from`, under the same record numbers. */
 export function snapshotConntrack(from: ConntrackTable): ConntrackBuffers {

@@ -7,28 +7,16 @@
  * - Readers take no lock and no Atomics.load (a builtin call of some 20 ns in V8): an aligned int32 load does not tear,
  *   and each link is reached through the load before it. A record is filled with plain stores and becomes visible by one
  *   Atomics.store on a bucket head.
- * - Writers lock the stripes of the two buckets in ascending order. A lock word holds its owner's number + 1, so that
- *   the supervisor can break the locks of a dead worker (`repair`): a record without CONFIRMED, or with DYING, that a
- *   dead owner left in a chain is taken out there.
- * - A deleted record rests in its worker's limbo until every reader has passed a quiet point twice (epochs): a reader
- *   may still stand on it and follow its links. A worker that sleeps, or a domain that only looks in now and then, is
- *   OFFLINE and holds nobody up.
+ * - Writers lock the stripes of the two buckets in ascending order. The supervisor breaks the locks of a dead worker
+ *   (`repair`): a record without CONFIRMED, or with DYING, that a dead owner left in a chain is taken out there.
+ * - Where records come from, and when a deleted one may be used again, is record-pool.ts.
  * - What two workers may change at once (both directions of a connection): protocol state under the record's own lock
  *   word, status bits by Atomics.or, the deadline by plain stores (either is right).
- *
- * Control words:
- *   0 BASE (connections that were there at first: a snapshot's)  1 BUMP (records ever used)  2 FREE (global list)
- *   3 FREE_LOCK  4 EPOCH  5 FULL (times)  6 EARLY_DROP  7 USERS (workers that there have been)  8 HUNGRY (a worker has no
- *   records left: whoever has more than it needs gives some to the global list)  9 SEED
- *   10 MAX (connections; there are more records, as deleted ones rest a while)  11 WANTED (epochs that others wait for)
- *   16 + 16w, a cache line: of worker w: LOCAL_EPOCH, FREE list, LIMBO head, LIMBO tail, INSERTS, DELETES
  */
-import { sharedAligned } from '../dataplane/wire/aligned.ts';
 import { canEarlyDrop } from './protocols.ts';
 import {
   CT_DEADLINE,
   CT_F64,
-  CT_GEN,
   CT_HASH,
   CT_KEY,
   CT_LOCK,
@@ -40,8 +28,6 @@ import {
   CT_R_PORTS,
   CT_R_SRC,
   CT_STATUS,
-  CT_TIMER,
-  CT_TIMER_PREV,
   CT_WORDS,
   CT6_WORDS,
   IPS_ASSURED,
@@ -49,66 +35,38 @@ import {
   IPS_DYING,
   IPS_OFFLOAD,
 } from './record.ts';
+import {
+  CONTROL_WORDS,
+  createRecords,
+  EARLY_DROP,
+  FULL,
+  type RecordBuffers,
+  RecordPool,
+  recordBytes,
+  SEED,
+  W_DELETES,
+  W_INSERTS,
+} from './record-pool.ts';
 
-export const MAX_WORKERS = 32;
-export const BASE = 0;
-export const BUMP = 1;
-export const FREE = 2;
-const FREE_LOCK = 3;
-const EPOCH = 4;
-const FULL = 5;
-const EARLY_DROP = 6;
-const USERS = 7;
-const HUNGRY = 8;
-export const SEED = 9;
-const MAX = 10;
-const WANTED = 11;
-const LEAD = 12;
-const LEAD6 = 13;
-const CAPACITY = 14;
-const WORKER = 16;
-const WORKER_WORDS = 16;
-const W_EPOCH = 0;
-const W_FREE = 1;
-const W_LIMBO_HEAD = 2;
-const W_LIMBO_TAIL = 3;
-const W_INSERTS = 4;
-const W_DELETES = 5;
-const CONTROL_WORDS = WORKER + WORKER_WORDS * MAX_WORKERS;
+export { MAX_WORKERS } from './record-pool.ts';
+
 const STRIPES = 4096;
-const OFFLINE = -1;
 const ESP = 50;
-/** Records fetched from the global list at a time. */
-const BATCH = 32;
 /** Buckets that early drop looks through, as nf_conntrack's NF_CT_EVICTION_RANGE. */
 const EVICTION_RANGE = 8;
 
-export interface ConntrackBuffers {
-  control: SharedArrayBuffer;
+/** The records; behind their control words lie the locks of the stripes. */
+export interface ConntrackBuffers extends RecordBuffers {
   heads: SharedArrayBuffer;
-  words: SharedArrayBuffer;
-  addresses6: SharedArrayBuffer;
 }
 
-export class ConntrackTable {
+export class ConntrackTable extends RecordPool {
   readonly buffers: ConntrackBuffers;
-  /** Record words; a record starts at index * CT_WORDS. */
-  readonly words: Int32Array;
-  /** The same memory as doubles, for packet and byte counters; a record starts at index * CT_F64. */
-  readonly doubles: Float64Array;
-  /** IPv6 addresses; a record starts at index * CT6_WORDS. */
-  readonly words6: Int32Array;
-  /** Connections that may be tracked, and records that there are. */
-  readonly max: number;
-  readonly capacity: number;
-  private readonly control: Int32Array;
   /** Bucket heads, and the mask that takes a hash to one (read by dataplane/touch.ts). */
   readonly heads: Int32Array;
-  private readonly locks: Int32Array;
   readonly mask: number;
+  private readonly locks: Int32Array;
   private readonly seed: number;
-  private readonly worker: number;
-  private readonly mine: number;
   /** Hash of the last tuple that `find4` or `find6` looked up. */
   hash = 0;
   /** Record that the last refused `insert` clashed with, as (index << 1) | dir. */
@@ -116,86 +74,26 @@ export class ConntrackTable {
 
   /** @param worker number of the calling worker, 0 … MAX_WORKERS − 1 (lock owner, free list, limbo) */
   constructor(buffers: ConntrackBuffers, worker: number) {
+    super(buffers, worker);
     this.buffers = buffers;
-    this.control = new Int32Array(buffers.control, 0, CONTROL_WORDS);
     this.locks = new Int32Array(buffers.control, CONTROL_WORDS * 4, STRIPES);
     this.heads = new Int32Array(buffers.heads);
-    const capacity = this.control[CAPACITY];
-    this.words = new Int32Array(buffers.words, this.control[LEAD], capacity * CT_WORDS);
-    this.doubles = new Float64Array(buffers.words, this.control[LEAD], capacity * CT_F64);
-    this.words6 = new Int32Array(buffers.addresses6, this.control[LEAD6], capacity * CT6_WORDS);
     this.mask = this.heads.length - 1;
-    this.max = this.control[MAX];
-    this.capacity = capacity;
     this.seed = this.control[SEED];
-    this.worker = worker;
-    this.mine = WORKER + WORKER_WORDS * worker;
-    // Counting stops at the last worker that there has been.
-    for (;;) {
-      const users = Atomics.load(this.control, USERS);
-      if (users > worker || Atomics.compareExchange(this.control, USERS, users, worker + 1) === users) break;
-    }
   }
 
   /** Bytes that a table for `max` connections takes (without the address space reserved for IPv6 addresses). */
   static bytes(max: number): number {
-    return capacityFor(max) * CT_WORDS * 4 + bucketsFor(max) * 4 + (CONTROL_WORDS + STRIPES) * 4;
+    return recordBytes(max) + (bucketsFor(max) + STRIPES) * 4;
   }
 
   /** Makes the shared memory of a table. `seed`: any int32, different at each start unless repeatability is wanted. */
   static create(max: number, seed: number): ConntrackBuffers {
-    const words = sharedAligned(capacityFor(max) * CT_WORDS * 4);
-    const six = sharedAligned(capacityFor(max) * CT6_WORDS * 4);
-    const buffers = {
-      control: new SharedArrayBuffer((CONTROL_WORDS + STRIPES) * 4),
-      heads: new SharedArrayBuffer(bucketsFor(max) * 4),
-      words: words.buffer,
-      addresses6: six.buffer,
-    };
-    const control = new Int32Array(buffers.control);
-    control[SEED] = seed;
-    control[MAX] = max;
-    control[LEAD] = words.lead;
-    control[LEAD6] = six.lead;
-    control[CAPACITY] = capacityFor(max);
-    control[EPOCH] = 2;
-    for (let w = 0; w < MAX_WORKERS; w++) control[WORKER + WORKER_WORDS * w + W_EPOCH] = OFFLINE;
-    return buffers;
+    return { ...createRecords(max, seed, STRIPES), heads: new SharedArrayBuffer(bucketsFor(max) * 4) };
   }
 
   get buckets(): number {
     return this.heads.length;
-  }
-
-  /** Connections: each worker counts what it has inserted and deleted, in a line of its own, without atomics. */
-  get count(): number {
-    const control = this.control;
-    let count = control[BASE];
-    const end = WORKER + WORKER_WORDS * control[USERS];
-    for (let at = WORKER; at < end; at += WORKER_WORDS)
-      count = (count + control[at + W_INSERTS] - control[at + W_DELETES]) | 0;
-    return count;
-  }
-
-  /** True when a new connection needs the place of another. */
-  get isFull(): boolean {
-    return this.count >= this.max;
-  }
-
-  /** Counters since start: inserted, deleted, times the table was full, connections given up by early drop. */
-  statistics(): { inserted: number; deleted: number; full: number; earlyDrop: number } {
-    const c = this.control;
-    let [inserted, deleted] = [0, 0];
-    for (let worker = 0; worker < c[USERS]; worker++) {
-      inserted += c[WORKER + WORKER_WORDS * worker + W_INSERTS] >>> 0;
-      deleted += c[WORKER + WORKER_WORDS * worker + W_DELETES] >>> 0;
-    }
-    return { inserted, deleted, full: c[FULL], earlyDrop: c[EARLY_DROP] };
-  }
-
-  /** Records 0 … highWater − 1 have been used at some time: what a dump has to look at. */
-  get highWater(): number {
-    return Math.min(Atomics.load(this.control, BUMP), this.capacity);
   }
 
   // --- hashing -------------------------------------------------------------------------------------------------
@@ -338,105 +236,16 @@ export class ConntrackTable {
     return true;
   }
 
-  // --- records ---------------------------------------------------------------------------------------------------
+  // --- coming and going ------------------------------------------------------------------------------------------
 
   /**
    * Takes a free record for the calling worker, all words zero but GEN (which grew). When the table is full, one
    * connection near `hash` is given up first; −1 when there is none. The record is private until `insert`.
    */
   alloc(hash: number, now: number): number {
-    const control = this.control;
-    if ((this.isFull && !this.earlyDrop(hash, now)) || (control[this.mine + W_FREE] === 0 && !this.refill())) {
-      Atomics.add(control, FULL, 1);
-      return -1;
-    }
-    const index = control[this.mine + W_FREE] - 1;
-    const w = this.words;
-    const c = index * CT_WORDS;
-    control[this.mine + W_FREE] = w[c + CT_TIMER];
-    const generation = w[c + CT_GEN];
-    // Three cache lines; fill() would be a call of 200 ns.
-    for (let at = c; at < c + CT_WORDS; at += 8) {
-      w[at] = w[at + 1] = w[at + 2] = w[at + 3] = 0;
-      w[at + 4] = w[at + 5] = w[at + 6] = w[at + 7] = 0;
-    }
-    w[c + CT_GEN] = (generation + 1) | 0;
+    const index = this.isFull && !this.earlyDrop(hash, now) ? -1 : this.take();
+    if (index < 0) Atomics.add(this.control, FULL, 1);
     return index;
-  }
-
-  /** Gives back a record that was never inserted. */
-  discard(index: number): void {
-    const control = this.control;
-    this.words[index * CT_WORDS + CT_STATUS] = 0;
-    this.words[index * CT_WORDS + CT_TIMER] = control[this.mine + W_FREE];
-    control[this.mine + W_FREE] = index + 1;
-  }
-
-  /** Fills the worker's free list: from its limbo, from memory never used, from the global list. */
-  private refill(): boolean {
-    const control = this.control;
-    if (this.reclaim() > 0) return true;
-    const first = control[BUMP] < this.capacity ? Atomics.add(control, BUMP, BATCH) : this.capacity;
-    if (first < this.capacity) {
-      const end = Math.min(first + BATCH, this.capacity);
-      for (let index = end - 1; index >= first; index--) this.discard(index);
-      return true;
-    }
-    // All records have been used once: the others are asked now, so that they have given before these are used up.
-    Atomics.store(control, HUNGRY, 1);
-    if (Atomics.load(control, FREE) === 0) return false;
-    this.lock(FREE_LOCK, control);
-    for (let n = 0; n < BATCH && control[FREE] !== 0; n++) {
-      const index = control[FREE] - 1;
-      control[FREE] = this.words[index * CT_WORDS + CT_TIMER];
-      this.discard(index);
-    }
-    Atomics.store(control, FREE_LOCK, 0);
-    return control[this.mine + W_FREE] !== 0;
-  }
-
-  /** Gives records that have rested long enough to the global list: a worker that makes few connections has no use for them. */
-  private donate(): void {
-    const control = this.control;
-    const w = this.words;
-    const safe = (Atomics.load(control, EPOCH) - 2) | 0;
-    let head = control[this.mine + W_LIMBO_HEAD];
-    if (((w[(head - 1) * CT_WORDS + CT_TIMER_PREV] - safe) | 0) > 0) return;
-    Atomics.store(control, HUNGRY, 0);
-    this.lock(FREE_LOCK, control);
-    for (let n = 0; n < 4 * BATCH && head !== 0; n++) {
-      const c = (head - 1) * CT_WORDS;
-      if (((w[c + CT_TIMER_PREV] - safe) | 0) > 0) break;
-      const next = w[c + CT_TIMER];
-      control[this.mine + W_LIMBO_HEAD] = next;
-      w[c + CT_STATUS] = 0;
-      w[c + CT_TIMER] = control[FREE];
-      Atomics.store(control, FREE, head);
-      head = next;
-    }
-    Atomics.store(control, FREE_LOCK, 0);
-  }
-
-  /**
-   * Moves records from limbo to the free list whose epoch every reader has left. Returns how many. A record leaves one
-   * list before it enters the other: a worker that dies in between loses that record, and nobody gets it twice.
-   */
-  private reclaim(): number {
-    const control = this.control;
-    const w = this.words;
-    const safe = (Atomics.load(control, EPOCH) - 2) | 0;
-    let moved = 0;
-    let head = control[this.mine + W_LIMBO_HEAD];
-    while (head !== 0 && moved < 4 * BATCH) {
-      const c = (head - 1) * CT_WORDS;
-      if (((w[c + CT_TIMER_PREV] - safe) | 0) > 0) break;
-      const next = w[c + CT_TIMER];
-      control[this.mine + W_LIMBO_HEAD] = next;
-      this.discard(head - 1);
-      moved++;
-      head = next;
-    }
-    return moved;
   }
 
   /**
@@ -525,27 +334,6 @@ export class ConntrackTable {
   /** Called for every record that this worker deletes, before it may be reused; aging.ts sets it. */
   onDelete: (index: number) => void = () => {};
 
-  /**
-   * Sends a deleted record to limbo, and from there to the free list. A deleted record is still filed in an aging
-   * wheel: its owner, who takes it out there, calls this, exactly once.
-   */
-  release(index: number): void {
-    const control = this.control;
-    const w = this.words;
-    const c = index * CT_WORDS;
-    w[c + CT_TIMER] = 0;
-    // Not in the deadline: who found the connection just before it went may still write that.
-    w[c + CT_TIMER_PREV] = Atomics.load(control, EPOCH);
-    // The tail says nothing while the list is empty. In this order, a death in between costs this record and no other.
-    if (control[this.mine + W_LIMBO_HEAD] === 0) {
-      control[this.mine + W_LIMBO_TAIL] = index + 1;
-      control[this.mine + W_LIMBO_HEAD] = index + 1;
-    } else {
-      w[(control[this.mine + W_LIMBO_TAIL] - 1) * CT_WORDS + CT_TIMER] = index + 1;
-      control[this.mine + W_LIMBO_TAIL] = index + 1;
-    }
-  }
-
   private unlink(bucket: number, handle: number): void {
     const w = this.words;
     let at = -1;
@@ -591,52 +379,7 @@ export class ConntrackTable {
     return true;
   }
 
-  // --- quiet points ------------------------------------------------------------------------------------------------
-
-  /** The calling worker holds no reference into the table now; called once a burst. */
-  quiet(): void {
-    const control = this.control;
-    const epoch = Atomics.load(control, EPOCH);
-    if (control[this.mine + W_EPOCH] !== epoch) Atomics.store(control, this.mine + W_EPOCH, epoch);
-    // Only worth advancing when somebody waits for it.
-    if (control[this.mine + W_LIMBO_HEAD] === 0 && control[WANTED] === 0) return;
-    if (control[HUNGRY] !== 0 && control[this.mine + W_LIMBO_HEAD] !== 0) this.donate();
-    for (let n = 0; n < MAX_WORKERS; n++) {
-      const seen = control[WORKER + WORKER_WORDS * n + W_EPOCH];
-      if (seen !== OFFLINE && seen !== epoch) return;
-    }
-    if (Atomics.compareExchange(control, EPOCH, epoch, (epoch + 1) & 0x7fffffff) === epoch && control[WANTED] > 0)
-      control[WANTED]--;
-  }
-
-  /** Number of the epoch; what was unlinked in an epoch is out of everybody's reach two epochs later. */
-  epoch(): number {
-    return this.control[EPOCH];
-  }
-
-  /** Something other than a connection record rests: let the epoch advance at least twice more. */
-  wantEpochs(): void {
-    this.control[WANTED] = 3;
-  }
-
-  /** The calling worker will not look at the table until it calls `quiet` again. */
-  offline(): void {
-    Atomics.store(this.control, this.mine + W_EPOCH, OFFLINE);
-  }
-
   // --- locks -------------------------------------------------------------------------------------------------------
-
-  /** Locks a word; holds the owner's number + 1. */
-  lock(at: number, locks: Int32Array): void {
-    const owner = this.worker + 1;
-    let spins = 0;
-    while (Atomics.compareExchange(locks, at, 0, owner) !== 0) {
-      if (++spins > 1000) {
-        Atomics.wait(this.control, 15, 0, 0.05); // never notified: a bounded nap
-        spins = 0;
-      }
-    }
-  }
 
   private lockTwo(a: number, b: number): void {
     const x = a & (STRIPES - 1);
@@ -664,11 +407,9 @@ export class ConntrackTable {
   repair(deadWorker: number): number {
     const w = this.words;
     let broken = 0;
-    if (this.control[FREE_LOCK] === deadWorker + 1) Atomics.store(this.control, FREE_LOCK, 0);
-    Atomics.store(this.control, WORKER + WORKER_WORDS * deadWorker + W_EPOCH, OFFLINE);
+    this.bury(deadWorker);
     // The chains of other stripes that are walked here go on changing: nothing on them may be used again meanwhile.
-    const before = this.control[this.mine + W_EPOCH];
-    Atomics.store(this.control, this.mine + W_EPOCH, Atomics.load(this.control, EPOCH));
+    const before = this.stepOn();
     for (let stripe = 0; stripe < STRIPES; stripe++) {
       if (Atomics.load(this.locks, stripe) !== deadWorker + 1) continue;
       broken++;
@@ -688,7 +429,7 @@ export class ConntrackTable {
       }
       Atomics.store(this.locks, stripe, 0);
     }
-    Atomics.store(this.control, this.mine + W_EPOCH, before);
+    this.stepOff(before);
     for (let index = 0; index < this.highWater; index++)
       if (w[index * CT_WORDS + CT_LOCK] === deadWorker + 1) Atomics.store(w, index * CT_WORDS + CT_LOCK, 0);
     return broken;
@@ -746,11 +487,6 @@ export class ConntrackTable {
       w[c + CT_KEY],
     );
   }
-}
-
-/** Records for `max` connections: deleted ones rest until every reader has passed, workers fetch free ones in batches. */
-function capacityFor(max: number): number {
-  return max + 1024 + (max >> 6);
 }
 
 /** Buckets for `max` connections: a power of two, at least two per connection (each is in the hash twice). */
