@@ -2,7 +2,8 @@
  * Explain: what the router would do with a packet, stage by stage, and why.
  *
  * The running state is copied (copy.ts), and the packet walks through the copy on the router's own path, observed
- * (dataplane/observe.ts, steps.ts). Nothing of the original changes: no counter, no connection, no timer; nothing is sent.
+ * (dataplane/observe.ts, steps.ts, stages.ts). Nothing of the original changes: no counter, no connection, no timer;
+ * nothing is sent.
  *
  * What a copy cannot know is what only a worker's own memory holds: fragments that wait there, packets that wait for a
  * neighbour, the rate limit of ICMP errors, and which free port or identifier the next random search will find. Several
@@ -23,7 +24,8 @@ import type { Control } from '../control.ts';
 import { engineOptions } from '../offload.ts';
 import { copyTables } from './copy.ts';
 import { type Flow, flowFrame } from './flow.ts';
-import { engineState, type Step, Steps, type Walk } from './steps.ts';
+import { engineState, type Step } from './stages.ts';
+import { Steps, type Walk } from './steps.ts';
 import { dropText, frameText } from './words.ts';
 
 /** What explain looks at: an inline Router, or a live router's source (controlplane/show/source.ts). */

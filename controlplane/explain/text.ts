@@ -1,6 +1,6 @@
 /** Text of an explanation: one paragraph a packet, one line a stage, what was decided first. */
 import type { Explained, Explanation } from './explain.ts';
-import type { Step } from './steps.ts';
+import type { Step } from './stages.ts';
 
 const INDENT = ' '.repeat(20);
 
