@@ -6,7 +6,8 @@
  *   2 … 5   of the domains of the control plane, IPv4 then IPv6: BELL, as above, and BEAT, which grows with every turn
  *   16 + 8 w  of worker w: 0 STATE  1 CIRCLES through the loop (wraps)  2 SLEEPS  3 TIMEOUTS (sleeps that nobody ended)
  *             4 GONE: ports whose device is gone, or down
- *   272 + …   of worker w and port p, 4 words: 0 rx errors  1 tx errors  2 system calls
+ *   272 + …   of worker w and port p, 5 words: 0 rx errors  1 tx errors  2 system calls
+ *             3 frames that its mirror lost  4 why its mirror does not write (errno; 0: it does, or there is none)
  *
  * CIRCLES is also the workers' quiet point for what the control plane reclaims (routes, next hops): a worker that has
  * begun a new circle, or sleeps, holds nothing that it found before.
@@ -25,10 +26,12 @@ export const LW_SLEEPS = 2;
 export const LW_TIMEOUTS = 3;
 export const LW_GONE = 4;
 const PORT = WORKER + WORKER_WORDS * MAX_WORKERS;
-const PORT_WORDS = 4;
+const PORT_WORDS = 5;
 export const LP_RX_ERRORS = 0;
 export const LP_TX_ERRORS = 1;
 export const LP_SYSCALLS = 2;
+export const LP_MIRROR_LOST = 3;
+export const LP_MIRROR_TROUBLE = 4;
 
 export const WORKER_STOPPED = 0;
 export const WORKER_RUNNING = 1;

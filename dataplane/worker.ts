@@ -30,6 +30,8 @@ import {
   BELL,
   domainBell,
   FAULT,
+  LP_MIRROR_LOST,
+  LP_MIRROR_TROUBLE,
   LP_RX_ERRORS,
   LP_SYSCALLS,
   LP_TX_ERRORS,
@@ -49,12 +51,13 @@ import type { FastPathOptions } from './offloading.ts';
 
 import { Path, type Punt } from './path.ts';
 import { groundArena, liveArena } from './ports/arena.ts';
-import { CaptureClock, CaptureWriter } from './ports/capture-writer.ts';
+import { CaptureClock } from './ports/capture-writer.ts';
 import { type FaultOptions, FaultPort } from './ports/fault.ts';
 import { attachKernelFlows, type KernelTask } from './ports/kernel-engine.ts';
 import { KernelPort } from './ports/kernel-port.ts';
 import { KernelSamples, SAMPLE_NAP } from './ports/kernel-samples.ts';
 import { MirrorPort } from './ports/mirror.ts';
+import { MirrorFile } from './ports/mirror-file.ts';
 import { monotonic } from './ports/monotonic.ts';
 import { PacketPort, type PacketRing } from './ports/packet.ts';
 import { BUSY_SLEEP_MS, MAX_SLEEP_MS, Poller, wake } from './ports/poller.ts';
@@ -95,7 +98,7 @@ export interface PortTask {
   /** Kind `kernel`: this worker's queue of the TAP device that the program redirects to. */
   tap?: { fd: number; offloads: number };
   fault: FaultOptions | null;
-  /** pcapng file that gets a copy of every frame; '' none. */
+  /** pcapng file, or pipe, that gets a copy of every frame; '' none. */
   mirror: string;
 }
 
@@ -317,7 +320,7 @@ export default async function run(task: WorkerTask): Promise<void> {
   const ringOf = (family: number) => domains.find((domain) => domain.family === family)?.punt ?? punt;
   const group = task.ports.some((port) => port.kind === 'tap' || port.tap !== undefined) ? openGroup(task.io) : null;
   const ports: (Port | null)[] = [];
-  const mirrors: MirrorPort[] = [];
+  const mirrors: Mirror[] = [];
   try {
     for (let n = 0; n < IF.MAX_PORTS; n++) ports.push(null);
     for (const port of task.ports) {
@@ -334,9 +337,11 @@ export default async function run(task: WorkerTask): Promise<void> {
       } else built = new RingPort(port.name, port.number, punt);
       if (port.fault !== null) built = new FaultPort(built, port.fault);
       if (port.mirror !== '') {
-        const writer = new CaptureWriter(port.mirror, { format: 'pcapng', append: task.again });
-        const mirror = new MirrorPort(built, writer, { clock: CaptureClock.wall() });
-        mirrors.push(mirror);
+        const lost = live[portAt(worker, port.number) + LP_MIRROR_LOST] >>> 0;
+        const file = new MirrorFile(port.mirror, { append: task.again, lost });
+        const clock = CaptureClock.wall();
+        const mirror = new MirrorPort(built, file, { clock });
+        mirrors.push({ port: mirror, file, clock });
         built = mirror;
       }
       ports[port.number] = built;
@@ -392,9 +397,9 @@ export default async function run(task: WorkerTask): Promise<void> {
         Atomics.add(live, BELL, 1);
         Atomics.notify(live, BELL);
       }
-      if ((circles & (REPORT_CIRCLES - 1)) === 0) report(mineOnly, live, worker);
+      if ((circles & (REPORT_CIRCLES - 1)) === 0) report(mineOnly, mirrors, live, worker);
       if (!poller.shouldSleep(work)) continue;
-      report(mineOnly, live, worker);
+      report(mineOnly, mirrors, live, worker);
       live[mine + LW_SLEEPS] = poller.sleeps;
       live[mine + LW_TIMEOUTS] = poller.timeouts;
       Atomics.store(live, mine + LW_STATE, WORKER_ASLEEP);
@@ -424,8 +429,9 @@ export default async function run(task: WorkerTask): Promise<void> {
     tables.conntrack.offline();
     // The ports are not closed: their descriptors are the main thread's. Files and the io_uring are this thread's own.
     for (const mirror of mirrors) {
-      mirror.settle();
-      mirror.writer.close();
+      mirror.port.settle();
+      mirror.file.close();
+      tell(mirror, live, worker);
     }
     group?.close();
   }
@@ -459,8 +465,34 @@ function watchSwitch(path: Path, block: SharedArrayBuffer, ring: RingWriter): Wa
   return new WatchSwitch(path, new Watch(path.frames, path.tables, block, ring, wall), block);
 }
 
-/** What the devices counted, for `show link`; and how many of them are gone: the supervisor hears of another number. */
-function report(ports: readonly Port[], live: Int32Array, worker: number): void {
+/** A port's mirror, where it writes, and its clock. */
+interface Mirror {
+  port: MirrorPort;
+  file: MirrorFile;
+  clock: CaptureClock;
+}
+
+/** How a mirror fares: the supervisor hears of a change. */
+function tell({ port, file }: Mirror, live: Int32Array, worker: number): void {
+  const at = portAt(worker, port.number);
+  live[at + LP_MIRROR_LOST] = file.lost | 0;
+  if (live[at + LP_MIRROR_TROUBLE] === file.trouble) return;
+  live[at + LP_MIRROR_TROUBLE] = file.trouble;
+  Atomics.add(live, BELL, 1);
+  Atomics.notify(live, BELL);
+}
+
+/**
+ * What the devices counted, for `show link`; and how many of them are gone: the supervisor hears of another number. Mirrors
+ * write what waits.
+ */
+function report(ports: readonly Port[], mirrors: readonly Mirror[], live: Int32Array, worker: number): void {
+  for (const mirror of mirrors) {
+    const { file, clock } = mirror;
+    clock.read();
+    file.tick(clock.seconds, clock.nanoseconds);
+    tell(mirror, live, worker);
+  }
   let gone = 0;
   for (let n = 0; n < ports.length; n++) {
     const port = ports[n];

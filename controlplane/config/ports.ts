@@ -28,6 +28,7 @@ const KEYS_OF_KINDS: Readonly<Record<string, readonly string[]>> = {
   offloads: ['tap', 'packet', 'host', 'memory'],
   queues: ['tap', 'packet', 'memory'],
   fault: [...DEVICE_KINDS, 'pcap', 'memory'],
+  mirror: [...DEVICE_KINDS, 'pcap', 'memory'],
 };
 
 /** Reads `ports`. The zone of each is only a name yet (see `normalizeZones`); `workers` is the default of `queues`. */

@@ -92,6 +92,7 @@ import {
 import { openWithEngine } from './kernel.ts';
 import { type DeviceState, LinkPace, lookByName, TapLink } from './links.ts';
 import { takeMemory } from './memory.ts';
+import { MirrorNews } from './mirrors.ts';
 import { EventScript } from './script.ts';
 
 export type Log = (level: 'info' | 'warn', message: string) => void;
@@ -187,6 +188,7 @@ export class Supervisor {
   private keeper: NodeJS.Timeout | null = null;
   private keeperAt = 0;
   private devicesGone = 0;
+  private readonly mirrors: MirrorNews;
   private stopping = false;
   /** Hosts are being told that the router ends. */
   private leaving = false;
@@ -276,6 +278,7 @@ export class Supervisor {
     this.adoptDeletions();
     const live = createLive();
     this.live = new Int32Array(live);
+    this.mirrors = new MirrorNews(this.live, this.log);
     this.startedAt = this.clock();
     const wakers = Array.from({ length: workers }, () => openWaker());
     const peers = workers > 1 ? { rings: createHandover(workers), wakers } : null;
@@ -313,6 +316,7 @@ export class Supervisor {
         kernel: kernel?.task ?? null,
         watch: { block: watchBlock, ring: watchRings[worker] },
       };
+      this.mirrors.add(task);
       this.ends.push({
         task,
         punt: new RingReader(task.punt),
@@ -610,6 +614,7 @@ export class Supervisor {
       for (const end of this.ends) taken += this.drain(end);
       taken += this.watch.drain(PUNT_BURST);
       this.countGone();
+      this.mirrors.tell();
       if (taken > 0) {
         this.afterEvents();
         // Timers and sockets have their turn even when somebody floods us.

@@ -126,6 +126,21 @@ function ports(page: Page, { ports: links }: Summary): void {
   counter('transmit_packets', 'Frames sent.', (link) => link.stats64.tx.packets);
   counter('transmit_bytes', 'Bytes sent, Ethernet header included.', (link) => link.stats64.tx.bytes);
   counter('transmit_errors', 'Writes that the device refused.', (link) => link.stats64.tx.errors);
+  const mirrors = links.flatMap((link) =>
+    link.mirror === undefined ? [] : [{ ...link.mirror, labels: labelsOf(link) }],
+  );
+  page.metric(
+    'counter',
+    'sluice_port_mirror_lost_total',
+    'Frames missing in the mirror of the port.',
+    mirrors.map(({ labels, lost }) => [labels, lost]),
+  );
+  page.metric(
+    'gauge',
+    'sluice_port_mirror_stopped',
+    '1 while the mirror of the port is not written: a full disk, or a pipe that nobody reads.',
+    mirrors.map(({ labels, stopped }) => [labels, stopped ? 1 : 0]),
+  );
   page.metric(
     'gauge',
     'sluice_port_up',

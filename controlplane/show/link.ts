@@ -25,6 +25,8 @@ export interface LinkJson {
   /** Present for a TAP whose kernel end is in another namespace than the router. */
   elsewhere?: true;
   vlan?: number;
+  /** Present for a port with a mirror: whether it is written now, and the frames that are missing in it. */
+  mirror?: { file: string; stopped: boolean; lost: number };
   addr_info: { family: 'inet' | 'inet6'; local: string; prefixlen: number; scope: string; flags?: string[] }[];
   stats64: {
     rx: { bytes: number; packets: number; errors: number; dropped: number };
@@ -69,6 +71,8 @@ export function showLink(source: ShowSource, filters: Readonly<Record<string, st
     if (device !== null && device.mac !== '') link.peer = device.mac;
     if (device?.elsewhere) link.elsewhere = true;
     if (port.vlan !== 0) link.vlan = port.vlan;
+    if (port.mirror !== '' && device !== null)
+      link.mirror = { file: port.mirror, stopped: device.mirrors_stopped > 0, lost: device.mirror_lost };
     links.push(link);
   }
   return { text: links.map(lines).join('\n'), json: links };
@@ -87,6 +91,7 @@ function addressJson(own: OwnAddress): LinkJson['addr_info'][number] {
 }
 
 function lines(link: LinkJson): string {
+  const { mirror } = link;
   const { rx, tx } = link.stats64;
   const device = link.device === undefined ? '' : ` device ${link.device}${link.elsewhere ? ' elsewhere' : ''}`;
   const vlan = link.vlan === undefined ? '' : ` vlan ${link.vlan}`;
@@ -95,6 +100,9 @@ function lines(link: LinkJson): string {
   return [
     `${link.ifindex}: ${link.ifname}: <${link.flags.join(',')}> mtu ${link.mtu} state ${link.operstate} zone ${link.zone} kind ${link.kind}${device}${vlan}`,
     `    link/ether ${link.address}${peer}`,
+    ...(mirror === undefined
+      ? []
+      : [`    mirror ${mirror.file}${mirror.stopped ? ' stopped' : ''} lost ${mirror.lost}`]),
     ...link.addr_info.map(
       (a) => `    ${a.family} ${a.local}/${a.prefixlen} scope ${a.scope}${a.flags ? ` ${a.flags.join(' ')}` : ''}`,
     ),

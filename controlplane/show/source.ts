@@ -3,6 +3,8 @@
  */
 
 import {
+  LP_MIRROR_LOST,
+  LP_MIRROR_TROUBLE,
   LP_RX_ERRORS,
   LP_SYSCALLS,
   LP_TX_ERRORS,
@@ -44,6 +46,9 @@ export interface DeviceView {
   rx_errors: number;
   tx_errors: number;
   syscalls: number;
+  /** Of the workers' mirrors together: frames missing, and how many do not write now. */
+  mirror_lost: number;
+  mirrors_stopped: number;
 }
 
 export interface LiveSource {
@@ -118,12 +123,14 @@ export function liveSource(supervisor: Supervisor): ShowSource {
       device: (port) => {
         const state = supervisor.deviceState(port);
         if (state === null) return null;
-        let [rx_errors, tx_errors, syscalls] = [0, 0, 0];
+        let [rx_errors, tx_errors, syscalls, mirror_lost, mirrors_stopped] = [0, 0, 0, 0, 0];
         for (let worker = 0; worker < supervisor.workers; worker++) {
           const at = portAt(worker, port);
           rx_errors += live[at + LP_RX_ERRORS] >>> 0;
           tx_errors += live[at + LP_TX_ERRORS] >>> 0;
           syscalls += live[at + LP_SYSCALLS] >>> 0;
+          mirror_lost += live[at + LP_MIRROR_LOST] >>> 0;
+          if (live[at + LP_MIRROR_TROUBLE] !== 0) mirrors_stopped++;
         }
         // What libpcap refused, or brought faster than it was taken, the worker has not seen.
         const host = supervisor.hostCounters(port);
@@ -133,7 +140,7 @@ export function liveSource(supervisor: Supervisor): ShowSource {
           syscalls += host.syscalls;
         }
         const { exists, up, mac, elsewhere } = state;
-        return { exists, up, mac, elsewhere, rx_errors, tx_errors, syscalls };
+        return { exists, up, mac, elsewhere, rx_errors, tx_errors, syscalls, mirror_lost, mirrors_stopped };
       },
     },
   };

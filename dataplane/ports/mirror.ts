@@ -15,6 +15,9 @@ import { MAX_FRAME } from './capture-reader.ts';
 import { type CaptureClock, type CaptureWriter, DIRECTION_INBOUND, DIRECTION_OUTBOUND } from './capture-writer.ts';
 import type { Port, PortCounters } from './port.ts';
 
+/** What a mirror writes to: a CaptureWriter, or, live, a MirrorFile. */
+export type MirrorWriter = Pick<CaptureWriter, 'frames' | 'nextPacketId' | 'addInterface' | 'write'>;
+
 export interface MirrorOptions {
   clock: CaptureClock;
   /** What became of the frame that this slot held in the turn just over; '' when it is not known. */
@@ -33,7 +36,7 @@ const RECORD_WORDS = 4;
 
 export class MirrorPort implements Port {
   readonly inner: Port;
-  readonly writer: CaptureWriter;
+  readonly writer: MirrorWriter;
   /** Number of this port's interface in the file. */
   readonly interfaceId: number;
   /** Frames recorded, and those that the writer could not take. */
@@ -50,7 +53,7 @@ export class MirrorPort implements Port {
   private count = 0;
 
   /** @param writer a pcapng writer, which several mirrors may share; whoever made it closes it, after the ports */
-  constructor(inner: Port, writer: CaptureWriter, options: MirrorOptions) {
+  constructor(inner: Port, writer: MirrorWriter, options: MirrorOptions) {
     this.inner = inner;
     this.writer = writer;
     this.interfaceId = writer.addInterface(options.interfaceName ?? inner.name);

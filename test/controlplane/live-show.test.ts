@@ -17,7 +17,14 @@ import { stageOf } from '../../controlplane/show/drops.ts';
 import { liveSource, VIEWS } from '../../controlplane/show/index.ts';
 import * as D from '../../dataplane/drop.ts';
 import { REASONS, STAGES } from '../../dataplane/drop.ts';
-import { createLive, LP_SYSCALLS, LP_TX_ERRORS, portAt } from '../../dataplane/live.ts';
+import {
+  createLive,
+  LP_MIRROR_LOST,
+  LP_MIRROR_TROUBLE,
+  LP_SYSCALLS,
+  LP_TX_ERRORS,
+  portAt,
+} from '../../dataplane/live.ts';
 import { newPortCounters } from '../../dataplane/ports/port.ts';
 
 const CONFIG = {
@@ -219,6 +226,19 @@ describe('a live router', () => {
     } as unknown as Supervisor;
     expect(liveSource(router).live?.device(1)).toMatchObject({ rx_errors: 3, tx_errors: 7, syscalls: 7 });
     expect(liveSource(router).live?.device(0)).toMatchObject({ rx_errors: 0, tx_errors: 0, syscalls: 0 });
+  });
+
+  it('adds up what the workers’ mirrors have lost, and says how many stand still', () => {
+    const live = new Int32Array(createLive());
+    live[portAt(0, 1) + LP_MIRROR_LOST] = 3;
+    live[portAt(1, 1) + LP_MIRROR_LOST] = 4;
+    live[portAt(1, 1) + LP_MIRROR_TROUBLE] = 28;
+    const state = { exists: true, up: true, mac: '', mtu: 1500, flaps: 0, elsewhere: false };
+    const tables = { buffers: { counters: new SharedArrayBuffer(8) } };
+    const router = { live, workers: 2, tables, deviceState: () => state, hostCounters: () => null };
+    const source = liveSource(router as unknown as Supervisor);
+    expect(source.live?.device(1)).toMatchObject({ mirror_lost: 7, mirrors_stopped: 1 });
+    expect(source.live?.device(0)).toMatchObject({ mirror_lost: 0, mirrors_stopped: 0 });
   });
 });
 

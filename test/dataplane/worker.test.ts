@@ -2,15 +2,26 @@
  * The worker as a task in a thread, without a device: frames come through the inject ring and leave through the punt
  * ring. No privilege is needed. It runs the built file, as the router does.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Piscina } from 'piscina';
 import { afterEach, describe, expect, it } from 'vitest';
 import { normalizeConfig } from '../../controlplane/config/index.ts';
 import { Control } from '../../controlplane/control.ts';
-import { createLive, FAULT, LW_STATE, WORKER_ASLEEP, workerAt } from '../../dataplane/live.ts';
+import {
+  createLive,
+  FAULT,
+  LP_MIRROR_LOST,
+  LP_MIRROR_TROUBLE,
+  LW_STATE,
+  portAt,
+  WORKER_ASLEEP,
+  workerAt,
+} from '../../dataplane/live.ts';
 import { CaptureReader } from '../../dataplane/ports/capture-reader.ts';
+import { ENXIO } from '../../dataplane/ports/ffi.ts';
 import { monotonic } from '../../dataplane/ports/monotonic.ts';
 import { closeWaker, openWaker, wake } from '../../dataplane/ports/poller.ts';
 import {
@@ -222,6 +233,41 @@ describe('worker', () => {
       while (reader.next()) seen.push(address(reader.data.subarray(reader.offset), 26));
       expect([reader.error, seen]).toEqual([null, ['203.0.113.1', '203.0.113.1']]);
     } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('a mirror into a pipe that nobody reads held its worker up for ever: now it goes on, and says so', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sluice-mirror-'));
+    let reader = -1;
+    try {
+      const mirror = join(folder, 'wan.pcapng');
+      execFileSync('mkfifo', [mirror]);
+      bench = new Bench();
+      bench.task.ports[1].mirror = mirror;
+      const { live } = bench;
+      const at = portAt(0, 1);
+      bench.start();
+      bench.receive(0, OUT);
+      await bench.next();
+      await until('it to be said that nobody reads', () => live[at + LP_MIRROR_TROUBLE] === ENXIO);
+      await until('the frame to be counted', () => live[at + LP_MIRROR_LOST] === 1);
+
+      reader = openSync(mirror, constants.O_RDONLY | constants.O_NONBLOCK);
+      await until('the reader to be taken up', () => {
+        wake(bench.waker); // a worker with nothing to do looks when it wakes
+        return live[at + LP_MIRROR_TROUBLE] === 0;
+      });
+      bench.receive(0, OUT);
+      await bench.next();
+      Atomics.store(bench.tables.control, STOP, 1);
+      wake(bench.waker);
+      await bench.ended;
+      const read = CaptureReader.fromBytes(mirror, readFileSync(reader));
+      expect([read.next(), read.packetIdLow, read.next(), read.error]).toEqual([true, 2, false, null]);
+      expect(live[at + LP_MIRROR_LOST]).toBe(1);
+    } finally {
+      if (reader >= 0) closeSync(reader);
       rmSync(folder, { recursive: true });
     }
   });

@@ -234,6 +234,10 @@ describe('ports', () => {
       'a: { kind: tap, file: x.pcap }',
       'ports.a.file: no "file" on a port of kind tap / one / kinds that have it: pcap',
     ],
+    [
+      'a: { kind: tap }, v: { parent: a, vlan: 7, mirror: v.pcapng }',
+      'ports.v.mirror: no "mirror" on a port of kind vlan / one / kinds that have it: tap, packet, host, pcap, memory',
+    ],
     ['a: { fault: { loss: 1.5 } }', 'ports.a.fault.loss: a number from 0 to 1, such as 0.05 / 1.5'],
     ['a: { kind: pcap, out: x }, b: { kind: pcap, out: x }', 'ports.b.out: a file that nothing else uses / "x"'],
   ])('refuse { %s }', (text, fault) => expect(faults(`ports: { ${text} }`)).toEqual([fault]));
