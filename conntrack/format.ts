@@ -10,7 +10,9 @@
  * Field by field after lines of conntrack 1.4.7 on Linux 6.18; programs that read those lines can read ours. For people
  * and the control plane, not for the packet path: everything here allocates.
  */
+
 import { formatIpv4, formatIpv6 } from '../dataplane/wire/address.ts';
+import { swap16 } from '../dataplane/wire/bytes.ts';
 import { ESP, spiOf } from './esp.ts';
 import {
   CT_DEADLINE,
@@ -399,8 +401,4 @@ function keyOf(words: Int32Array, c: number): { proto: number; family: number; z
 /** Whole seconds until the deadline, 0 when it has passed. */
 function secondsLeft(words: Int32Array, c: number, now: number): number {
   return Math.max(0, Math.floor(((words[c + CT_DEADLINE] - now) | 0) / 1000));
-}
-
-function swap16(value: number): number {
-  return ((value & 0xff) << 8) | (value >>> 8);
 }

@@ -4,6 +4,7 @@
  * Order: triggered ports, port forwards, the DMZ host, then bypasses, then masquerades, each as written; the first match
  * decides. A line with several prefixes or protocols becomes several rules. Also here: how large the NAT tables must be.
  */
+
 import { MAPPING_INDEX } from '../conntrack/mapping.ts';
 import {
   HAIRPIN_INTERNAL,
@@ -53,6 +54,7 @@ import {
   NRF_RANDOM,
 } from '../conntrack/nat-rules.ts';
 import { maskWords } from '../dataplane/wire/address.ts';
+import { hostOrder } from '../dataplane/wire/bytes.ts';
 import { tableZone } from './compile-rules.ts';
 import type { Config, MasqueradeConfig, NatBehaviour, PrefixValue, Scope, Where } from './config/index.ts';
 
@@ -213,15 +215,6 @@ export function isMapped(masquerade: MasqueradeConfig): boolean {
     masquerade.blocks !== null ||
     masquerade.deterministic
   );
-}
-
-/** An IPv4 address (raw) as a number in host order, unsigned, and back. */
-export function hostOrder(raw: number): number {
-  return (((raw & 0xff) << 24) | ((raw & 0xff00) << 8) | ((raw >>> 8) & 0xff00) | (raw >>> 24)) >>> 0;
-}
-
-export function rawOrder(host: number): number {
-  return hostOrder(host) | 0;
 }
 
 /** The outside addresses of an entry as ranges of numbers in host order, ascending. */

@@ -9,6 +9,7 @@
  *
  * Not here: hosts that neither use their EUI-64 address nor a fixed identifier; nobody can tell which address will stay.
  */
+
 import {
   type Family,
   formatCidr,
@@ -21,11 +22,12 @@ import {
   parseMac,
   type Words,
 } from '../dataplane/wire/address.ts';
+import { rawOrder } from '../dataplane/wire/bytes.ts';
 import { isLinkLocal } from '../dataplane/wire/ipv6.ts';
 import type { HostConfig } from './config/hosts.ts';
 import type { AddressValue, Config, PrefixValue } from './config/index.ts';
 import { untilFirst } from './deadlines.ts';
-import { hostOrder, reservationKey } from './dhcp4/server.ts';
+import { reservationKey } from './dhcp4/served.ts';
 import type { Addresses } from './neighbour/addresses.ts';
 import type { Action, Event, Protocol, Told } from './protocol.ts';
 import { compose, eui64, macOfEui64 } from './ra/identifiers.ts';
@@ -118,10 +120,10 @@ export class Hosts implements Protocol {
     // It may have one in each subnet that is served; the host is on the port's own link.
     const all = config.ports[port].dhcp4?.server?.reservations.filter((one) => one.key === key) ?? [];
     const four = this.addresses.ofPort(port).filter(({ family }) => family === 4);
-    const isHere = (address: number) => four.some((own) => inPrefix([hostOrder(address) | 0, 0, 0, 0], own));
+    const isHere = (address: number) => four.some((own) => inPrefix([rawOrder(address), 0, 0, 0], own));
     const reserved = all.find(({ address }) => isHere(address)) ?? all.at(0);
     const neighbour = config.neighbors.find((one) => one.port === port && one.ip.family === 4 && is(one.mac));
-    if (reserved !== undefined) add(whole(4, [hostOrder(reserved.address), 0, 0, 0]));
+    if (reserved !== undefined) add(whole(4, [rawOrder(reserved.address), 0, 0, 0]));
     else if (neighbour !== undefined) add(whole(4, neighbour.ip.words));
     return [...found.values()];
   }

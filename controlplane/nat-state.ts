@@ -56,6 +56,7 @@ import {
   NH_VIA,
 } from '../dataplane/nexthops.ts';
 import type { Tables } from '../dataplane/tables.ts';
+import { swap16, swap32 } from '../dataplane/wire/bytes.ts';
 import { Nptv6State } from './nptv6-state.ts';
 
 const PORTS_KNOWN = [6, 17, 33, 132, 136];
@@ -165,7 +166,7 @@ export class NatState {
   private actualDestination(c: number, status: number): string {
     const w = this.tables.conntrack.words;
     if ((status & IPS_DST_NAT) === 0) return '';
-    return `${w[c + CT_R_SRC]} ${PORTS_KNOWN.includes(w[c + CT_KEY] & 0xff) ? swap(w[c + CT_R_PORTS] & 0xffff) : 0}`;
+    return `${w[c + CT_R_SRC]} ${PORTS_KNOWN.includes(w[c + CT_KEY] & 0xff) ? swap16(w[c + CT_R_PORTS] & 0xffff) : 0}`;
   }
 
   /** Where the rules send a new connection's destination: '' nowhere else. */
@@ -182,7 +183,7 @@ export class NatState {
     const hairpins = (r[NH_OPTIONS] & NO_HAIRPIN) === 0;
     const proto = w[c + CT_KEY] & 0xff;
     const ported = PORTS_KNOWN.includes(proto);
-    const wanted = swap(w[c + CT_O_PORTS] >>> 16);
+    const wanted = swap16(w[c + CT_O_PORTS] >>> 16);
     for (let n = 0, at = natRules.first(); n < natRules.count(); n++, at += NR_WORDS) {
       const kind = r[at + NR_KIND];
       if (kind !== NAT_DNAT && kind !== NAT_DMZ) continue;
@@ -207,7 +208,7 @@ export class NatState {
     const { conntrack, natRules } = this.tables;
     const w = conntrack.words;
     const r = natRules.words;
-    const wanted = swap(w[c + CT_O_PORTS] >>> 16);
+    const wanted = swap16(w[c + CT_O_PORTS] >>> 16);
     if (actual !== `${w[c + CT_R_SRC]} ${wanted}`) return false;
     for (let n = 0, at = natRules.first(); n < natRules.count(); n++, at += NR_WORDS) {
       if (r[at + NR_KIND] !== NAT_TRIGGER || r[at + NR_PROTO] !== (w[c + CT_KEY] & 0xff)) continue;
@@ -260,7 +261,7 @@ export class NatState {
   private lends(at: number, address: number, own: number): boolean {
     const { natRules } = this.tables;
     const r = natRules.words;
-    if (r[at + NR_POOL] !== 0) return natRules.holds(r[at + NR_POOL], hostOrder(address));
+    if (r[at + NR_POOL] !== 0) return natRules.holds(r[at + NR_POOL], swap32(address));
     return address === (r[at + NR_TO] !== 0 ? r[at + NR_TO] : own);
   }
 
@@ -295,13 +296,4 @@ export class NatState {
       .filter((way) => nexthops.kind(way) === NH_VIA || nexthops.kind(way) === NH_CONNECTED)
       .map((way) => nexthops.words[nexthops.at(way) + NH_PORT_WORD]);
   }
-}
-
-/** Swaps the bytes of a 16-bit number. */
-function swap(port: number): number {
-  return ((port & 0xff) << 8) | ((port >> 8) & 0xff);
-}
-
-function hostOrder(raw: number): number {
-  return (swap(raw & 0xffff) << 16) | swap(raw >>> 16);
 }

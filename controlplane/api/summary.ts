@@ -2,6 +2,7 @@
  * Summary: the whole router in one object of a few kilobytes, for the page, `sluice top` and the metrics: counters,
  * occupancies, ports, drops. Numbers are totals since start; rates are for whoever asks twice.
  */
+
 import {
   CT_KEY,
   CT_MAPPING,
@@ -15,7 +16,8 @@ import {
 import { REASONS } from '../../dataplane/drop.ts';
 import * as T from '../../dataplane/tables.ts';
 import { formatIpv4 } from '../../dataplane/wire/address.ts';
-import { hostOrder, poolOf } from '../compile-nat.ts';
+import { hostOrder } from '../../dataplane/wire/bytes.ts';
+import { poolOf } from '../compile-nat.ts';
 import type { Config } from '../config/index.ts';
 import { readCounters } from '../show/counters.ts';
 import { stageOf } from '../show/drops.ts';

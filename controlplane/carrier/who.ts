@@ -4,9 +4,11 @@
  * Deterministic NAT answers by arithmetic, for any time; blocks answer by the log; single ports only while their mapping
  * lives, since nobody logs them.
  */
+
 import { NM_INSIDE, NM_KEY, NM_OUTSIDE, NM_PORTS, NM_WORDS } from '../../conntrack/mapping.ts';
 import { formatIpv4, parseAddress } from '../../dataplane/wire/address.ts';
-import { deterministicPlan, hostOrder, poolOf, rawOrder } from '../compile-nat.ts';
+import { hostOrder, rawOrder } from '../../dataplane/wire/bytes.ts';
+import { deterministicPlan, poolOf } from '../compile-nat.ts';
 import type { Config, MasqueradeConfig } from '../config/index.ts';
 import type { Shown, ShowSource } from '../show/source.ts';
 import { type BlockEvent, holderOf } from './log.ts';

@@ -12,9 +12,10 @@ import {
   parseIpv4,
   parseMac,
 } from '../../dataplane/wire/address.ts';
+import { hostOrder, rawOrder } from '../../dataplane/wire/bytes.ts';
 import type { Dhcp4ClientConfig } from '../dhcp4/client.ts';
 import type { Dhcp4RelayConfig } from '../dhcp4/relay.ts';
-import { type Dhcp4PoolConfig, type Dhcp4ServerConfig, hostOrder, reservationKey } from '../dhcp4/server.ts';
+import { type Dhcp4PoolConfig, type Dhcp4ServerConfig, reservationKey } from '../dhcp4/served.ts';
 import type { DnsConfig } from '../dns/forwarder.ts';
 import { isNetworkOrBroadcast } from './checks.ts';
 import { DEFAULTS } from './defaults.ts';
@@ -222,9 +223,9 @@ function serverOf(
 
 function checkRange(reader: Reader, given: { first: number; last: number }, subnet: PrefixValue, path: Path): void {
   const inside = (host: number) =>
-    inPrefix([hostOrder(host) | 0, 0, 0, 0], { family: 4, words: subnet.words, prefixLength: subnet.prefixLength });
+    inPrefix([rawOrder(host), 0, 0, 0], { family: 4, words: subnet.words, prefixLength: subnet.prefixLength });
   if (!inside(given.first) || !inside(given.last)) reader.reportWords(path, `addresses of ${subnet.text}`, 'others');
-  else if ([given.first, given.last].some((host) => isNetworkOrBroadcast(hostOrder(host) | 0, subnet)))
+  else if ([given.first, given.last].some((host) => isNetworkOrBroadcast(rawOrder(host), subnet)))
     reader.reportWords(path, 'addresses of hosts', 'the network or broadcast address');
 }
 
@@ -244,7 +245,7 @@ function checkReservations(
   const addresses = new Set<number>();
   reservations.forEach(({ key, address }, n) => {
     const where = [...path, n, 'address'];
-    const words = [hostOrder(address) | 0, 0, 0, 0] as const;
+    const words = [rawOrder(address), 0, 0, 0] as const;
     const text = formatAddress(4, ...words);
     const subnet = subnets.find((one) => inPrefix(words, one));
     if (subnet === undefined) {

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { formatIpv6, maskWords, networkWords, type Words } from '../../dataplane/wire/address.ts';
-import { hostOrder } from '../dhcp4/server.ts';
+import { hostOrder } from '../../dataplane/wire/bytes.ts';
 import type { GatewayConfig } from '../gateway/gateway.ts';
 import { DEFAULTS } from './defaults.ts';
 import { normalizeDhcp4 } from './dhcp4.ts';

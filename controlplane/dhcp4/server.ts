@@ -6,9 +6,8 @@
  * instead of a MAC. Everything is bounded: pools by their range, messages by `rate`; what is refused is counted.
  *
  * An address that nobody has is asked for on the link before it is offered (probes.ts); one that somebody uses without a
- * lease rests for an hour. With a lease file (lease-file.ts) answers that promise something wait until it is on the disk:
- * those of one burst wait together, so that one write serves them all. Without one, leases outlive their domain (action
- * `keep`), not the router.
+ * lease rests for an hour. What keeps leases, and answers that must wait for a disk, is lease-store.ts; what a port
+ * serves, served.ts.
  *
  * Events: dhcp4.lease { port, address, mac, hostName, seconds, remoteId } at every lease given, dhcp4.released
  * { port, address, mac } when a client gives it back, or says that somebody else uses it.
@@ -16,78 +15,39 @@
  * Not here: BOOTP.
  */
 import type { InterfaceTable } from '../../dataplane/interfaces.ts';
-import { formatIpv4, formatMac, inPrefix, macFromBytes, maskWords, type Words } from '../../dataplane/wire/address.ts';
-import { swap32 } from '../../dataplane/wire/bytes.ts';
+import { formatIpv4, macFromBytes, maskWords, type Words } from '../../dataplane/wire/address.ts';
+import { hostOrder, rawOrder } from '../../dataplane/wire/bytes.ts';
 import { TYPE_ARP } from '../../dataplane/wire/ethernet.ts';
 import { type Datagram, framed, readUdp, udpPacket } from '../datagram.ts';
-import type { JournalRecord } from '../journal.ts';
 import type { Addresses, OwnAddress } from '../neighbour/addresses.ts';
-import type { Action, Event, KeptValues, Protocol } from '../protocol.ts';
+import type { Action, Event, Protocol } from '../protocol.ts';
 import { TimeOfDay } from '../time-of-day.ts';
-import { LeaseFile, leaseOf, recordOf } from './lease-file.ts';
+import { LeaseStore, type LeaseStoreOptions } from './lease-store.ts';
 import * as M from './message.ts';
-import { type Holder, Pool, type PoolLease } from './pool.ts';
+import { Pool, type PoolLease } from './pool.ts';
 import { Probes } from './probes.ts';
+import {
+  covers,
+  type Dhcp4ServerConfig,
+  holderOf,
+  keyOf,
+  poolFor,
+  type Served,
+  type Server,
+  subnetOf,
+} from './served.ts';
 
-interface Subnet {
-  words: Words;
-  prefixLength: number;
-}
-
-/** Addresses raw, times in seconds. */
-export interface Dhcp4PoolConfig {
-  /** The subnet served; null: the port's own. */
-  subnet: Subnet | null;
-  first: number;
-  last: number;
-  /** Null: the port's own address. */
-  router: number | null;
-}
-
-export interface Dhcp4ServerConfig {
-  /** Name of the port in events. */
-  name: string;
-  pools: Dhcp4PoolConfig[];
-  lease: number;
-  /** Empty: the port's own address, when the router answers questions there. */
-  dns: number[];
-  domain: string;
-  ntp: number[];
-  reservations: { key: string; address: number }[];
-  /** Messages a second. */
-  rate: number;
-  /** Ask for an address on the link before it is offered. */
-  probe: boolean;
-  /** Leases are kept there; '': in memory only. */
-  file: string;
-  /** `known`: who has a reservation; all others get no answer. */
-  clients: 'any' | 'known';
-}
-
-export interface Dhcp4ServerOptions {
+export interface Dhcp4ServerOptions extends LeaseStoreOptions {
   /** Hosts may ask the router for names: its address is the resolver unless one is given. */
   answersNames: boolean;
-  /** The router's clock now. */
-  now: number;
-  /** Milliseconds since 1970 of a time of the router's clock. */
-  wall: (clock: number) => number;
-  log: (level: 'info' | 'warn', message: string) => void;
-  kept: KeptValues;
 }
 
 /** How long an offer is kept, milliseconds. */
 const OFFER_TIME = 60_000;
 /** An address that somebody uses without a lease is left alone for so long. */
 const DECLINE_TIME = 3_600_000;
-/** Answers that wait for the disk at most: a burst is no longer. */
-const MAX_WAITING = 256;
 /** How often pools are settled: with the longest lease it is still less than the clock can count. */
 const SETTLE_TIME = 86_400_000;
-
-interface Served {
-  pool: Pool;
-  config: Dhcp4PoolConfig;
-}
 
 /** An offer that waits for its address's probe. */
 interface Offer {
@@ -96,16 +56,6 @@ interface Offer {
   message: M.Dhcp4Message;
   client: string;
   address: number;
-}
-
-interface Server {
-  port: number;
-  file: LeaseFile | null;
-  config: Dhcp4ServerConfig;
-  pools: Served[];
-  /** Messages in the current second. */
-  second: number;
-  count: number;
 }
 
 export class Dhcp4Server implements Protocol {
@@ -130,15 +80,11 @@ export class Dhcp4Server implements Protocol {
   private readonly addresses: Addresses;
   private readonly options: Dhcp4ServerOptions;
   private readonly servers = new Map<number, Server>();
-
   private readonly probes: Probes<Offer>;
   private begun = false;
   private settledAt: number;
   private readonly day: TimeOfDay;
-  /** Answers whose leases are written, but perhaps not on the disk yet. */
-  private waiting: Action[] = [];
-  /** Keys of what was kept and is in a file now. */
-  private readonly filed: string[] = [];
+  private readonly store: LeaseStore;
 
   /** A port whose lease file cannot be used is not served, which is logged. */
   constructor(
@@ -151,6 +97,7 @@ export class Dhcp4Server implements Protocol {
     this.interfaces = interfaces;
     this.addresses = addresses;
     this.options = options;
+    this.store = new LeaseStore(this.servers, options, this.counters);
     this.settledAt = options.now;
     this.day = new TimeOfDay(options.now, options.wall);
     for (const [port, config] of ports) {
@@ -159,15 +106,13 @@ export class Dhcp4Server implements Protocol {
       const pools = config.pools.map((pool) => {
         // A client that has moved to another subnet has no use for what is reserved for it here.
         const subnets = pool.subnet === null ? four : [pool.subnet];
-        const here = config.reservations.filter(({ address }) =>
-          subnets.some((one) => covers(one, hostOrder(address) | 0)),
-        );
+        const here = config.reservations.filter(({ address }) => subnets.some((one) => covers(one, rawOrder(address))));
         const reserved = new Map(here.map(({ key, address }) => [address, key]));
         return { pool: new Pool(pool.first, pool.last, reserved, own), config: pool };
       });
       const server: Server = { port, file: null, config, pools, second: 0, count: 0 };
       try {
-        this.recover(server);
+        this.store.recover(server);
         this.servers.set(port, server);
       } catch (error) {
         const what = `ports.${config.name}.dhcp4.server.file: ${(error as Error).message}`;
@@ -177,40 +122,15 @@ export class Dhcp4Server implements Protocol {
     }
   }
 
-  /** Leases come back from the file and from the domain before. @throws Error when the file cannot be used */
-  private recover(server: Server): void {
-    const { now, wall, log, kept } = this.options;
-    const known = new Set<number>();
-    const restore = (lease: PoolLease): void => {
-      known.add(lease.address);
-      for (const { pool } of server.pools) pool.restore(lease);
-    };
-    if (server.config.file !== '') {
-      const { file, leases, notes } = LeaseFile.open(server.config.file, now, wall);
-      server.file = file;
-      leases.forEach(restore);
-      for (const note of notes) log('warn', note);
-    }
-    for (const [key, { value }] of kept) {
-      if (!key.startsWith(keyPrefix(server))) continue;
-      const lease = leaseOf(value as JournalRecord, now, wall);
-      if (lease !== null && !known.has(lease.address)) {
-        restore(lease);
-        this.write(server, lease);
-      }
-      if (server.file !== null) this.filed.push(key);
-    }
-  }
-
   step(now: number, event: Event): Action[] {
     const out: Action[] = [];
     if (!this.begun) this.restored(now, out);
-    if (this.day.step(now) !== 0) this.writeAgain(out);
+    if (this.day.step(now) !== 0) this.store.writeAgain(out);
     if (((now - this.settledAt) | 0) >= SETTLE_TIME) {
       this.settledAt = now;
       for (const { pools } of this.servers.values()) for (const { pool } of pools) pool.settle(now);
     }
-    if (event.kind === 'tick') out.push(...this.flush());
+    if (event.kind === 'tick') out.push(...this.store.flush());
     for (const offer of this.probes.done(now, out)) this.offer(now, offer, out);
     if (event.kind === 'frame') this.receive(now, event, out);
     return out;
@@ -244,74 +164,19 @@ export class Dhcp4Server implements Protocol {
     const answers: Action[] = [];
     const stored = this.serve(now, server, message, datagram, answers);
     if (!stored || server.file === null) out.push(...answers);
-    else this.waiting.push(...answers);
-    if (this.waiting.length >= MAX_WAITING) out.push(...this.flush());
+    else this.store.hold(answers, out);
   }
 
   next(now: number): number {
-    if (this.waiting.length > 0) return 0;
+    if (this.store.waits) return 0;
     const settle = Math.max(0, SETTLE_TIME - ((now - this.settledAt) | 0));
     const probe = this.probes.next(now);
     return probe < 0 ? settle : Math.min(probe, settle);
   }
 
-  /** What waits for the disk may go once all is there; when the disk fails, nobody is promised anything. */
-  private flush(): Action[] {
-    const { waiting } = this;
-    this.waiting = [];
-    if (waiting.length === 0) return [];
-    try {
-      for (const { file } of this.servers.values()) file?.sync();
-      return waiting;
-    } catch (error) {
-      return [this.notStored(error)];
-    }
-  }
-
-  private notStored(error: unknown): Action {
-    this.counters.notStored++;
-    return { kind: 'log', level: 'warn', message: `dhcp4: ${(error as Error).message}; no answer was given` };
-  }
-
-  /** Writes down what has become of a lease, or has it kept; false when that failed. */
-  private store(server: Server, lease: PoolLease | undefined, out: Action[]): boolean {
-    if (lease === undefined) return true;
-    if (server.file === null) {
-      const value = recordOf(lease, this.options.wall);
-      out.push({ kind: 'keep', key: `${keyPrefix(server)}${value.address}`, value });
-      return true;
-    }
-    try {
-      this.write(server, lease);
-      return true;
-    } catch (error) {
-      out.push(this.notStored(error));
-      return false;
-    }
-  }
-
-  private write(server: Server, lease: PoolLease): void {
-    server.file?.put(lease, () => recorded(server));
-  }
-
-  /** The time of day was set: leases go on by the router's clock, and what is written of them must say so. */
-  private writeAgain(out: Action[]): void {
-    for (const server of this.servers.values()) {
-      const leases = recorded(server);
-      if (server.file === null) for (const lease of leases) this.store(server, lease, out);
-      else
-        try {
-          server.file.rewrite(leases);
-        } catch (error) {
-          const message = `dhcp4: ${(error as Error).message}; leases in the file have the time of day of before`;
-          out.push({ kind: 'log', level: 'warn', message });
-        }
-    }
-  }
-
   /** Closes the lease files. */
   close(): void {
-    for (const { file } of this.servers.values()) file?.close();
+    this.store.close();
   }
 
   /** Who is served, for show. */
@@ -334,7 +199,7 @@ export class Dhcp4Server implements Protocol {
   /** True when something was written that the answers must wait for. */
   private serve(now: number, server: Server, message: M.Dhcp4Message, datagram: Datagram, out: Action[]): boolean {
     const own = this.ownAddress(server.port);
-    const served = this.poolFor(server, message, own);
+    const served = poolFor(server, message, own);
     if (own === null || served === null) {
       this.counters.ignored++;
       return false;
@@ -355,7 +220,7 @@ export class Dhcp4Server implements Protocol {
           return false;
         }
         const offer: Offer = { server, served, message, client, address };
-        const raw = hostOrder(address) | 0;
+        const raw = rawOrder(address);
         // Asked for already, by an earlier one of the client's messages: the answer comes when that is done.
         if (this.probes.has(raw)) return false;
         const known = served.pool.find(client);
@@ -365,7 +230,7 @@ export class Dhcp4Server implements Protocol {
         else {
           served.pool.assign(client, address, 'offered', (now + OFFER_TIME) | 0, holderOf(message));
           this.counters.probed++;
-          const source = this.subnetOf(server, served, own, raw).words[0];
+          const source = subnetOf(this.addresses, server, served, own, raw).words[0];
           this.probes.begin(now, server.port, raw, source, macFromBytes(message.chaddr), offer, out);
         }
         return false;
@@ -389,7 +254,7 @@ export class Dhcp4Server implements Protocol {
         if (lease === undefined || hostOrder(message.ciaddr) !== lease.address) return false;
         this.counters.released++;
         served.pool.release(now, client);
-        this.store(server, lease, out);
+        this.store.put(server, lease, out);
         this.tellEnd(server, lease, out);
         return false;
       }
@@ -427,7 +292,7 @@ export class Dhcp4Server implements Protocol {
   /** Somebody uses an address without a lease: nobody gets it for an hour. */
   private quarantine(now: number, server: Server, pool: Pool, lease: PoolLease, out: Action[]): void {
     const address = formatIpv4(hostOrder(lease.address));
-    this.store(server, pool.decline(lease.client, (now + DECLINE_TIME) | 0), out);
+    this.store.put(server, pool.decline(lease.client, (now + DECLINE_TIME) | 0), out);
     if (lease.state === 'bound') this.tellEnd(server, lease, out);
     const text = `dhcp4: ${server.config.name}: ${address} is in use by somebody without a lease`;
     out.push({ kind: 'log', level: 'warn', message: text });
@@ -453,7 +318,7 @@ export class Dhcp4Server implements Protocol {
     }
     const wanted = requested !== 0 ? requested : message.ciaddr;
     const address = hostOrder(wanted);
-    const isHere = covers(this.subnetOf(server, served, own, wanted), wanted);
+    const isHere = covers(subnetOf(this.addresses, server, served, own, wanted), wanted);
     if (wanted === 0 || !isHere || !this.isAllowed(now, pool, client, address)) {
       this.counters.naks++;
       this.reply(server, served, message, own, M.NAK, 0, out);
@@ -461,7 +326,7 @@ export class Dhcp4Server implements Protocol {
     }
     const seconds = server.config.lease;
     const lease = pool.assign(client, address, 'bound', (now + seconds * 1000) | 0, holderOf(message));
-    if (!this.store(server, lease, out)) return false;
+    if (!this.store.put(server, lease, out)) return false;
     this.counters.acks++;
     this.reply(server, served, message, own, M.ACK, address, out);
     this.tell(server, lease, seconds, out);
@@ -486,7 +351,7 @@ export class Dhcp4Server implements Protocol {
   /** What has come back is told as if it were given now: names, security groups and scripts hear of it. */
   private restored(now: number, out: Action[]): void {
     this.begun = true;
-    for (const key of this.filed) out.push({ kind: 'keep', key, value: null });
+    this.store.tellFiled(out);
     for (const server of this.servers.values())
       for (const { pool } of server.pools)
         for (const lease of pool.leases()) {
@@ -512,7 +377,7 @@ export class Dhcp4Server implements Protocol {
     out: Action[],
   ): void {
     const options = new Map<number, Uint8Array>([[M.OPT_SERVER, M.addressBytes4(own.words[0])]]);
-    const holder = address === 0 ? message.ciaddr : hostOrder(address) | 0;
+    const holder = address === 0 ? message.ciaddr : rawOrder(address);
     if (type !== M.NAK) this.parameters(server, served, own, holder, message.type !== M.INFORM, options);
     // RFC 6842: the client identifier comes back; RFC 3046 §2.2: so does the relay's option.
     for (const code of [M.OPT_CLIENT, M.OPT_RELAY]) {
@@ -562,7 +427,7 @@ export class Dhcp4Server implements Protocol {
     options: Map<number, Uint8Array>,
   ) {
     const { config } = server;
-    const subnet = this.subnetOf(server, served, own, holder);
+    const subnet = subnetOf(this.addresses, server, served, own, holder);
     const isFurther = served.config.subnet === null && subnet !== own;
     const router = isFurther ? subnet.words[0] : (served.config.router ?? own.words[0]);
     if (isLease) {
@@ -578,67 +443,7 @@ export class Dhcp4Server implements Protocol {
     if (config.ntp.length > 0) options.set(M.OPT_NTP, M.addressBytes4(...config.ntp));
   }
 
-  /** §4.3.1: the relay's address says on which subnet the client is; without one it is on ours. */
-  private poolFor(server: Server, message: M.Dhcp4Message, own: OwnAddress | null): Served | null {
-    for (const served of server.pools) {
-      const { subnet } = served.config;
-      if (message.giaddr === 0 ? subnet === null : subnet !== null && covers(subnet, message.giaddr)) return served;
-    }
-    const isOurs = message.giaddr !== 0 && own !== null && covers(own, message.giaddr);
-    return isOurs ? (server.pools.find(({ config }) => config.subnet === null) ?? null) : null;
-  }
-
-  /** The subnet that an address (raw) of a pool is in: reservations may be of any of the port's own. */
-  private subnetOf(server: Server, { config }: Served, own: OwnAddress, address: number): Subnet {
-    if (config.subnet !== null || covers(own, address)) return config.subnet ?? own;
-    return this.addresses.ofPort(server.port).find((one) => one.family === 4 && covers(one, address)) ?? own;
-  }
-
   private ownAddress(port: number): OwnAddress | null {
     return this.addresses.ofPort(port).find(({ family, state }) => family === 4 && state === 'preferred') ?? null;
   }
-}
-
-/** What is written down of a server's leases. */
-function recorded(server: Server): PoolLease[] {
-  return server.pools.flatMap(({ pool }) => [...pool.leases()].filter(({ state }) => state !== 'offered'));
-}
-
-/** What the keys of a port's leases begin with, when they are in no file. */
-function keyPrefix({ config }: Server): string {
-  return `dhcp4-server ${config.name} `;
-}
-
-/** A reservation's remote-id, else the client identifier, else the MAC (RFC 2131 §4.2). */
-function keyOf(message: M.Dhcp4Message, config: Dhcp4ServerConfig): string {
-  const remote = M.relayOption(message).get(M.SUB_REMOTE);
-  const byRelay = remote === undefined ? '' : `remote ${hex(remote)}`;
-  const byMac = `mac ${hex(message.chaddr)}`;
-  for (const { key } of config.reservations) if (key === byRelay || key === byMac) return key;
-  const id = message.options.get(M.OPT_CLIENT);
-  return id === undefined || id.length < 2 ? byMac : `id ${hex(id)}`;
-}
-
-/** How reservations name a client: `mac` and its six bytes, or `remote` and a remote-id. */
-export function reservationKey(kind: 'mac' | 'remote', bytes: Uint8Array): string {
-  return `${kind} ${hex(bytes)}`;
-}
-
-function hex(bytes: Uint8Array): string {
-  return Array.from(bytes, (b) => b.toString(16).padStart(2, '0')).join('');
-}
-
-function holderOf(message: M.Dhcp4Message): Holder {
-  const { lo, hi } = macFromBytes(message.chaddr);
-  const remoteId = hex(M.relayOption(message).get(M.SUB_REMOTE) ?? new Uint8Array(0));
-  return { hostName: M.textOption(message, M.OPT_HOST_NAME).slice(0, 63), mac: formatMac(lo, hi), remoteId };
-}
-
-function covers(prefix: Subnet, address: number): boolean {
-  return inPrefix([address, 0, 0, 0], { family: 4, words: prefix.words, prefixLength: prefix.prefixLength });
-}
-
-/** A raw word as an unsigned number that counts as addresses do, and back. */
-export function hostOrder(word: number): number {
-  return swap32(word) >>> 0;
 }

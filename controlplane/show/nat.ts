@@ -4,6 +4,7 @@
  *
  * All of it comes from the tables that the path uses, not from the configuration, so that what is shown is what happens.
  */
+
 import {
   NAT_BYPASS,
   NAT_DMZ,
@@ -35,7 +36,7 @@ import {
   NR_ZONE,
 } from '../../conntrack/nat-rules.ts';
 import { formatAddress, formatIpv4 } from '../../dataplane/wire/address.ts';
-import { rawOrder } from '../compile-nat.ts';
+import { rawOrder } from '../../dataplane/wire/bytes.ts';
 import { tableZone } from '../compile-rules.ts';
 import { connections } from './conntrack.ts';
 import {

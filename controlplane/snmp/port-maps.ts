@@ -13,7 +13,8 @@ import {
   CT_WORDS,
   IPS_SRC_NAT,
 } from '../../conntrack/record.ts';
-import { hostOrder, poolOf } from '../compile-nat.ts';
+import { hostOrder, swap16 } from '../../dataplane/wire/bytes.ts';
+import { poolOf } from '../compile-nat.ts';
 import type { ShowSource } from '../show/source.ts';
 
 export interface PortMap {
@@ -45,7 +46,7 @@ export function portMaps(source: ShowSource, limit: number): PortMap[] {
     if ((w[c + CT_STATUS] & IPS_SRC_NAT) === 0 || ((key >>> 8) & 0xff) !== 4 || !conntrack.inUse(index, now)) continue;
     const protocol = key & 0xff;
     // ICMP has its identifier in the low half in both directions; elsewhere the REPLY's destination is the high half.
-    const externalPort = swap(protocol === 1 ? w[c + CT_R_PORTS] & 0xffff : w[c + CT_R_PORTS] >>> 16);
+    const externalPort = swap16(protocol === 1 ? w[c + CT_R_PORTS] & 0xffff : w[c + CT_R_PORTS] >>> 16);
     const external = bytesOf(w[c + CT_R_DST]);
     const name = `${protocol} ${external.toString('hex')} ${externalPort}`;
     if (seen.has(name)) continue;
@@ -57,7 +58,7 @@ export function portMaps(source: ShowSource, limit: number): PortMap[] {
       external,
       externalPort,
       internal: bytesOf(w[c + CT_O_SRC]),
-      internalPort: swap(w[c + CT_O_PORTS] & 0xffff),
+      internalPort: swap16(w[c + CT_O_PORTS] & 0xffff),
       externalRealm: zone(outside),
       internalRealm: zone(io & 0xff),
       pool: poolNumber(source, w[c + CT_R_DST], outside - 1),
@@ -80,8 +81,4 @@ function bytesOf(word: number): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeInt32LE(word);
   return bytes;
-}
-
-function swap(half: number): number {
-  return ((half & 0xff) << 8) | (half >>> 8);
 }

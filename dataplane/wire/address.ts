@@ -12,6 +12,7 @@
  * Not here: scoped addresses (`fe80::1%wan`, RFC 4007), names, classful or hexadecimal IPv4. For people, not for the
  * packet path: these functions allocate.
  */
+import { swap16 } from './bytes.ts';
 
 export type Family = 4 | 6;
 
@@ -98,10 +99,6 @@ function groupsOf(text: string, atEnd: boolean): number[] | null {
 /** Two host-order groups as one raw word. */
 function pair(groups: readonly number[], n: number): number {
   return swap16(groups[n]) | (swap16(groups[n + 1]) << 16);
-}
-
-function swap16(value: number): number {
-  return ((value & 0xff) << 8) | ((value >> 8) & 0xff);
 }
 
 /** An IPv4 or IPv6 address, or null. */

@@ -61,3 +61,13 @@ export function swap16(value: number): number {
 export function swap32(value: number): number {
   return (value << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24);
 }
+
+/** An IPv4 address (raw) as an unsigned number in host order, which can be counted and compared. */
+export function hostOrder(raw: number): number {
+  return swap32(raw) >>> 0;
+}
+
+/** The raw word (int32) of such a number. */
+export function rawOrder(host: number): number {
+  return swap32(host);
+}
