@@ -55,6 +55,8 @@ export interface Machine {
   uringErrno(): number;
   /** Loads the kernel engine's program, in a child process, and lets it go: '' or why the kernel refuses. */
   kernelEngineError(): string;
+  /** The same for the filter of receive rings. */
+  receiveRingError(): string;
 }
 
 interface Tool {
@@ -141,6 +143,7 @@ export function doctor(machine: Machine = thisMachine()): DoctorReport {
   );
   checkTun(machine, add);
   checkUring(machine, add);
+  checkRings(machine, add);
   add(
     'kernel 6.6 (TCX)',
     atLeast(machine.kernelRelease, 6, 6),
@@ -201,6 +204,15 @@ function checkUring(machine: Machine, add: Add): void {
         ? 'sysctl -w kernel.io_uring_disabled=0 (in a container: a seccomp profile that allows it)'
         : 'boot a kernel with CONFIG_IO_URING (5.19 or newer)';
   add('io_uring', errno === 0, found, 'faster tap ports; without it they use read and write', mend);
+}
+
+/** Says nothing where there is no TAP that could have them. */
+function checkRings(machine: Machine, add: Add): void {
+  if (machine.openError('/dev/net/tun') !== '') return;
+  const refusal = machine.receiveRingError();
+  const neededFor = 'sluice run --io bpf: UDP of tap ports by shared memory; the other back ends do without it';
+  const mend = 'run it as root (CAP_BPF) on Linux 5.12 or newer with CONFIG_BPF_SYSCALL; in a container: --cap-add BPF';
+  add('receive rings (eBPF)', refusal === '', refusal || 'their filter is accepted', neededFor, mend);
 }
 
 /** "6.1.0-13-amd64" or "v20.20.2" against a major and minor number. */
@@ -289,14 +301,18 @@ export function thisMachine(): Machine {
       if (loadInChild(root, 'koffi') !== '') return -1;
       return tryUring(require('koffi') as typeof import('koffi'));
     },
-    kernelEngineError() {
-      const file = join(root, 'dist', 'dataplane', 'ports', 'kernel-engine.js');
-      if (!existsSync(file)) return 'not tried: the package is not built';
-      const script = `import(${JSON.stringify(pathToFileURL(file).href)}).then((engine) => console.log(engine.kernelEngineRefusal()), (error) => console.log(String(error.message).split('\\n')[0]))`;
-      const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 10_000 });
-      return child.signal === null ? child.stdout.trim() : `crashed (${child.signal})`;
-    },
+    kernelEngineError: () => askInChild(root, 'kernel-engine.js', 'kernelEngineRefusal'),
+    receiveRingError: () => askInChild(root, 'tap-ring.js', 'receiveRingRefusal'),
   };
+}
+
+/** What a function of a compiled module of dataplane/ports says in a process of its own. */
+function askInChild(root: string, module: string, name: string): string {
+  const file = join(root, 'dist', 'dataplane', 'ports', module);
+  if (!existsSync(file)) return 'not tried: the package is not built';
+  const script = `import(${JSON.stringify(pathToFileURL(file).href)}).then((module) => console.log(module.${name}()), (error) => console.log(String(error.message).split('\\n')[0]))`;
+  const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 10_000 });
+  return child.signal === null ? child.stdout.trim() : `crashed (${child.signal})`;
 }
 
 /** Loads a package in a process of its own; '' or why it failed. */

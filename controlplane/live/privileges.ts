@@ -1,6 +1,6 @@
 /**
  * Privileges: a live router keeps CAP_NET_ADMIN and CAP_NET_RAW (and for the kernel engine CAP_BPF and CAP_PERFMON, for
- * an API or SNMP port below 1024 CAP_NET_BIND_SERVICE), and nothing else that root may do.
+ * receive rings CAP_BPF, for an API or SNMP port below 1024 CAP_NET_BIND_SERVICE), and nothing else that root may do.
  *
  * Linux keeps capabilities by thread, and of Node's threads JavaScript reaches only some: those of V8 and of libuv would
  * keep what they had. So the process gives up what it does not need and executes itself once more, which ends all

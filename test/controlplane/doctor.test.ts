@@ -29,6 +29,7 @@ const whole: Machine = {
   loadError: () => '',
   uringErrno: () => 0,
   kernelEngineError: () => '',
+  receiveRingError: () => '',
 };
 
 const missing = (report: DoctorReport) => report.checks.filter((check) => check.state === 'missing');
@@ -56,6 +57,7 @@ describe('doctor', () => {
       loadError: (name) => `Cannot find module '${name}'`,
       uringErrno: () => -1,
       kernelEngineError: () => 'kernel engine: expected a map of 8 entries (sluice_flows4), got EPERM',
+      receiveRingError: () => 'port none (tap, --io bpf): expected a map of 1048576 entries (sluice_ring0), got EPERM',
     };
     const report = doctor(nothing);
     expect(missing(report)).toHaveLength(report.checks.length);
@@ -103,6 +105,16 @@ describe('doctor', () => {
   it('tells the switched-off io_uring from the kernel without one', () => {
     expect(missing(doctor({ ...whole, uringErrno: () => 1 }))[0].mend).toContain('kernel.io_uring_disabled=0');
     expect(missing(doctor({ ...whole, uringErrno: () => 38 }))[0].mend).toContain('CONFIG_IO_URING');
+  });
+
+  it('speaks of receive rings where there can be TAP devices, with what the kernel said', () => {
+    const refused = { ...whole, receiveRingError: () => 'expected a map, got EPERM' };
+    expect(missing(doctor(refused))).toMatchObject([
+      { name: 'receive rings (eBPF)', found: 'expected a map, got EPERM' },
+    ]);
+    expect(missing(doctor(refused))[0].mend).toContain('CAP_BPF');
+    expect(doctorExitCode(doctor(refused))).toBe(0);
+    expect(names(doctor({ ...refused, openError: () => 'ENOENT' }))).toEqual(['/dev/net/tun']);
   });
 
   it('names the Debian package of a missing tool, with sudo for those who need it', () => {

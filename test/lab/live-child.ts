@@ -1,7 +1,7 @@
 /**
  * A live router as a process of its own, for the lab tests.
  *
- *   node live-child.js FILE [NEXT]      prints "running"
+ *   node live-child.js FILE [NEXT [IO]]      prints "running"
  *
  * SIGTERM ends it as `sluice run`. SIGUSR2 makes a worker throw, each in its turn. SIGIO applies the configuration NEXT and
  * prints "applied" and what has changed. SIGPWR flushes the engine and prints "flushed" and a table's worth of counters:
@@ -15,12 +15,14 @@ import { Supervisor } from '../../controlplane/live/supervisor.ts';
 import { OffloadApi } from '../../controlplane/offload.ts';
 import { liveSource } from '../../controlplane/show/source.ts';
 import { WORKER_DIED } from '../../dataplane/drop.ts';
+import type { IoBackend } from '../../dataplane/ports/uring.ts';
 import { C_DROPS, C_MADE, C_RECEIVED } from '../../dataplane/tables.ts';
 
 const signals = new Signals();
 const config = loadConfig(process.argv[2]);
 const api = config.control.socket === '' ? null : await ApiServer.listen(config.control.socket);
-const router = await Supervisor.start(config, { log: (_, message) => process.stderr.write(`${message}\n`) });
+const io = (process.argv[4] ?? 'auto') as IoBackend;
+const router = await Supervisor.start(config, { io, log: (_, message) => process.stderr.write(`${message}\n`) });
 api?.serve(liveSource(router));
 let victim = 0;
 process.on('SIGUSR2', () => router.failWorker(victim++ % router.workers));

@@ -17,6 +17,7 @@ import type { Change } from '../../controlplane/apply/index.ts';
 import { commandFile } from '../../controlplane/demo/lab.ts';
 import { Lab, type LabProcess, type RunResult, waitFor } from '../../controlplane/lab/namespace.ts';
 import { packageRoot } from '../../controlplane/package-root.ts';
+import type { IoBackend } from '../../dataplane/ports/uring.ts';
 
 /** A host at the other end of one of the router's TAP devices; one with two devices is given twice. */
 export interface Host {
@@ -35,6 +36,8 @@ export interface Host {
 export interface LiveOptions {
   /** The router is live-child.ts, with the signals that it knows. */
   child?: boolean;
+  /** How TAP queues are read (`--io`). */
+  io?: IoBackend;
 }
 
 export interface LiveLab {
@@ -89,7 +92,8 @@ export async function startLive(yaml: string, hosts: readonly Host[], options: L
     };
     lab.apply();
     const launch = async (): Promise<LabProcess> => {
-      const args = options.child ? [CHILD, file, next] : [commandFile(), 'run', file];
+      const { child, io = 'auto' } = options;
+      const args = child ? [CHILD, file, next, io] : [commandFile(), 'run', '--io', io, file];
       const router = lab.spawn(where, process.execPath, args);
       const said = () => router.stdout() + router.stderr();
       await waitFor('the router to run', () => /^(sluice: )?running/m.test(said()) || !router.running(), {
