@@ -4,18 +4,16 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { TRACK_INVALID } from '../../conntrack/generic.ts';
 import { TCP_CLOSE, TCP_ESTABLISHED, TCP_FIN_WAIT, TCP_TIME_WAIT } from '../../conntrack/record.ts';
 import { ipText } from '../lib/build.ts';
+import { CAPTURES } from '../lib/captures.ts';
 import { Conversation } from './conversation.ts';
-
-const folder = process.env.SLUICE_CAPTURES ?? fileURLToPath(new URL('../../../shared/captures', import.meta.url));
 
 /** TCP segments over IPv4 and Ethernet in a pcap file, in order: end points, time (ms) and the segment's bytes. */
 function segments(file: string): { from: string; to: string; ms: number; bytes: Uint8Array }[] {
-  const all = new Uint8Array(readFileSync(join(folder, file)));
+  const all = new Uint8Array(readFileSync(join(CAPTURES, file)));
   const view = new DataView(all.buffer, all.byteOffset, all.length);
   const little = view.getUint8(0) !== 0xa1;
   const nano = view.getUint32(0, little) === 0xa1b23c4d;
@@ -63,8 +61,8 @@ function play(file: string): { k: Conversation; client: string; invalid: string[
   return connections;
 }
 
-const present = existsSync(folder);
-if (!present) console.warn(`captures: none in ${folder} (SLUICE_CAPTURES); tests with real traffic do not run`);
+const present = existsSync(CAPTURES);
+if (!present) console.warn(`captures: none in ${CAPTURES} (SLUICE_CAPTURES); tests with real traffic do not run`);
 
 describe.runIf(present)('real traffic', () => {
   it.each([

@@ -11,7 +11,7 @@ import { showDomains } from '../../controlplane/show/domains.ts';
 import { createTables, DEFAULT_SIZES, Tables } from '../../dataplane/tables.ts';
 import { parseIpv4 } from '../../dataplane/wire/address.ts';
 import * as B from '../lib/build.ts';
-import { customer, Net, provider } from './dhcp6/net.ts';
+import { customer, Net, provider, relayedNet } from './dhcp6/net.ts';
 import { addresses, states, world } from './gateway-world.ts';
 
 const HOST = '192.168.1.50';
@@ -162,33 +162,7 @@ describe('restart ipv4', () => {
 });
 
 it('routes of a DHCPv6 relay are found again, with the end that they had', () => {
-  const n = new Net();
-  n.add('isp', {
-    ports: {
-      lan: {
-        kind: 'memory',
-        mac: '02:00:00:00:0a:01',
-        addresses: '2001:db8:0:2::547/64',
-        dhcp6: { server: { delegate: 'customers', relays: '2001:db8:0:1::/64', preferred: 150, valid: 200 } },
-      },
-    },
-    routes: [{ to: '2001:db8:0:1::/64', via: '2001:db8:0:2::1' }],
-    delegation: { pools: { customers: { prefix: '2001:db8:100::/40', length: 60 } } },
-  });
-  n.add('relay', {
-    ports: {
-      lan: {
-        kind: 'memory',
-        mac: '02:00:00:00:0b:01',
-        addresses: '2001:db8:0:1::1/64',
-        dhcp6: { relay: { to: '2001:db8:0:2::547' } },
-      },
-      dc: { kind: 'memory', mac: '02:00:00:00:0b:02', addresses: '2001:db8:0:2::1/64' },
-    },
-  });
-  n.add('cpe', customer({ 'ia-na': false, 'ia-pd': [{}] }));
-  n.wire('cpe.wan', 'relay.lan');
-  n.wire('relay.dc', 'isp.lan');
+  const n = relayedNet({ client: { 'ia-na': false }, server: { preferred: 150, valid: 200 } });
   n.advance(6000);
   const before = n.routes('relay');
   expect(before).toHaveLength(1);

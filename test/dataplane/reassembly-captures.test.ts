@@ -4,15 +4,15 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openCapture } from '../../dataplane/ports/capture-reader.ts';
 import { ethernet, get16, ipText, verify } from '../lib/build.ts';
+import { CAPTURES } from '../lib/captures.ts';
 import { drops, FAR, HOST, hopped, isIdle, joined, LAN, routed, send, taken } from './fragment-cut.ts';
 
-const folder = process.env.SLUICE_CAPTURES ?? join(import.meta.dirname, '../../../shared/captures');
-const present = existsSync(join(folder, 'ipv4-fragmented-1.pcap'));
-if (!present) console.log(`fragments of captures: none in ${folder} (SLUICE_CAPTURES names another folder)`);
+const present = existsSync(join(CAPTURES, 'ipv4-fragmented-1.pcap'));
+if (!present) console.log(`fragments of captures: none in ${CAPTURES} (SLUICE_CAPTURES names another folder)`);
 
 /** The IP packets of a capture, and their times in seconds. */
 function packets(name: string): { packet: Uint8Array; time: number }[] {
-  const reader = openCapture(join(folder, name));
+  const reader = openCapture(join(CAPTURES, name));
   const out: { packet: Uint8Array; time: number }[] = [];
   while (reader.next())
     out.push({

@@ -1,16 +1,13 @@
 /** The route table against a naive longest-prefix match, its edges, exhaustion, and the rest before reuse. */
+
 import { describe, expect, it } from 'vitest';
 import { RouteTable, RouteWriter } from '../../dataplane/routes.ts';
+import { Random } from '../lib/build.ts';
 
 /** Seeded generator (mulberry32): int32 words. */
 function generator(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return t ^ (t >>> 14);
-  };
+  const numbers = new Random(seed);
+  return () => numbers.next() | 0;
 }
 
 /** Raw words of an address given as bytes: what a little-endian load of the wire gives. */

@@ -10,17 +10,17 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { ETHERNET_HEADER, ethernetFrame, openCapture } from '../../dataplane/ports/capture-reader.ts';
 import { mac } from '../lib/build.ts';
+import { CAPTURES } from '../lib/captures.ts';
 import { HOST, LAN, routed } from './fragment-cut.ts';
 
-const folder = process.env.SLUICE_CAPTURES ?? join(import.meta.dirname, '../../../shared/captures');
-const present = existsSync(join(folder, 'checksums'));
-if (!present) console.log(`verdicts on captures: none in ${folder} (SLUICE_CAPTURES names another folder)`);
+const present = existsSync(join(CAPTURES, 'checksums'));
+if (!present) console.log(`verdicts on captures: none in ${CAPTURES} (SLUICE_CAPTURES names another folder)`);
 
 const FORWARDED = 'forwarded';
 
 /** What became of each packet: forwarded, or the reason for its drop as counted, and why where `explain` knows more. */
 function verdicts(name: string): string[] {
-  const reader = openCapture(join(folder, name));
+  const reader = openCapture(join(CAPTURES, name));
   const router = routed({ extra: { firewall: { ipv6: 'zones', icmpv6: false }, conntrack: { max: 256 } } });
   const buffer = new Uint8Array(ETHERNET_HEADER + 65536);
   const seen: string[] = [];
@@ -64,7 +64,7 @@ function bySum(name: string): string {
 }
 
 describe.skipIf(!present)('checksums', () => {
-  const files = present ? readdirSync(join(folder, 'checksums')).filter((name) => /(good|bad)/.test(name)) : [];
+  const files = present ? readdirSync(join(CAPTURES, 'checksums')).filter((name) => /(good|bad)/.test(name)) : [];
 
   it.each(files.filter((name) => !name.startsWith('localhost')))('%s', (name) => {
     // That of a Mobility Header is its receiver's to check; a Home Address option changes what TCP's and UDP's cover.

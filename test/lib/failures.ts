@@ -15,8 +15,8 @@ import {
   HOST,
   HOST_MAC,
   HOST2,
-  HOST2_MAC,
   HOST6,
+  homeConfig,
   LAN_MAC,
   ROUTER_WAN,
   SERVER,
@@ -54,6 +54,7 @@ const HOST_SILENT = '203.0.113.77';
  * @param kind keys of the ports `lan` and `wan` that say what they are
  */
 export function failuresConfig(kind: Readonly<Record<'lan' | 'wan', object>>): Record<string, unknown> {
+  const { neighbors, zones } = homeConfig();
   return {
     ports: {
       lan: {
@@ -76,14 +77,8 @@ export function failuresConfig(kind: Readonly<Record<'lan' | 'wan', object>>): R
       { to: '198.51.100.0/24', via: GATE },
       { to: '::/0', via: GATE6 },
     ],
-    neighbors: [
-      { port: 'wan', ip: GATE, mac: GATE_MAC },
-      { port: 'wan', ip: GATE6, mac: GATE_MAC },
-      { port: 'lan', ip: HOST, mac: HOST_MAC },
-      { port: 'lan', ip: HOST2, mac: HOST2_MAC },
-      { port: 'lan', ip: HOST6, mac: HOST_MAC },
-    ],
-    zones: { lan: { forward: 'accept', input: 'accept' }, wan: { forward: 'drop', input: 'drop' } },
+    neighbors,
+    zones,
     nat: {
       masquerade: [
         { out: 'wan', from: `${HOST2}/32`, ports: '5000-5000' },

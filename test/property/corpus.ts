@@ -3,10 +3,10 @@
  * the builders, and frames of the real captures when they are there; and the mutations themselves.
  */
 import { readdirSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { ETHERNET_HEADER, ethernetFrame, openCapture } from '../../dataplane/ports/capture-reader.ts';
 import * as B from '../lib/build.ts';
+import { CAPTURES } from '../lib/captures.ts';
 import * as H from '../lib/home.ts';
 
 /** A frame and the side that it belongs to. */
@@ -14,9 +14,6 @@ export interface Sample {
   port: 'lan' | 'wan';
   frame: Uint8Array;
 }
-
-const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
-export const capturesFolder = resolve(root, process.env.SLUICE_CAPTURES ?? '../shared/captures');
 
 /** Frames by the builders: what a home network sends, and every header that the router knows. */
 export function builtSamples(): Sample[] {
@@ -144,7 +141,7 @@ export function capturedSamples(each: number): Sample[] {
     }
   };
   const out: Sample[] = [];
-  for (const file of files(capturesFolder)) {
+  for (const file of files(CAPTURES)) {
     const reader = openCapture(file);
     for (let n = 0; n < each && reader.next(); n++) {
       const frame = new Uint8Array(reader.capturedLength + ETHERNET_HEADER);

@@ -13,8 +13,9 @@ import type { Port } from '../../dataplane/ports/port.ts';
 import { WHOLE } from '../../dataplane/reassembly.ts';
 import { C_CONSUMED } from '../../dataplane/tables.ts';
 import { get16, Random, toHex, verify } from '../lib/build.ts';
+import { CAPTURES } from '../lib/captures.ts';
 import { GATE, GATE_MAC, HOST, HOST_MAC, homeConfig, LAN_MAC, WAN_MAC } from '../lib/home.ts';
-import { builtSamples, capturedSamples, capturesFolder, mutate } from './corpus.ts';
+import { builtSamples, capturedSamples, mutate } from './corpus.ts';
 
 const MUTATIONS = Number(process.env.SLUICE_MUTATIONS ?? 1_000_000);
 const SEED = Number(process.env.SLUICE_SEED ?? 20);
@@ -26,7 +27,7 @@ const SLOTS = { small: 2048, large: 64 };
 
 const captured = capturedSamples(40);
 if (captured.length === 0)
-  console.log(`mutated frames: no captures in ${capturesFolder} (SLUICE_CAPTURES names another folder), builders only`);
+  console.log(`mutated frames: no captures in ${CAPTURES} (SLUICE_CAPTURES names another folder), builders only`);
 // The built frames speak of connections that the configurations know: they come as often as all captures together.
 const built = builtSamples();
 const samples = [

@@ -22,24 +22,43 @@ function make(ports: Record<string, unknown>, extra: Record<string, unknown> = {
   );
 }
 
-const server = (more: Record<string, unknown> = {}, addresses = '192.0.2.1/24') =>
-  make({
-    lan: {
-      kind: 'memory',
-      mac: LAN_MAC,
-      addresses,
-      dhcp4: {
-        server: {
-          range: '192.0.2.100-192.0.2.102',
-          lease: 600,
-          dns: '192.0.2.53',
-          domain: 'isp.example',
-          probe: false,
-          ...more,
+/** A provider's server; `more` adds keys, or replaces them. */
+const server = (
+  more: Record<string, unknown> = {},
+  addresses: string | string[] = '192.0.2.1/24',
+  extra: Record<string, unknown> = {},
+) =>
+  make(
+    {
+      lan: {
+        kind: 'memory',
+        mac: LAN_MAC,
+        addresses,
+        dhcp4: {
+          server: {
+            range: '192.0.2.100-192.0.2.102',
+            lease: 600,
+            dns: '192.0.2.53',
+            domain: 'isp.example',
+            probe: false,
+            ...more,
+          },
         },
       },
     },
-  });
+    extra,
+  );
+/** The same for clients behind a relay too, with this reservation. */
+const serverForRelay = (reservation: Record<string, string>, extra: Record<string, unknown> = {}) =>
+  server(
+    {
+      range: '192.0.2.100-192.0.2.110',
+      relayed: [{ subnet: '10.1.0.0/24', range: '10.1.0.50-10.1.0.60' }],
+      reservations: [reservation],
+    },
+    '192.0.2.1/24',
+    extra,
+  );
 const client = (more: Record<string, unknown> = {}) =>
   make({ wan: { kind: 'memory', mac: '02:00:00:00:01:02', dhcp4: { client: { 'host-name': 'home', ...more } } } });
 
@@ -429,21 +448,8 @@ describe('the server', () => {
 describe('RFC 3046: the relay agent', () => {
   /** client ═ relay(lan 10.1.0.1, up 192.0.2.9) ═ server(192.0.2.1, subnet 10.1.0.0/24 relayed). */
   const world = () => {
-    const isp = make(
-      {
-        lan: {
-          kind: 'memory',
-          mac: LAN_MAC,
-          addresses: '192.0.2.1/24',
-          dhcp4: {
-            server: {
-              range: '192.0.2.100-192.0.2.110',
-              relayed: [{ subnet: '10.1.0.0/24', range: '10.1.0.50-10.1.0.60' }],
-              reservations: [{ 'remote-id': 'box 12', address: '10.1.0.77' }],
-            },
-          },
-        },
-      },
+    const isp = serverForRelay(
+      { 'remote-id': 'box 12', address: '10.1.0.77' },
       { routes: [{ to: '10.1.0.0/24', via: '192.0.2.9' }] },
     );
     const relay = make({
@@ -505,35 +511,14 @@ describe('RFC 3046: the relay agent', () => {
   });
 
   it('what is reserved for a client in one subnet is not offered to it in another', () => {
-    const isp = make({
-      lan: {
-        kind: 'memory',
-        mac: LAN_MAC,
-        addresses: '192.0.2.1/24',
-        dhcp4: {
-          server: {
-            range: '192.0.2.100-192.0.2.110',
-            probe: false,
-            relayed: [{ subnet: '10.1.0.0/24', range: '10.1.0.50-10.1.0.60' }],
-            reservations: [{ mac: HOST, address: '10.1.0.77' }],
-          },
-        },
-      },
-    });
+    const isp = serverForRelay({ mac: HOST, address: '10.1.0.77' });
     isp.inject('lan', fromClient(message({ type: M.DISCOVER })));
     expect(B.ipText(answers(isp)[0].frame.subarray(58, 62))).toBe('192.0.2.100');
   });
 
   it('a reservation in a further subnet of the port is given with that subnet, and confirmed', () => {
     const reservations = [{ mac: HOST, address: '10.9.0.77' }];
-    const isp = make({
-      lan: {
-        kind: 'memory',
-        mac: LAN_MAC,
-        addresses: ['192.0.2.1/24', '10.9.0.1/25'],
-        dhcp4: { server: { range: '192.0.2.100-192.0.2.110', router: '192.0.2.2', probe: false, reservations } },
-      },
-    });
+    const isp = server({ router: '192.0.2.2', reservations }, ['192.0.2.1/24', '10.9.0.1/25']);
     const said = () =>
       answers(isp).map(({ frame, message: { type, options } }) => [
         NAMES[type],

@@ -6,7 +6,7 @@ import { describe, expect, test, vi } from 'vitest';
 import { createRouter, type Router } from '../../controlplane/router.ts';
 import { BindingWriter } from '../../dataplane/bindings.ts';
 import { formatAddress } from '../../dataplane/wire/address.ts';
-import { customer, Net } from '../controlplane/dhcp6/net.ts';
+import { customer, Net, relayedNet } from '../controlplane/dhcp6/net.ts';
 import * as B from '../lib/build.ts';
 import { Wire } from '../lib/wire.ts';
 
@@ -343,40 +343,7 @@ describe('leases', () => {
   });
 
   test('as a relay: what the server gives through it', () => {
-    const n = new Net();
-    n.add('isp', {
-      ports: {
-        lan: {
-          kind: 'memory',
-          mac: '02:00:00:00:0d:01',
-          addresses: '2001:db8:0:2::547/64',
-          dhcp6: {
-            server: {
-              addresses: '2001:db8:0:1::1000-2001:db8:0:1::1fff',
-              delegate: 'vms',
-              relays: '2001:db8:0:1::/64',
-            },
-          },
-        },
-      },
-      routes: [{ to: '2001:db8:0:1::/64', via: '2001:db8:0:2::1' }],
-      delegation: { pools: { vms: { prefix: '2001:db8:100::/40', length: 60 } } },
-    });
-    n.add('relay', {
-      ports: {
-        lan: {
-          kind: 'memory',
-          mac: GATE,
-          addresses: '2001:db8:0:1::1/64',
-          'security-group': { eui64: false },
-          dhcp6: { relay: { to: '2001:db8:0:2::547' } },
-        },
-        dc: { kind: 'memory', mac: '02:00:00:00:0b:02', addresses: '2001:db8:0:2::1/64' },
-      },
-    });
-    n.add('vm', customer({ 'ia-pd': [{}] }, VM));
-    n.wire('vm.wan', 'relay.lan');
-    n.wire('relay.dc', 'isp.lan');
+    const n = relayedNet({ clientMac: VM, relayLan: { mac: GATE, 'security-group': { eui64: false } } });
     n.advance(8000);
     const { relay } = n.routers;
     const passes = (source: string, mac: string) => {
@@ -386,13 +353,13 @@ describe('leases', () => {
       return dropped(relay, 'SECURITY_GROUP') === before;
     };
     const sources = n
-      .dhcp6('vm')
+      .dhcp6('cpe')
       .clients[0].held.map(({ words, kind }) =>
         formatAddress(6, words[0], words[1], words[2], kind === 'pd' ? 7 << 24 : words[3]),
       );
     expect(sources.length).toBe(2);
     for (const source of sources) expect([passes(source, VM), passes(source, EVIL)]).toEqual([true, false]);
-    n.routers.vm.control.handle({ kind: 'event', name: 'dhcp6.stop', data: { port: 'wan' } });
+    n.routers.cpe.control.handle({ kind: 'event', name: 'dhcp6.stop', data: { port: 'wan' } });
     n.advance(1000);
     for (const source of sources) expect(passes(source, VM)).toBe(false);
   });

@@ -5,50 +5,10 @@ import { hexText } from '../../controlplane/dhcp6/duid.ts';
 import { emitMessage, newMessage } from '../../controlplane/dhcp6/message.ts';
 import { emitRelay, newRelayMessage } from '../../controlplane/dhcp6/relay-message.ts';
 import { formatAddress, parseIpv6 } from '../../dataplane/wire/address.ts';
-import { customer, Net } from '../controlplane/dhcp6/net.ts';
+import { customer, Net, relayedNet } from '../controlplane/dhcp6/net.ts';
 import * as build from '../lib/build.ts';
 
 const MAC = '02:00:00:00:0c:01';
-
-/** cpe ── lan [relay] dc ── lan [isp] */
-function net(options: { client?: object; relay?: object; server?: object; delegation?: object } = {}): Net {
-  const n = new Net();
-  const delegation = { pools: { customers: { prefix: '2001:db8:100::/40', length: 60 } }, ...options.delegation };
-  n.add('isp', {
-    ports: {
-      lan: {
-        kind: 'memory',
-        mac: '02:00:00:00:0a:01',
-        addresses: '2001:db8:0:2::547/64',
-        dhcp6: {
-          server: {
-            addresses: '2001:db8:0:1::1000-2001:db8:0:1::1fff',
-            delegate: 'customers',
-            relays: '2001:db8:0:1::/64',
-            ...options.server,
-          },
-        },
-      },
-    },
-    routes: [{ to: '2001:db8:0:1::/64', via: '2001:db8:0:2::1' }],
-    delegation,
-  });
-  n.add('relay', {
-    ports: {
-      lan: {
-        kind: 'memory',
-        mac: '02:00:00:00:0b:01',
-        addresses: '2001:db8:0:1::1/64',
-        dhcp6: { relay: { to: '2001:db8:0:2::547', ...options.relay } },
-      },
-      dc: { kind: 'memory', mac: '02:00:00:00:0b:02', addresses: '2001:db8:0:2::1/64' },
-    },
-  });
-  n.add('cpe', customer({ 'ia-pd': [{}], ...options.client }, MAC));
-  n.wire('cpe.wan', 'relay.lan');
-  n.wire('relay.dc', 'isp.lan');
-  return n;
-}
 
 const faults = (n: Net, name: string) => n.dhcp6(name).counters.faults;
 const held = (n: Net) =>
@@ -56,7 +16,7 @@ const held = (n: Net) =>
 
 describe('§19.1, §19.2: there and back', () => {
   test('each message is wrapped and unwrapped once; the relay says where and who', () => {
-    const n = net();
+    const n = relayedNet();
     n.advance(6000);
     expect(n.said.map(({ wire, name }) => `${wire} ${name}`)).toEqual([
       'cpe>relay SOLICIT',
@@ -86,7 +46,7 @@ describe('§19.1, §19.2: there and back', () => {
   });
 
   test('subscriber-id, another remote-id and enterprise number', () => {
-    const n = net({ relay: { 'remote-id': 'port 7', enterprise: 32473, 'subscriber-id': 'smith' } });
+    const n = relayedNet({ relay: { 'remote-id': 'port 7', enterprise: 32473, 'subscriber-id': 'smith' } });
     n.advance(6000);
     const [relay] = n.said[1].relays;
     expect(new TextDecoder().decode(relay.remoteId!.id)).toBe('port 7');
@@ -97,7 +57,7 @@ describe('§19.1, §19.2: there and back', () => {
 
 describe('RFC 8987: routes to delegated prefixes', () => {
   test('R-1: with the Reply, by the client; gone when the client releases it', () => {
-    const n = net({ client: { 'ia-pd': [{}, {}] } });
+    const n = relayedNet({ client: { 'ia-pd': [{}, {}] } });
     n.advance(6000);
     const prefixes = held(n)
       .filter((text) => text.startsWith('pd'))
@@ -115,7 +75,7 @@ describe('RFC 8987: routes to delegated prefixes', () => {
   });
 
   test('G-8: renewed with the lease, withdrawn when it ends', () => {
-    const n = net({ server: { preferred: 100, valid: 200 } });
+    const n = relayedNet({ server: { preferred: 100, valid: 200 } });
     n.advance(6000);
     n.advance(400_000, 500);
     expect(n.routes('relay').length).toBe(1);
@@ -126,7 +86,7 @@ describe('RFC 8987: routes to delegated prefixes', () => {
   });
 
   test('G-6: no more prefixes of one client than the limit', () => {
-    const n = net({ client: { 'ia-pd': [{}, {}, {}] }, relay: { 'max-leases': 2 } });
+    const n = relayedNet({ client: { 'ia-pd': [{}, {}, {}] }, relay: { 'max-leases': 2 } });
     n.advance(6000);
     expect(n.routes('relay').length).toBe(2);
     expect(faults(n, 'relay')).toEqual({ 'lease-limit': 1 });
@@ -193,7 +153,7 @@ describe('RFC 8987: routes to delegated prefixes', () => {
   });
 
   test('nobody on the link can release what is routed to another', () => {
-    const n = net();
+    const n = relayedNet();
     n.advance(6000);
     const release = newMessage(8, 1);
     const request = n.said.find((said) => said.name === 'REPLY')!.message;
@@ -218,7 +178,7 @@ describe('hostile relays', () => {
     emitRelay(newRelayMessage(RELAY_FORW, hops, parseIpv6('2001:db8::1')!, parseIpv6('fe80::1')!, inner));
 
   test('a client that plays relay, to say who it is, is not heard', () => {
-    const n = net();
+    const n = relayedNet();
     n.routers.relay.inject('lan', fromClient(relayed(0)));
     n.settle();
     expect(n.said.length).toBe(0);
@@ -226,7 +186,7 @@ describe('hostile relays', () => {
   });
 
   test('§19.1.2: HOP_COUNT_LIMIT ends a loop; the hop count grows by one before', () => {
-    const n = net({ relay: { relays: true } });
+    const n = relayedNet({ relay: { relays: true } });
     n.advance(4000);
     n.said.splice(0);
     n.routers.relay.inject('lan', fromClient(relayed(7)));
@@ -239,7 +199,7 @@ describe('hostile relays', () => {
   });
 
   test('what another relay had sent went on without the subscriber-id that is configured', () => {
-    const n = net({ relay: { relays: true, 'subscriber-id': 'smith' } });
+    const n = relayedNet({ relay: { relays: true, 'subscriber-id': 'smith' } });
     n.advance(4000);
     n.said.splice(0);
     n.routers.relay.inject('lan', fromClient(relayed(0)));
@@ -251,7 +211,7 @@ describe('hostile relays', () => {
   });
 
   test('a chain deeper than any honest one, and malformed ones, are malformed', () => {
-    const n = net();
+    const n = relayedNet();
     n.advance(4000);
     let chain = solicit();
     for (let depth = 0; depth < 20; depth++) chain = relayed(1, chain);
@@ -268,14 +228,14 @@ describe('hostile relays', () => {
   });
 
   test('the server answers the relays that it knows, and nobody else', () => {
-    const n = net({ server: { relays: '2001:db8:0:9::/64' } });
+    const n = relayedNet({ server: { relays: '2001:db8:0:9::/64' } });
     n.advance(6000);
     expect(n.said.some((said) => said.wire === 'isp>relay')).toBe(false);
     expect(faults(n, 'isp')['untrusted-relay']).toBeGreaterThan(0);
   });
 
   test('a Relay-reply from somebody else than the server is not delivered', () => {
-    const n = net();
+    const n = relayedNet();
     n.advance(4000);
     const reply = newRelayMessage(
       13,
@@ -301,7 +261,7 @@ describe('the CloudStack case: identified by remote-id, one reserved prefix each
 
   test('through a relay: the DUID does not matter, the MAC does', () => {
     for (const duid of ['ll', 'uuid:6ba7b810-9dad-11d1-80b4-00c04fd430c8', 'en:32473:0102', 'llt:2026-01-01']) {
-      const n = net({
+      const n = relayedNet({
         client: { 'ia-na': false, 'ia-pd': [{}, {}], duid },
         server: { identify: 'remote-id', clients: 'known' },
         delegation,
@@ -310,7 +270,7 @@ describe('the CloudStack case: identified by remote-id, one reserved prefix each
       expect(held(n)).toEqual(['pd 2001:db8:100:a0::/60', 'pd 2001:db8:100:b0::/60']);
       expect(n.routes('relay').length).toBe(2);
     }
-    const other = net({
+    const other = relayedNet({
       server: { identify: 'remote-id', clients: 'known' },
       delegation: { clients: [{ 'remote-id': '02:00:00:00:0c:02' }] },
     });
@@ -353,7 +313,7 @@ describe('the CloudStack case: identified by remote-id, one reserved prefix each
 describe('RFC 6221: LDRA', () => {
   /** cpe ── access [ldra] uplink ── lan [relay] dc ── lan [isp] */
   function ldraNet(ldra: object = {}): Net {
-    const n = net({ relay: { relays: true, 'remote-id': 'none' }, server: { identify: 'remote-id' } });
+    const n = relayedNet({ relay: { relays: true, 'remote-id': 'none' }, server: { identify: 'remote-id' } });
     n.add('ldra', {
       ports: {
         access: { kind: 'memory', mac: '02:00:00:00:0d:01', dhcp6: { ldra: { to: 'uplink', ...ldra } } },

@@ -1,7 +1,6 @@
 /** Helpers on real captures: what the control connections announce is what the captured data connections use. */
 import { existsSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { ftp } from '../../../conntrack/helpers/ftp.ts';
 import { FIND_CLOSE, FIND_EXPECT, type Helper, UNDERSTOOD } from '../../../conntrack/helpers/helper.ts';
@@ -9,12 +8,11 @@ import { sip } from '../../../conntrack/helpers/sip.ts';
 import { tftp } from '../../../conntrack/helpers/tftp.ts';
 import { ETHERNET_HEADER, ethernetFrame, openCapture } from '../../../dataplane/ports/capture-reader.ts';
 import { addressFromBytes, formatAddress } from '../../../dataplane/wire/address.ts';
+import { CAPTURES } from '../../lib/captures.ts';
 import { Conversation, type Found } from './conversation.ts';
 
-const root = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
-const captures = resolve(root, process.env.SLUICE_CAPTURES ?? '../shared/captures');
-const there = existsSync(join(captures, 'ftp-ipv4.pcap'));
-if (!there) console.log(`skipped: no captures in ${captures} (SLUICE_CAPTURES names another folder)`);
+const there = existsSync(join(CAPTURES, 'ftp-ipv4.pcap'));
+if (!there) console.log(`skipped: no captures in ${CAPTURES} (SLUICE_CAPTURES names another folder)`);
 
 interface Segment {
   src: string;
@@ -29,7 +27,7 @@ interface Segment {
 
 /** TCP and UDP packets of a capture, read naively: no fragments, no extension headers. */
 function segments(file: string): Segment[] {
-  const reader = openCapture(join(captures, file));
+  const reader = openCapture(join(CAPTURES, file));
   const all: Segment[] = [];
   while (reader.next()) {
     const f = new Uint8Array(reader.capturedLength + ETHERNET_HEADER);

@@ -3,6 +3,7 @@
  * out as plain objects; `rewrite` applies them as the mangler does, naively. Every payload stands somewhere inside a larger
  * buffer whose other bytes would be noticed if a helper read or reported them.
  */
+
 import { expect } from 'vitest';
 import {
   FIND_CLOSE,
@@ -14,6 +15,7 @@ import {
   STATE_WORDS,
 } from '../../../conntrack/helpers/helper.ts';
 import { formatAddress, parseAddress } from '../../../dataplane/wire/address.ts';
+import { Random } from '../../lib/build.ts';
 
 export interface Found {
   kind: number;
@@ -193,13 +195,8 @@ export class Conversation {
 
 /** Small seeded generator (mulberry32): the same numbers on every run. */
 export function random(seed: number): (below: number) => number {
-  let a = seed;
-  return (below) => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 4294967296) * below);
-  };
+  const numbers = new Random(seed);
+  return (below) => numbers.int(0, below - 1);
 }
 
 /** A message with some bytes changed, removed, doubled or cut off. */

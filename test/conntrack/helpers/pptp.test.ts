@@ -14,8 +14,7 @@ import {
 } from '../../../conntrack/helpers/helper.ts';
 import { CALL_ID, PPTP_CLIENT, PPTP_SERVER, PPTP_TRANSLATED, pptp } from '../../../conntrack/helpers/pptp.ts';
 import { openCapture } from '../../../dataplane/ports/capture-reader.ts';
-
-const CAPTURES = process.env.SLUICE_CAPTURES ?? join(import.meta.dirname, '../../../../shared/captures');
+import { CAPTURES } from '../../lib/captures.ts';
 
 // Messages as RFC 2637 §2 draws them; bodies that nobody reads here are zero.
 const LENGTHS = [0, 156, 156, 16, 16, 16, 20, 168, 32, 220, 24, 28, 16, 148, 40, 24];

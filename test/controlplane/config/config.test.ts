@@ -1,4 +1,5 @@
 /** Configuration: every form of error with its place, the nearest key, all errors at once, and mutated texts. */
+
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +12,7 @@ import {
   normalizeConfig,
   parseConfig,
 } from '../../../controlplane/config/index.ts';
+import { Random } from '../../lib/build.ts';
 
 const examples = fileURLToPath(new URL('../../../examples/', import.meta.url));
 const HOME = readFileSync(`${examples}home.yaml`, 'utf8');
@@ -268,21 +270,11 @@ describe('objects', () => {
 });
 
 describe('any text', () => {
-  /** mulberry32, seeded. */
-  function random(seed: number): () => number {
-    let state = seed | 0;
-    return () => {
-      state = (state + 0x6d2b79f5) | 0;
-      let t = Math.imul(state ^ (state >>> 15), 1 | state);
-      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-      return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-    };
-  }
-
   it('is a configuration or a ConfigError whose lines have the one form, whatever is done to home.yaml', {
     timeout: 180_000,
   }, () => {
-    const next = random(20);
+    const numbers = new Random(20);
+    const next = () => numbers.next() / 0x100000000;
     const words = HOME.match(/[\w.:/-]+/g)!;
     const noise = [
       '{',

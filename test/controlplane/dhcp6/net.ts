@@ -145,3 +145,53 @@ export function provider(
     delegation: { pools: { customers: { prefix: '2001:db8:100::/40', length: 56 } }, ...delegation },
   };
 }
+
+/** A customer behind a provider's relay: cpe ── lan [relay] dc ── lan [isp]. The options add keys, or replace them. */
+export function relayedNet(
+  options: {
+    client?: object;
+    clientMac?: string;
+    relay?: object;
+    relayLan?: object;
+    server?: object;
+    delegation?: object;
+  } = {},
+): Net {
+  const n = new Net();
+  const delegation = { pools: { customers: { prefix: '2001:db8:100::/40', length: 60 } }, ...options.delegation };
+  n.add('isp', {
+    ports: {
+      lan: {
+        kind: 'memory',
+        mac: '02:00:00:00:0a:01',
+        addresses: '2001:db8:0:2::547/64',
+        dhcp6: {
+          server: {
+            addresses: '2001:db8:0:1::1000-2001:db8:0:1::1fff',
+            delegate: 'customers',
+            relays: '2001:db8:0:1::/64',
+            ...options.server,
+          },
+        },
+      },
+    },
+    routes: [{ to: '2001:db8:0:1::/64', via: '2001:db8:0:2::1' }],
+    delegation,
+  });
+  n.add('relay', {
+    ports: {
+      lan: {
+        kind: 'memory',
+        mac: '02:00:00:00:0b:01',
+        addresses: '2001:db8:0:1::1/64',
+        dhcp6: { relay: { to: '2001:db8:0:2::547', ...options.relay } },
+        ...options.relayLan,
+      },
+      dc: { kind: 'memory', mac: '02:00:00:00:0b:02', addresses: '2001:db8:0:2::1/64' },
+    },
+  });
+  n.add('cpe', customer({ 'ia-pd': [{}], ...options.client }, options.clientMac));
+  n.wire('cpe.wan', 'relay.lan');
+  n.wire('relay.dc', 'isp.lan');
+  return n;
+}

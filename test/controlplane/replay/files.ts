@@ -9,13 +9,13 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, vi } from 'vitest';
 import { main } from '../../../controlplane/cli/main.ts';
 import { concat, get16, get32, ip, ipText } from '../../lib/build.ts';
+import { CAPTURES } from '../../lib/captures.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 export const example = (name: string) => join(root, 'examples', name);
-const captures = process.env.SLUICE_CAPTURES ?? join(root, '..', 'shared', 'captures');
-export const captureFile = (name: string) => join(captures, name);
+export const captureFile = (name: string) => join(CAPTURES, name);
 export const haveCaptures = existsSync(captureFile('http-get.pcap'));
-if (!haveCaptures) console.warn(`captures: none in ${captures} (SLUICE_CAPTURES); tests with real traffic do not run`);
+if (!haveCaptures) console.warn(`captures: none in ${CAPTURES} (SLUICE_CAPTURES); tests with real traffic do not run`);
 
 const made: string[] = [];
 /** A fresh directory, removed after the file's tests. */

@@ -6,7 +6,8 @@ import { CaptureReader } from '../../../dataplane/ports/capture-reader.ts';
 import { ethernet, ipv4, udp } from '../../lib/build.ts';
 import { example } from './files.ts';
 
-it('a time stamp of a million years from now was lived through, day by day', () => {
+/** A session of the home gateway's example, and the numbers of its ports. */
+function home(): { session: ReplaySession; lan: number; wan: number } {
   const session = new ReplaySession(loadConfig(example('home.yaml')), {
     seed: 1,
     target: () => null,
@@ -15,6 +16,11 @@ it('a time stamp of a million years from now was lived through, day by day', () 
   });
   const lan = session.config.ports.findIndex((port) => port.name === 'lan');
   const wan = session.config.ports.findIndex((port) => port.name === 'wan');
+  return { session, lan, wan };
+}
+
+it('a time stamp of a million years from now was lived through, day by day', () => {
+  const { session, lan, wan } = home();
   const host = '02:aa:00:00:00:10';
   const ask = (sport: number) =>
     ethernet(
@@ -41,14 +47,7 @@ it('a time stamp of a million years from now was lived through, day by day', () 
 });
 
 it('what the router sent in a pause that was cut short was stamped with the time behind it', () => {
-  const session = new ReplaySession(loadConfig(example('home.yaml')), {
-    seed: 1,
-    target: () => null,
-    resolution: 'nano',
-    log: () => {},
-  });
-  const lan = session.config.ports.findIndex((port) => port.name === 'lan');
-  const wan = session.config.ports.findIndex((port) => port.name === 'wan');
+  const { session, lan, wan } = home();
   const packet = ipv4({ src: '192.168.1.50', dst: '203.0.113.77' }, udp({ sport: 1000, dport: 53 }, 'x'));
   const frame = ethernet({ src: '02:aa:00:00:00:10', dst: '02:00:00:00:01:01' }, packet);
   session.inject(lan, frame, frame.length, 1_700_000_000, 0);

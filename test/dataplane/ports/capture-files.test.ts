@@ -2,14 +2,11 @@
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, relative, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join, relative } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { ETHERNET_HEADER, ethernetFrame, openCapture } from '../../../dataplane/ports/capture-reader.ts';
 import { CaptureWriter } from '../../../dataplane/ports/capture-writer.ts';
-
-const root = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
-const captures = resolve(root, process.env.SLUICE_CAPTURES ?? '../shared/captures');
+import { CAPTURES } from '../../lib/captures.ts';
 
 function capturesBelow(folder: string): string[] {
   try {
@@ -25,11 +22,11 @@ function capturesBelow(folder: string): string[] {
   }
 }
 
-const files = capturesBelow(captures);
+const files = capturesBelow(CAPTURES);
 const has = (tool: string) => spawnSync(tool, ['--version']).status === 0;
 const folder = mkdtempSync(join(tmpdir(), 'sluice-captures-'));
 afterAll(() => rmSync(folder, { recursive: true }));
-if (files.length === 0) console.log(`skipped: no captures in ${captures} (SLUICE_CAPTURES names another folder)`);
+if (files.length === 0) console.log(`skipped: no captures in ${CAPTURES} (SLUICE_CAPTURES names another folder)`);
 
 interface Seen {
   frame: string;
@@ -80,7 +77,7 @@ describe.skipIf(files.length === 0)('real captures', () => {
       for (const file of files.slice(0, 12)) {
         const converted = join(folder, `${format}.out`);
         expect(spawnSync('editcap', ['-F', format, file, converted]).status, file).toBe(0);
-        expect(frames(converted), `${relative(captures, file)} as ${format}`).toEqual(frames(file));
+        expect(frames(converted), `${relative(CAPTURES, file)} as ${format}`).toEqual(frames(file));
       }
   });
 

@@ -1,8 +1,10 @@
 /**
  * Lab helpers of the live port tests: an own network namespace, and a packet socket as the far end of a device.
  */
+
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
+import { Random } from '../../lib/build.ts';
 
 /** Why live tests cannot run here, or ''. */
 export function whyNotLive(): string {
@@ -43,13 +45,8 @@ export function ifindex(netns: string, device: string): number {
 
 /** Seeded generator of 32-bit numbers (mulberry32). */
 export function random(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return (t ^ (t >>> 14)) >>> 0;
-  };
+  const numbers = new Random(seed);
+  return () => numbers.next();
 }
 
 /** True when the kernel is at least MAJOR.MINOR. */

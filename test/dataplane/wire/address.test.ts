@@ -1,4 +1,5 @@
 /** Addresses: text to raw words and back, RFC 4291 input, RFC 5952 output, and what must be refused. */
+
 import { isIPv4, isIPv6 } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import {
@@ -20,16 +21,12 @@ import {
   parseIpv6,
   parseMac,
 } from '../../../dataplane/wire/address.ts';
+import { Random } from '../../lib/build.ts';
 
 /** mulberry32: a small seeded generator, so that a failure can be repeated. */
 function random(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
+  const numbers = new Random(seed);
+  return () => numbers.next() / 0x100000000;
 }
 
 const canonical = (text: string) => {
