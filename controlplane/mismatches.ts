@@ -3,6 +3,7 @@
  *
  * Apart from controlplane/offload.ts, since this one needs files, and the inline router does not.
  */
+import type { CaptureError } from '../dataplane/ports/capture-reader.ts';
 import { CaptureWriter } from '../dataplane/ports/capture-writer.ts';
 import type { Mismatch } from './offload.ts';
 
@@ -36,7 +37,9 @@ export class MismatchCapture {
     return this.writer?.toBytes() ?? new Uint8Array(0);
   }
 
-  close(): void {
+  /** Closes the file. Returns what failed in it. */
+  close(): CaptureError | null {
     this.writer?.close();
+    return this.writer?.error ?? null;
   }
 }

@@ -4,18 +4,22 @@
  *   sluice capture -w FILE|- [--port PORT ...] [--drops] [--flow FLOW] [--stage STAGE] [--snap BYTES]
  *                  [--count FRAMES] [--seconds N] [--socket PATH]
  *
- * Ends at Ctrl-C, when the reader of the pipe has gone, or after FRAMES or N seconds; the file always ends with a whole
- * block. Exit codes: 0, 1 nobody runs there or the file cannot be written, 2 usage.
+ * Ends at Ctrl-C, when the reader of the pipe has gone, or after FRAMES or N seconds; a file always ends with a whole
+ * block, a pipe unless its reader has stopped in the middle of one. Exit codes: 0, 1 nobody runs there or the file cannot be written, 2 usage.
  */
-import { openSync, writeSync } from 'node:fs';
 import { type IncomingMessage, request } from 'node:http';
 import { ApiError, refusal } from '../api/client.ts';
 import { socketPath } from '../api/socket.ts';
 import { Blocks } from '../capture/blocks.ts';
 import { answering } from './answering.ts';
 import { EXIT_OK, parseArguments, UsageError, wholeNumber } from './args.ts';
+import { CaptureTarget } from './capture-target.ts';
 
 const COMMAND = 'sluice capture';
+/** How often a reader that is slow is tried, and a named pipe that has none; and how long it has for its last block. */
+const RETRY_MS = 5;
+const READER_MS = 100;
+const LAST_BLOCK_MS = 1000;
 
 export const CAPTURE_USAGE = `Usage: sluice capture -w FILE|- [--port PORT ...] [--drops] [--flow FLOW] [--stage STAGE]
                       [--snap BYTES] [--count FRAMES] [--seconds N] [--socket PATH]
@@ -84,25 +88,41 @@ function stream(
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     const blocks = new Blocks(count);
-    let target = -1;
+    const target = new CaptureTarget(file);
     let done = false;
+    let stopping = false;
+    let over = false;
+    let missing = 0;
+    let again: NodeJS.Timeout | undefined;
     const end = (error?: Error): void => {
       if (done) return;
       done = true;
       clearTimeout(timer);
+      clearTimeout(again);
       for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, stop);
       asked.destroy();
+      missing += target.close();
       if (error !== undefined) {
         reject(error);
         return;
       }
       const lost = blocks.lost > 0 ? `, ${blocks.lost} lost: the capture could not keep up` : '';
-      process.stderr.write(`${blocks.frames} frames${lost}\n`);
+      process.stderr.write(`${blocks.frames - missing} frames${lost}\n`);
       resolve();
     };
-    const stop = (): void => end();
+    const stop = (): void => {
+      if (stopping || !target.waiting) {
+        end();
+        return;
+      }
+      // The reader is slow, or asleep: it has a moment for the rest of the block that it is in.
+      stopping = true;
+      clearTimeout(timer);
+      missing += target.trim();
+      timer = setTimeout(end, LAST_BLOCK_MS);
+    };
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, stop);
-    const timer = setTimeout(stop, seconds > 0 ? seconds * 1000 : 2 ** 31 - 1);
+    let timer = setTimeout(stop, seconds > 0 ? seconds * 1000 : 2 ** 31 - 1);
     const refused = (text: string): Error => new ApiError(text, 0);
     const asked = request({ socketPath, path: `/v1/capture?${query}`, agent: false }, (response: IncomingMessage) => {
       if (response.statusCode !== 200) {
@@ -114,38 +134,39 @@ function stream(
         response.on('end', () => end(new ApiError(errorOf(text), response.statusCode ?? 0)));
         return;
       }
-      try {
-        // The router has agreed: only now is a file of this name given up.
-        target = file === '-' ? 1 : openSync(file, 'w', 0o600);
-      } catch (error) {
-        end(refused(`${file}: expected a file that can be written, got ${(error as Error).message}`));
-        return;
-      }
-      response.on('data', (bytes: Buffer) => {
-        const fault = writeAll(target, blocks.take(bytes));
+      /** What became of a write: goes on, waits for the reader, or ends. */
+      const judge = (fault: string): void => {
         if (fault !== '' && fault !== 'EPIPE') end(refused(`${file}: expected room to write, got ${fault}`));
-        else if (fault !== '' || blocks.enough) end();
-      });
+        else if (fault !== '') end();
+        else if (target.waiting) {
+          response.pause();
+          again = setTimeout(() => judge(target.push()), RETRY_MS);
+        } else if (blocks.enough || stopping || over) end();
+        else response.resume();
+      };
+      const begin = (): void => {
+        try {
+          // The router has agreed: only now is a file of this name given up.
+          if (!target.open()) {
+            again = setTimeout(begin, READER_MS);
+            return;
+          }
+        } catch (error) {
+          end(refused(`${file}: expected a file that can be written, got ${(error as Error).message}`));
+          return;
+        }
+        response.on('data', (bytes: Buffer) => judge(target.write(blocks.take(bytes))));
+      };
       response.on('error', () => {});
-      response.on('close', () => end());
+      response.on('close', () => {
+        over = true;
+        if (!target.waiting) end();
+      });
+      begin();
     });
     asked.on('error', (error: NodeJS.ErrnoException) => end(refusal(socketPath, error)));
     asked.end();
   });
-}
-
-/** Writes everything. Returns '', or what is wrong: EPIPE when nobody reads any more. A slow pipe is waited for. */
-function writeAll(target: number, bytes: Uint8Array): string {
-  for (let at = 0; at < bytes.length; ) {
-    try {
-      at += writeSync(target, bytes, at);
-    } catch (error) {
-      const { code, message } = error as NodeJS.ErrnoException;
-      if (code !== 'EAGAIN') return code ?? message;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
-    }
-  }
-  return '';
 }
 
 function errorOf(text: string): string {

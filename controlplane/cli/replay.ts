@@ -237,7 +237,8 @@ function play(plan: Plan): number {
   session.advance(Math.round(plan.linger * 1000));
   const seconds = (performance.now() - begin) / 1000;
   const failures: CaptureError[] = session.close();
-  mismatches.close();
+  const unsaved = mismatches.close();
+  if (unsaved !== null) failures.push(unsaved);
   for (const input of inputs) {
     if (input.reader.error !== null) failures.push(input.reader.error);
     if (input.unknown > 0)

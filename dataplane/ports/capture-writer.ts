@@ -7,9 +7,12 @@
  * bytes on every machine.
  *
  * Writes are gathered in a buffer and go out when it is full, on flush() and on close(). write() never throws: when the
- * target fails (disk full, the reader of a pipe gone), `error` is set once, and later frames are counted in `dropped`.
+ * target fails (disk full, the reader of a pipe gone), `error` is set once, later frames are counted in `dropped`, and so are those
+ * that were still buffered; a file of its own then ends behind the last whole record. A live router's mirrors, which wait for
+ * nobody and go on, are mirror-file.ts's.
  */
 import { closeSync, openSync, writeSync } from 'node:fs';
+import { framesIn, PCAP_HEADER, PCAP_RECORD, takeBack, wholeRecords } from './capture-cut.ts';
 import {
   BLOCK_ENHANCED,
   BLOCK_INTERFACE,
@@ -56,7 +59,7 @@ export interface CaptureWriterOptions {
 }
 
 export class CaptureWriter {
-  /** Frames written; frames that came after an error. */
+  /** Frames written; frames that came after an error, or were lost by it. */
   frames = 0;
   dropped = 0;
   /** Bytes produced so far, the buffered ones included. */
@@ -181,6 +184,8 @@ export class CaptureWriter {
   /** Hands everything written so far to the target. Does nothing for a writer in memory. */
   flush(): void {
     if (this.inMemory) return;
+    // The frame at which the buffer could not be emptied is in it by now.
+    if (this.error !== null) this.giveUp(0);
     let at = 0;
     let waited = 0;
     while (at < this.used && this.error === null) {
@@ -197,9 +202,21 @@ export class CaptureWriter {
           continue;
         }
         this.error = new CaptureError(this.target, this.bytes - this.used + at, 'room to write', message);
+        this.giveUp(at);
       }
     }
     this.used = 0;
+  }
+
+  /** Of the buffer only `sent` bytes could be written. */
+  private giveUp(sent: number): void {
+    const { buffer, used, format } = this;
+    const first = format === 'pcap' && this.bytes === used ? PCAP_HEADER : 0;
+    const whole = sent < first ? 0 : wholeRecords(buffer, first, sent, format);
+    if (this.ownsDescriptor) takeBack(this.descriptor, sent - whole);
+    const lost = framesIn(buffer, Math.max(whole, first), used, format);
+    this.frames -= lost;
+    this.dropped += lost;
   }
 
   /** Flushes and closes the file (a descriptor that was handed in stays open). Can be called again. Never throws. */
@@ -260,14 +277,14 @@ export class CaptureWriter {
   }
 
   private writeFileHeader(): void {
-    this.reserve(24);
+    this.reserve(PCAP_HEADER);
     this.word(this.micro ? PCAP_MAGIC_MICRO : PCAP_MAGIC_NANO);
     this.word(2 | (4 << 16)); // version 2.4
     this.word(0);
     this.word(0);
     this.word(this.snapLength);
     this.word(this.linkType);
-    this.bytes += 24;
+    this.bytes += PCAP_HEADER;
   }
 
   private writeRecord(
@@ -278,13 +295,13 @@ export class CaptureWriter {
     seconds: number,
     nanos: number,
   ): void {
-    this.reserve(16 + kept);
+    this.reserve(PCAP_RECORD + kept);
     this.word(seconds); // 32 bits unsigned: until 2106
     this.word(this.micro ? Math.floor(nanos / 1000) : nanos);
     this.word(kept);
     this.word(original);
     this.copy(u8, offset, kept);
-    this.bytes += 16 + kept;
+    this.bytes += PCAP_RECORD + kept;
   }
 
   private writeSection(hardware: string, userApplication: string): void {

@@ -15,9 +15,9 @@
  * Losses are written down as an Interface Statistics Block (draft, section 4.6) before the next frame. A write to a slow disk
  * does take the worker's time: that is the system call's, for which there is no other way here.
  */
-import { existsSync, fstatSync, ftruncateSync, statfsSync, statSync } from 'node:fs';
+import { existsSync, fstatSync, statfsSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { BLOCK_ENHANCED } from './capture-reader.ts';
+import { framesIn, takeBack, wholeRecords } from './capture-cut.ts';
 import { CaptureWriter } from './capture-writer.ts';
 import {
   addressOf,
@@ -264,7 +264,7 @@ export class MirrorFile {
 
   /** Nothing more can be written: what did not get through is lost, and half a block is taken back. */
   private stop(reason: number): void {
-    if (this.fd >= 0 && this.kind === 'file') this.cut();
+    if (this.fd >= 0) takeBack(this.fd, this.sent - wholeRecords(this.chunk, 0, this.sent, 'pcapng'));
     this.release();
     this.trouble = reason;
     if (reason === ENXIO) this.retryAt = this.second + FIRST_PAUSE;
@@ -282,7 +282,8 @@ export class MirrorFile {
   /** Closes the file. What waits is lost. */
   private release(): void {
     if (this.fd < 0) return;
-    this.lost += framesBehind(this.chunk, wholeBlocks(this.chunk, this.sent));
+    const { chunk, sent } = this;
+    this.lost += framesIn(chunk, wholeRecords(chunk, 0, sent, 'pcapng'), chunk.length, 'pcapng');
     this.lost += this.encoder.frames - this.takenFrames;
     this.takenBytes = this.encoder.bytes;
     this.takenFrames = this.encoder.frames;
@@ -290,16 +291,6 @@ export class MirrorFile {
     this.sent = 0;
     close(this.fd);
     this.fd = -1;
-  }
-
-  private cut(): void {
-    const half = this.sent - wholeBlocks(this.chunk, this.sent);
-    if (half === 0) return;
-    try {
-      ftruncateSync(this.fd, Math.max(0, fstatSync(this.fd).size - half));
-    } catch {
-      // A file system that takes nothing back: readers find the end of the file in the middle of a block.
-    }
   }
 
   private isOther(): boolean {
@@ -328,23 +319,4 @@ export class MirrorFile {
     words[1] = 0;
     return ppoll(this.poll.base, 1, this.poll.base + 16, 0) > 0 && ((words[1] >>> 16) & POLLERR) !== 0;
   }
-}
-
-/** Bytes of whole blocks (little-endian, as the encoder writes them) among the first `limit` of `blocks`. */
-function wholeBlocks(blocks: Uint8Array, limit: number): number {
-  let at = 0;
-  while (at < limit && at + lengthAt(blocks, at) <= limit) at += lengthAt(blocks, at);
-  return at;
-}
-
-/** Frames in the blocks from `at` on. */
-function framesBehind(blocks: Uint8Array, at: number): number {
-  let frames = 0;
-  for (; at < blocks.length; at += lengthAt(blocks, at)) if (blocks[at] === BLOCK_ENHANCED) frames++;
-  return frames;
-}
-
-/** Length of the block at `at`, in its second word. A block is far below 2^31 bytes. */
-function lengthAt(blocks: Uint8Array, at: number): number {
-  return blocks[at + 4] | (blocks[at + 5] << 8) | (blocks[at + 6] << 16) | (blocks[at + 7] << 24);
 }

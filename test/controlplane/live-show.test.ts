@@ -2,6 +2,7 @@
  * The views of `sluice show` over an inline router, the control socket that serves them, and `sluice run` where it must
  * refuse: none of it needs a device.
  */
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -328,6 +329,19 @@ describe('the control socket', () => {
       try {
         expect(await main(['capture', '-w', '/dev/full', '--seconds', '60', '--socket', path])).toBe(1);
         expect(said).toBe('/dev/full: expected room to write, got ENOSPC\n');
+      } finally {
+        await server.close();
+      }
+    });
+
+    it('capture: a pipe that nobody reads made it deaf to its end', async () => {
+      const pipe = join(folder, 'pipe');
+      execFileSync('mkfifo', [pipe]);
+      const server = await ApiServer.listen(path);
+      server.serve(createRouter(CONFIG));
+      try {
+        expect(await main(['capture', '-w', pipe, '--seconds', '1', '--socket', path])).toBe(0);
+        expect(said).toBe('0 frames\n');
       } finally {
         await server.close();
       }
