@@ -85,10 +85,12 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
 /** Capabilities that this configuration needs with a back end (numbers of linux/capability.h). */
 export function needed(config: Config, io: IoBackend = 'auto'): number[] {
   const low = [config.api, config.snmp].some((server) => server !== null && server.listen.port < 1024);
+  const kernel = config.offload.engine === 'kernel';
+  const rings = io === 'bpf' && config.ports.some(({ kind }) => kind === 'tap');
   return [
     ...NEEDED,
-    ...(config.offload.engine === 'kernel' || io === 'bpf' ? [CAP_BPF] : []),
-    ...(config.offload.engine === 'kernel' ? [CAP_PERFMON] : []),
+    ...(kernel || rings ? [CAP_BPF] : []),
+    ...(kernel ? [CAP_PERFMON] : []),
     ...(low ? [CAP_NET_BIND_SERVICE] : []),
   ];
 }

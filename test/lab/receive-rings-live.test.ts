@@ -4,7 +4,7 @@
  *
  *   client 10.77.1.10 ── sl-lan [sluice run --io bpf] sl-wan ── server 203.0.113.10
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -74,6 +74,10 @@ for (let s = 0; s < sockets; s++) {
 const ready = labReady(['ping', 'curl', 'dig', 'dnsmasq', 'setpriv'], { tun: true });
 const refusal = ready ? receiveRingRefusal() : 'no lab';
 if (ready && refusal !== '') console.warn(`LAB TESTS SKIPPED: receive rings (${refusal})`);
+
+/** Nobody needs a capability for a filter where this is 0. */
+const anybody = refusal === '' && readFileSync('/proc/sys/kernel/unprivileged_bpf_disabled', 'latin1').trim() === '0';
+if (anybody) console.warn('LAB TEST SKIPPED: receive rings without CAP_BPF (kernel.unprivileged_bpf_disabled is 0)');
 
 describe.skipIf(refusal !== '')('sluice run --io bpf', () => {
   let live: LiveLab;
@@ -145,7 +149,9 @@ describe.skipIf(refusal !== '')('sluice run --io bpf', () => {
     expect(links.map((link) => link.stats64.rx.errors)).toEqual([0, 0]);
     const only = bits([CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF]);
     for (const thread of readdirSync(`/proc/${router.pid}/task`)) {
-      const status = readFileSync(`/proc/${router.pid}/task/${thread}/status`, 'latin1');
+      const file = `/proc/${router.pid}/task/${thread}/status`;
+      if (!existsSync(file)) continue; // ended since
+      const status = readFileSync(file, 'latin1');
       expect(parsePrivileges(status)).toEqual({
         permitted: only,
         effective: only,
@@ -178,12 +184,12 @@ describe.skipIf(refusal !== '')('sluice run --io bpf', () => {
     await waitFor('the client to run', () => byRing('client', 'sl-lan') > 100);
     await goesOn();
     const before = descriptors();
-    for (let n = 1; n <= 5; n++) {
+    for (let n = 1; n <= 4; n++) {
       process.kill(router.pid, 'SIGUSR2');
       await waitFor(`death ${n}`, () => deaths() === n, { detail: () => router.stderr() });
       await goesOn();
     }
-    // A few come and go; one more for each port and death would be ten.
+    // A few come and go; one more for each port and death would be eight.
     await waitFor('no more descriptors than before', () => descriptors() <= before + 4, {
       detail: () => `${before} before, ${descriptors()} now`,
     });
@@ -191,7 +197,7 @@ describe.skipIf(refusal !== '')('sluice run --io bpf', () => {
     expect(await router.exited).toEqual({ code: 0, signal: null });
   });
 
-  it('without CAP_BPF it says so, and makes nothing', async () => {
+  it.skipIf(anybody)('without CAP_BPF it says so, and makes nothing', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'sluice-bpf-'));
     const lab = new Lab();
     try {

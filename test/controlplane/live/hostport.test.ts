@@ -3,7 +3,13 @@ import { describe, expect, it } from 'vitest';
 import { needed } from '../../../controlplane/cli/run.ts';
 import { parseConfig } from '../../../controlplane/config/index.ts';
 import { isPrivate } from '../../../controlplane/live/hostport.ts';
-import { CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_NET_RAW } from '../../../controlplane/live/privileges.ts';
+import {
+  CAP_BPF,
+  CAP_NET_ADMIN,
+  CAP_NET_BIND_SERVICE,
+  CAP_NET_RAW,
+  CAP_PERFMON,
+} from '../../../controlplane/live/privileges.ts';
 
 const PORTS = `
 ports:
@@ -36,5 +42,15 @@ describe('capabilities', () => {
     const high = parseConfig(`${PORTS}\napi: { listen: "127.0.0.1:8443", ${token} }\n`, 'test.yaml');
     for (const config of [high, parseConfig(PORTS, 'test.yaml')])
       expect(needed(config)).toEqual([CAP_NET_ADMIN, CAP_NET_RAW]);
+  });
+
+  it('are more for eBPF: for receive rings, where a port can have one, and for the kernel engine', () => {
+    const tap = parseConfig('ports: { lan: { kind: tap, addresses: [10.0.0.1/24] } }\n', 'test.yaml');
+    expect(needed(tap, 'uring')).toEqual([CAP_NET_ADMIN, CAP_NET_RAW]);
+    expect(needed(tap, 'bpf')).toEqual([CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF]);
+    const packet = 'ports: { lan: { kind: packet, addresses: [10.0.0.1/24] } }\n';
+    expect(needed(parseConfig(packet, 'test.yaml'), 'bpf')).toEqual([CAP_NET_ADMIN, CAP_NET_RAW]);
+    const engine = parseConfig(`${packet}offload: { engine: kernel }\n`, 'test.yaml');
+    expect(needed(engine)).toEqual([CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON]);
   });
 });

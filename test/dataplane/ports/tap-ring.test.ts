@@ -138,8 +138,11 @@ describe.skipIf(skipped !== '')('receive rings of a TAP device', async () => {
     return seen;
   }
 
-  for (const backend of ['uring', 'readwrite'] as const)
-    it(`brings UDP of every length unchanged and in order (${backend})`, () => {
+  for (const [backend, step] of [
+    ['uring', 1],
+    ['readwrite', 8],
+  ] as const)
+    it(`brings UDP of ${step === 1 ? 'every' : 'any'} length unchanged and in order (${backend})`, () => {
       const { port, peer, ways, close } = open({ backend, mtu: LONGEST - 14 });
       const next = random(1);
       const payload = (bytes: number): Uint8Array => new Uint8Array(bytes).map(() => next());
@@ -147,7 +150,7 @@ describe.skipIf(skipped !== '')('receive rings of a TAP device', async () => {
       try {
         for (let length = 42; length <= LONGEST; ) {
           const batch: Uint8Array[] = [];
-          for (; batch.length < 400 && length <= LONGEST; length++) {
+          for (; batch.length < 400 && length <= LONGEST; length += step) {
             batch.push(four(build.udp(PORTS, payload(length - 42))));
             if (length >= 62) batch.push(six(build.udp(PORTS, payload(length - 62))));
           }
@@ -157,7 +160,7 @@ describe.skipIf(skipped !== '')('receive rings of a TAP device', async () => {
           for (const { flags, gso } of seen) expect([flags, gso]).toEqual([0, 0]);
           sent += batch.length;
         }
-        expect(sent).toBe(2 * (LONGEST - 41) - 20);
+        if (step === 1) expect(sent).toBe(2 * (LONGEST - 41) - 20);
         expect(ways()).toEqual({ ring: sent, queue: 0 });
         expect(port.counters).toMatchObject({ rxPackets: sent, rxErrors: 0 });
       } finally {
@@ -298,8 +301,10 @@ describe.skipIf(skipped !== '')('receive rings of a TAP device', async () => {
       if ((tap.offloads & TUN_F_USO) !== 0) {
         ffi.setsockopt(sockets[0], SOL_UDP, UDP_SEGMENT, new Uint8Array(new Int32Array([1000]).buffer), 4);
         expect(ffi.send(sockets[0], at, 20_000, 0)).toBe(20_000);
-        const [one] = take([port], 1);
-        expect([one.bytes.length, one.gso !== 0]).toEqual([20_042, true]);
+        const seen: Received[] = [];
+        const end = performance.now() + PATIENCE_MS;
+        while (seen.length < 1 && performance.now() < end) seen.push(...datagrams(burst(port)));
+        expect(seen.map(({ bytes, gso }) => [bytes.length, gso !== 0])).toEqual([[20_042, true]]);
         expect(ways().ring).toBe(ring);
       }
     } finally {
@@ -360,12 +365,15 @@ describe.skipIf(skipped !== '')('receive rings of a TAP device', async () => {
   });
 
   it('counts what finds no room in the ring, and goes on', () => {
-    const { port, peer, close } = open();
+    const { port, peer, ways, close } = open();
     const room = Math.floor((RING_BYTES - 1) / 128);
     const over = 77;
     const numbered = (n: number): Uint8Array => four(build.udp({ ...PORTS, checksum: 0 }, build.u32(n)));
     try {
       for (let n = 0; n < room + over; n++) peer.send(numbered(n));
+      // The device has seen them all before the first is read.
+      const end = performance.now() + PATIENCE_MS;
+      while (ways().ring < room + over && performance.now() < end);
       const seen = take([port], room);
       expect(seen).toHaveLength(room);
       for (let n = 0; n < room; n++) if (build.get32(seen[n].bytes, 42) !== n) expect.fail(`frame ${n} is another`);
