@@ -5,9 +5,10 @@
  *   1 FAULT   number + 1 of a worker that is to throw once: how tests kill one
  *   2 … 5   of the domains of the control plane, IPv4 then IPv6: BELL, as above, and BEAT, which grows with every turn
  *   16 + 8 w  of worker w: 0 STATE  1 CIRCLES through the loop (wraps)  2 SLEEPS  3 TIMEOUTS (sleeps that nobody ended)
- *             4 GONE: ports whose device is gone, or down
- *   272 + …   of worker w and port p, 5 words: 0 rx errors  1 tx errors  2 system calls
+ *             4 GONE: ports whose device is gone, or down  5 RENEW: some of its ports' devices were replaced
+ *   272 + …   of worker w and port p, 6 words: 0 rx errors  1 tx errors  2 system calls
  *             3 frames that its mirror lost  4 why its mirror does not write (errno; 0: it does, or there is none)
+ *             5 RENEW: its device was replaced
  *
  * CIRCLES is also the workers' quiet point for what the control plane reclaims (routes, next hops): a worker that has
  * begun a new circle, or sleeps, holds nothing that it found before.
@@ -25,13 +26,15 @@ export const LW_CIRCLES = 1;
 export const LW_SLEEPS = 2;
 export const LW_TIMEOUTS = 3;
 export const LW_GONE = 4;
+export const LW_RENEW = 5;
 const PORT = WORKER + WORKER_WORDS * MAX_WORKERS;
-const PORT_WORDS = 5;
+const PORT_WORDS = 6;
 export const LP_RX_ERRORS = 0;
 export const LP_TX_ERRORS = 1;
 export const LP_SYSCALLS = 2;
 export const LP_MIRROR_LOST = 3;
 export const LP_MIRROR_TROUBLE = 4;
+export const LP_RENEW = 5;
 
 export const WORKER_STOPPED = 0;
 export const WORKER_RUNNING = 1;

@@ -32,11 +32,13 @@ import {
   FAULT,
   LP_MIRROR_LOST,
   LP_MIRROR_TROUBLE,
+  LP_RENEW,
   LP_RX_ERRORS,
   LP_SYSCALLS,
   LP_TX_ERRORS,
   LW_CIRCLES,
   LW_GONE,
+  LW_RENEW,
   LW_SLEEPS,
   LW_STATE,
   LW_TIMEOUTS,
@@ -323,6 +325,8 @@ export default async function run(task: WorkerTask): Promise<void> {
   const mirrors: Mirror[] = [];
   try {
     for (let n = 0; n < IF.MAX_PORTS; n++) ports.push(null);
+    // What is replaced from here on is told; what was before is what the descriptors stand for.
+    takeRenewed(live, worker, []);
     for (const port of task.ports) {
       let built: Port;
       if (port.kind === 'tap') {
@@ -374,6 +378,7 @@ export default async function run(task: WorkerTask): Promise<void> {
       if (((now - control[CLOCK]) | 0) > 0) control[CLOCK] = now;
       live[mine + LW_CIRCLES]++;
       tables.counters[C_TURNS]++;
+      if (live[mine + LW_RENEW] !== 0) takeRenewed(live, worker, mineOnly);
       if (live[FAULT] === worker + 1) {
         Atomics.store(live, FAULT, 0);
         throw new Error(`worker ${worker}: fault injected by a test`);
@@ -435,6 +440,12 @@ export default async function run(task: WorkerTask): Promise<void> {
     }
     group?.close();
   }
+}
+
+/** Has the ports go on whose devices were deleted, and which the supervisor has replaced. It sets the port's word first. */
+function takeRenewed(live: Int32Array, worker: number, ports: readonly Port[]): void {
+  Atomics.store(live, workerAt(worker) + LW_RENEW, 0);
+  for (const port of ports) if (Atomics.exchange(live, portAt(worker, port.number) + LP_RENEW, 0) !== 0) port.renew?.();
 }
 
 /** Wakes the workers that were given fragments and sleep. */

@@ -3,16 +3,18 @@
  *
  * All descriptors are opened here, on the main thread, and closed here: a worker that dies leaves its devices standing.
  * A port has one queue per worker; where a device offers fewer, workers share a descriptor (a read or write of one is
- * whole frames, so nothing is torn). Not here: sluice0 (hostport.ts), watching (links.ts).
+ * whole frames, so nothing is torn). Where a device was deleted, another of that name takes its place (reopenDevice): its
+ * descriptors get the numbers of the old ones, so nobody needs another task. Not here: sluice0 (hostport.ts), watching
+ * (links.ts), when to reopen (heal.ts).
  */
 import { closeSync, openSync, statSync } from 'node:fs';
-import { close, IoError } from '../../dataplane/ports/ffi.ts';
+import { close, IoError, replaceDescriptor } from '../../dataplane/ports/ffi.ts';
 import type { HostPort } from '../../dataplane/ports/host.ts';
 import type { KernelEngine, KernelPort as KernelPortDevice } from '../../dataplane/ports/kernel-engine.ts';
 import { linkDetails, linkState, NO_LINK } from '../../dataplane/ports/links.ts';
-import { openPacket, PLACE_BYTES } from '../../dataplane/ports/packet.ts';
+import { boundDevice, type OpenedPacket, openPacket, PLACE_BYTES } from '../../dataplane/ports/packet.ts';
 import { type OpenedTap, openTap, type TapOptions, TUN_F_ALL } from '../../dataplane/ports/tap.ts';
-import { openTapRings, type TapRing } from '../../dataplane/ports/tap-ring.ts';
+import { openTapRings, setTapFilter, type TapRing } from '../../dataplane/ports/tap-ring.ts';
 import { parseMac } from '../../dataplane/wire/address.ts';
 import type { PortTask } from '../../dataplane/worker.ts';
 import type { Config, PortConfig } from '../config/index.ts';
@@ -35,6 +37,10 @@ export interface Device {
   fds: number[];
   /** Kind `host`: lives on the main thread. */
   host: HostPort | null;
+  /** Index of its device when it was opened; 0 unknown. */
+  ifindex: number;
+  /** Opens the device that has its name now, in place of the one that was deleted. Errors: IoError; then nothing has changed. */
+  reopen: () => void;
   /** What worker n gets. */
   tasks: PortTask[];
 }
@@ -94,6 +100,15 @@ export function closeDevice(device: Device): void {
   device.fds = [];
 }
 
+/**
+ * True when a device of kind packet or host is not the one that has its name and the index `ifindex` now: that one was made, or
+ * moved here, after this one was deleted or moved away. (Of its own TAP a router knows by its descriptor.)
+ */
+export function isReplaced(device: Device, ifindex: number): boolean {
+  if (device.kind === 'packet') return boundDevice(device.fds[0]) !== ifindex;
+  return device.kind === 'host' && device.ifindex !== ifindex;
+}
+
 /** The file of a worker's mirror: one file has one writer. '' for none. */
 function mirrorFile(mirror: string, worker: number): string {
   return mirror === '' || worker === 0 ? mirror : `${mirror}.${worker}`;
@@ -119,7 +134,8 @@ async function openDevice(
   kernel: KernelEngine | null,
 ): Promise<Device> {
   const { name, number, ifname } = port;
-  const device: Device = { name, number, kind: 'tap', ifname, fds: [], host: null, tasks: [] };
+  const device: Device = { name, number, kind: 'tap', ifname, fds: [], host: null, tasks: [], ifindex: 0, reopen() {} };
+  const inKernel = kernel?.ports.some((one) => one.number === number) === true;
   const task = (worker: number, more: Partial<PortTask>): PortTask => ({
     kind: 'ring',
     name,
@@ -134,23 +150,31 @@ async function openDevice(
   if (port.kind === 'tap') {
     const queues = Math.min(port.queues, workers);
     const wanted = port.offloads ? TUN_F_ALL : 0;
-    const tap = openTap({
+    const options = {
       name: ifname,
       queues,
       vnetHeader: true,
       offloads: wanted,
       mtu: port.mtu,
       queueLength: QUEUE_LENGTH,
-    });
+    };
+    const tap = openTap(options);
     device.fds = tap.fds;
-    if (kernel?.ports.some((one) => one.number === number))
+    if (kernel !== null && inKernel)
       try {
-        kernel.attachTap(number, tap.ifindex, ifname);
+        kernel.attachTo(number, tap.ifindex, ifname);
       } catch (error) {
         closeDevice(device);
         throw error;
       }
-    const receive = rings ? openRingsOr(device, tap.fds) : [];
+    const { rings: receive, program } = rings ? openRingsOr(device, tap.fds) : { rings: [], program: -1 };
+    device.reopen = () => {
+      const { fds, ifindex } = openTap(options);
+      takeOver(device, fds, () => {
+        if (program >= 0) setTapFilter(name, fds[0], program);
+        if (inKernel) kernel?.attachTo(number, ifindex, ifname);
+      });
+    };
     for (let worker = 0; worker < workers; worker++) {
       const queue = { kind: 'tap', fd: tap.fds[worker % queues], offloads: tap.offloads } as const;
       // A ring has one reader: of workers that share a queue, the first.
@@ -167,17 +191,25 @@ async function openDevice(
   const foreignMac = port.mac !== null && port.mac.text.toLowerCase() !== link.mac;
   if (port.kind === 'packet') {
     device.kind = 'packet';
-    const inKernel = kernel?.ports.some((one) => one.number === number) === true;
-    const packet = openPacket({
-      device: ifname,
-      queues: workers,
-      mode: 'latency',
-      superFrames: port.offloads,
-      promiscuous: foreignMac,
-      ringBytes: inKernel ? 0 : undefined,
-    });
+    const open = (promiscuous: boolean): OpenedPacket =>
+      openPacket({
+        device: ifname,
+        queues: workers,
+        mode: 'latency',
+        superFrames: port.offloads,
+        promiscuous,
+        ringBytes: inKernel ? 0 : undefined,
+      });
+    const packet = open(foreignMac);
     device.fds = packet.fds;
     const { offloads, ring } = packet;
+    device.reopen = () => {
+      // The port keeps its MAC, which its neighbours know, whatever the new device has.
+      const { fds } = open(port.mac !== null && port.mac.text.toLowerCase() !== linkState(ifname).mac);
+      takeOver(device, fds, () => {
+        if (inKernel) kernel?.attachTo(number, boundDevice(fds[0]), ifname);
+      });
+    };
     if (kernel !== null && inKernel) {
       const wanted = port.offloads ? TUN_F_ALL : 0;
       const options = { name: REDIRECT_DEVICE, queues: workers, vnetHeader: true, offloads: wanted, mute: true };
@@ -201,8 +233,31 @@ async function openDevice(
   // Loaded only where it is used: its addons are optional.
   const { HostPort } = await import('../../dataplane/ports/host.ts');
   device.host = new HostPort({ name, number, device: ifname, send: 'inject' });
+  device.ifindex = link.ifindex;
+  device.reopen = () => {
+    const { ifindex } = linkState(ifname);
+    const host = new HostPort({ name, number, device: ifname, send: 'inject' });
+    if (device.host !== null) Object.assign(host.counters, device.host.counters);
+    device.host?.close();
+    device.host = host;
+    device.ifindex = ifindex;
+  };
   for (let worker = 0; worker < workers; worker++) device.tasks.push(task(worker, { kind: 'ring' }));
   return device;
+}
+
+/**
+ * Puts a device's new descriptors where its old ones are, one for one, once `prepare` has made the new device what the old one
+ * was; when that fails, the new ones are closed.
+ */
+function takeOver(device: Device, fds: readonly number[], prepare: () => void): void {
+  try {
+    prepare();
+  } catch (error) {
+    for (const fd of fds) close(fd);
+    throw error;
+  }
+  for (let n = 0; n < fds.length; n++) replaceDescriptor(device.fds[n], fds[n], `ports.${device.name}`);
 }
 
 /** Opens a TAP device that belongs to a device; when that fails, the device is closed. */
@@ -216,11 +271,11 @@ function openTapOr(device: Device, options: TapOptions): OpenedTap {
 }
 
 /** Gives a TAP device receive rings; when that fails, the device is closed. Errors: IoError. */
-function openRingsOr(device: Device, queues: readonly number[]): TapRing[] {
+function openRingsOr(device: Device, queues: readonly number[]): { rings: TapRing[]; program: number } {
   try {
-    const { rings, fds } = openTapRings(device.name, queues);
+    const { rings, fds, program } = openTapRings(device.name, queues);
     device.fds = [...device.fds, ...fds];
-    return rings;
+    return { rings, program };
   } catch (error) {
     closeDevice(device);
     throw error;

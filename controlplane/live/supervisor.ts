@@ -26,9 +26,12 @@ import {
   BELL,
   createLive,
   FAULT,
+  LP_RENEW,
   LW_CIRCLES,
   LW_GONE,
+  LW_RENEW,
   LW_STATE,
+  portAt,
   WORKER_DEAD,
   WORKER_RUNNING,
   workerAt,
@@ -77,8 +80,9 @@ import { type Event, FAREWELLS, STOPPING } from '../protocol.ts';
 import { reasonOf } from '../reason.ts';
 import type { RemoteFactory } from '../remote-domain.ts';
 import { neededSizes } from '../table-sizes.ts';
-import { checkKinds, closeDevice, type Device, tryFiles } from './devices.ts';
+import { checkKinds, closeDevice, type Device, isReplaced, tryFiles } from './devices.ts';
 import { DomainHost } from './domain-host.ts';
+import { Tries } from './heal.ts';
 import {
   announceHostPort,
   closeHostPort,
@@ -90,7 +94,7 @@ import {
   withdrawHostPort,
 } from './hostport.ts';
 import { openWithEngine } from './kernel.ts';
-import { type DeviceState, LinkPace, lookByName, TapLink } from './links.ts';
+import { type DeviceState, GONE, LinkPace, lookByName, TapLink } from './links.ts';
 import { takeMemory } from './memory.ts';
 import { MirrorNews } from './mirrors.ts';
 import { EventScript } from './script.ts';
@@ -139,8 +143,14 @@ interface Watch {
   port: number;
   name: string;
   ifname: string;
+  /** Null: sluice0, which is not made again. */
+  device: Device | null;
   look: () => DeviceState;
   last: DeviceState;
+  /** Of opening it again, when it was deleted. */
+  tries: Tries;
+  /** It was told that it cannot be opened. */
+  failed: boolean;
   close: () => void;
 }
 
@@ -657,14 +667,16 @@ export class Supervisor {
     const look = tap === null ? () => lookByName(device.ifname) : () => tap.look();
     const last = look();
     const { name, number, ifname } = device;
-    this.watches.push({ port: number, name, ifname, look, last, close: () => tap?.close() });
+    const watch = { port: number, name, ifname, device, look, last, failed: false, close: () => tap?.close() };
+    this.watches.push({ ...watch, tries: new Tries(() => this.pollLinks()) });
     if (!last.up) this.setLink(number, false);
   }
 
   private watchHostPort(port: HostPort): void {
     const tap = new TapLink(port.tap.fds[0], this.pace.news);
-    const watch = { port: port.number, name: HOST_DEVICE, ifname: HOST_DEVICE, look: () => tap.look() };
-    this.watches.push({ ...watch, last: tap.look(), close: () => tap.close() });
+    const watch = { port: port.number, name: HOST_DEVICE, ifname: HOST_DEVICE, device: null, look: () => tap.look() };
+    const tries = new Tries(() => this.pollLinks());
+    this.watches.push({ ...watch, last: tap.look(), tries, failed: false, close: () => tap.close() });
   }
 
   /** A worker's descriptor has broken: the device was deleted, perhaps in a namespace of which we hear nothing. */
@@ -677,25 +689,78 @@ export class Supervisor {
 
   private pollLinks(): void {
     for (const watch of this.watches) {
-      if (!watch.last.exists) continue;
+      const { last: before, device } = watch;
+      if (!before.exists && device === null) continue;
       const now = watch.look();
-      const before = watch.last;
+      if (device !== null && (!now.exists || !before.exists || isReplaced(device, now.ifindex))) {
+        if (before.exists) this.missDevice(watch);
+        this.reviveDevice(watch, device, now);
+        continue;
+      }
       watch.last = now;
       // The other end of a veth is down while it is moved: what the programs know of it may be of yesterday.
       if (now.exists && now.flaps !== before.flaps)
         this.kernel?.relocate(watch.port, linkDetails(watch.ifname).peerElsewhere);
       if (now.exists && now.elsewhere !== before.elsewhere) this.kernel?.relocate(watch.port, now.elsewhere);
       if (now.exists && now.up === before.up) continue;
-      const isHostPort = watch.port === this.hostPort?.number;
-      if (!now.exists) {
-        const then = isHostPort
-          ? "programs on this host cannot use the router's addresses any more"
-          : 'its port is down until the router is started again, the others go on';
-        this.log('warn', `${isHostPort ? '' : `ports.${watch.name}: `}the device ${watch.ifname} is gone; ${then}`);
-      } else if (!isHostPort) this.log('info', `ports.${watch.name}: ${watch.ifname} is ${now.up ? 'up' : 'down'}`);
-      if (!isHostPort) this.setLink(watch.port, now.up);
-      else if (!now.exists && this.hostPort !== null) withdrawHostPort(this.tables, this.hostPort);
+      if (device !== null) {
+        this.log('info', `ports.${watch.name}: ${watch.ifname} is ${now.up ? 'up' : 'down'}`);
+        this.setLink(watch.port, now.up);
+      } else if (!now.exists && this.hostPort !== null) {
+        const then = "programs on this host cannot use the router's addresses any more";
+        this.log('warn', `the device ${watch.ifname} is gone; ${then}`);
+        withdrawHostPort(this.tables, this.hostPort);
+      }
     }
+  }
+
+  /** A device was deleted, or moved away. */
+  private missDevice(watch: Watch): void {
+    const { name, ifname, port } = watch;
+    watch.last = GONE;
+    watch.failed = false;
+    const then = 'its port is down until there is one of that name again, the others go on';
+    this.log('warn', `ports.${name}: the device ${ifname} is gone; ${then}`);
+    this.setLink(port, false);
+  }
+
+  /**
+   * Opens the device that has the name of one that is gone; a TAP is made. Workers learn of it in their next circle, and lose
+   * nothing by it: their descriptors have the same numbers. `now`: what was seen of it just now.
+   */
+  private reviveDevice(watch: Watch, device: Device, now: DeviceState): void {
+    const { name, ifname, port, tries } = watch;
+    const isTap = device.kind === 'tap';
+    if (this.stopping || (!isTap && !now.exists)) return;
+    // One that only had another name for a while is what it was.
+    if (isTap || isReplaced(device, now.ifindex)) {
+      if (!tries.mayTry()) return;
+      try {
+        device.reopen();
+      } catch (error) {
+        if (!watch.failed) this.log('warn', `${(error as Error).message}; the port is down, it is tried again`);
+        watch.failed = true;
+        tries.failed();
+        return;
+      }
+      for (let worker = 0; worker < this.workers; worker++) {
+        Atomics.store(this.live, portAt(worker, port) + LP_RENEW, 1);
+        Atomics.store(this.live, workerAt(worker) + LW_RENEW, 1);
+      }
+      this.wakeAll();
+      // It may be in another namespace than the one before.
+      watch.close();
+    }
+    const state = watch.look();
+    // Gone again already: that is seen at the next look, which its end brings about.
+    watch.last = { ...state, exists: true };
+    this.kernel?.relocate(port, isTap ? state.elsewhere : linkDetails(ifname).peerElsewhere);
+    const kept = this.tables.conntrack.count;
+    this.log(
+      'info',
+      `ports.${name}: the device ${ifname} is back${state.up ? '' : ', and down'}, ${kept} connections kept`,
+    );
+    this.setLink(port, state.up);
   }
 
   /** What the device says, as far as the configuration has not taken the port down. */
@@ -817,6 +882,7 @@ export class Supervisor {
     for (const timer of this.timers) clearInterval(timer);
     if (this.tickTimer !== null) clearTimeout(this.tickTimer);
     if (this.keeper !== null) clearTimeout(this.keeper);
+    for (const { tries } of this.watches) tries.close();
     this.pace.close();
     for (const over of [...this.rests]) over();
     Atomics.store(this.tables.control, STOP, 1);

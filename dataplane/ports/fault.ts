@@ -242,6 +242,10 @@ export class FaultPort implements Port {
     this.inner.beforeSleep?.();
   }
 
+  renew(): void {
+    this.inner.renew?.();
+  }
+
   /** Frames wait in it, in either direction. */
   get holds(): boolean {
     return this.rx.held + this.tx.held > 0;

@@ -54,6 +54,7 @@ export const ioctlPointer = libc.func('int ioctl(int fd, unsigned long request, 
   argument: Uint8Array | number,
 ) => number;
 export const ioctlValue = libc.func('ioctl', 'int', ['int', 'unsigned long', 'unsigned long']) as Call3;
+const dup3 = libc.func('int dup3(int from, int to, int flags)') as Call3;
 export const eventfd = libc.func('int eventfd(unsigned int initial, int flags)') as (
   initial: number,
   flags: number,
@@ -77,6 +78,11 @@ export const setsockopt = libc.func(
 export const getsockopt = libc.func(
   'int getsockopt(int fd, int level, int name, _Inout_ uint8_t *value, _Inout_ uint8_t *bytes)',
 ) as (fd: number, level: number, name: number, value: Uint8Array, bytes: Uint8Array) => number;
+export const getsockname = libc.func('int getsockname(int fd, _Inout_ uint8_t *address, _Inout_ uint8_t *bytes)') as (
+  fd: number,
+  address: Uint8Array,
+  bytes: Uint8Array,
+) => number;
 export const sendmmsg = libc.func('int sendmmsg(int fd, uintptr_t messages, unsigned int count, int flags)') as Call4;
 export const send = libc.func('int64_t send(int fd, uintptr_t address, size_t bytes, int flags)') as Call4;
 export const recv = libc.func('int64_t recv(int fd, uintptr_t address, size_t bytes, int flags)') as Call4;
@@ -90,6 +96,7 @@ export const syscall6 = libc.func(
 const mmap = libc.func(
   'uintptr_t mmap(uintptr_t hint, size_t bytes, int protection, int flags, int fd, int64_t offset)',
 ) as (hint: number, bytes: number, protection: number, flags: number, fd: number, offset: number) => number | bigint;
+const munmap = libc.func('int munmap(uintptr_t address, size_t bytes)') as (address: number, bytes: number) => number;
 const madvise = libc.func('int madvise(uintptr_t address, size_t bytes, int advice)') as Call3;
 const strerror = libc.func('const char *strerror(int number)') as (number: number) => string;
 
@@ -114,6 +121,15 @@ export const EBADFD = 77;
 export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
 export const ENETDOWN = 100;
+
+/**
+ * Has descriptor `fd` stand for what `next` stands for, and closes `next`: whoever knows the number `fd`, in whatever thread,
+ * uses the new file from here on. What the old one is mapped or registered by keeps it. Errors: IoError of `where`.
+ */
+export function replaceDescriptor(fd: number, next: number, where: string): void {
+  if (dup3(next, fd, O_CLOEXEC) < 0) throw systemError(where, 'a descriptor to be replaced', errno());
+  close(next);
+}
 
 /** errno of the calling thread's last failed call. */
 export function errno(): number {
@@ -150,7 +166,7 @@ const HUGE_PAGE = 2 * 1024 * 1024;
 const MADV_HUGEPAGE = 14;
 
 /**
- * Maps `bytes` bytes of zeroed, page-aligned memory. Physical pages appear when they are first touched. It is never
+ * Maps `bytes` bytes of zeroed, page-aligned memory. Physical pages appear when they are first touched. It is not
  * unmapped: a view that outlives its mapping ends the process with SIGSEGV. Other threads may see the same memory
  * with `viewMemory`, and Atomics (not Atomics.wait) work on it.
  */
@@ -193,6 +209,11 @@ function mapAt(
   if (typeof base === 'bigint')
     throw systemError(`${where} (mmap)`, `${bytes} bytes to be mapped`, errno(), 'lower the number of frame slots');
   return base;
+}
+
+/** Gives a mapping back, of which the caller has the only view: one that is used afterwards ends the process. */
+export function unmap(memory: Memory): void {
+  munmap(memory.base, memory.buffer.byteLength);
 }
 
 /** The memory at `base`, mapped before by any thread of this process. */

@@ -78,7 +78,7 @@ export interface KernelTask {
 export interface KernelPort {
   number: number;
   ifname: string;
-  /** 0 for a TAP, which is not there yet (attachTap). */
+  /** At first; 0 for a TAP, which is not there yet (attachTo). */
   ifindex: number;
   /** Kind `tap`. */
   tap?: boolean;
@@ -109,6 +109,8 @@ export class KernelEngine {
   /** Program by port number. */
   readonly programs = new Map<number, number>();
   private readonly descriptors: number[] = [];
+  /** What holds a port's program to its device, by port number. */
+  private readonly links = new Map<number, number>();
   private readonly block: Int32Array;
   private readonly epoch: BigInt64Array;
   private readonly taps = new Int32Array(MAX_PORTS);
@@ -166,19 +168,26 @@ export class KernelEngine {
   /** Attaches the programs of all ports but TAPs. Until `setTap` no frame of these ports gets anywhere. Errors: IoError. */
   attach(): void {
     try {
-      for (const port of this.ports)
-        if (port.tap !== true)
-          this.keep(attachIngress(this.programs.get(port.number) as number, port.ifindex, port.ifname));
+      for (const { number, tap, ifindex, ifname } of this.ports)
+        if (tap !== true) this.attachTo(number, ifindex, ifname);
     } catch (error) {
       this.close();
       throw error;
     }
   }
 
-  /** Attaches a TAP port's program to its device, which was opened in this namespace. Errors: IoError. */
-  attachTap(port: number, ifindex: number, ifname: string): void {
-    this.keep(attachEgress(this.programs.get(port) as number, ifindex, ifname));
+  /**
+   * Attaches a port's program to its device: that of a TAP once it was opened, in this namespace, and of each port again when
+   * its device was deleted and there is another of that name. Errors: IoError.
+   */
+  attachTo(port: number, ifindex: number, ifname: string): void {
+    const isTap = this.ports.some(({ number, tap }) => number === port && tap === true);
+    const link = (isTap ? attachEgress : attachIngress)(this.programs.get(port) as number, ifindex, ifname);
+    const before = this.links.get(port);
+    if (before !== undefined) closeDescriptor(before);
+    this.links.set(port, link);
     this.devices[port] = ifindex;
+    if (this.tables !== null) this.sync(this.tables);
   }
 
   /** Says to which device (by its index) the frames of a port go that the program leaves to the router. */
@@ -267,6 +276,8 @@ export class KernelEngine {
 
   /** Detaches and frees everything. */
   close(): void {
+    for (const link of this.links.values()) closeDescriptor(link);
+    this.links.clear();
     for (const fd of this.descriptors.splice(0).reverse()) closeDescriptor(fd);
   }
 

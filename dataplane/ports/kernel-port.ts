@@ -49,6 +49,10 @@ export class KernelPort implements Port {
     this.packet.txBurst(frames, slots, n);
   }
 
+  renew(): void {
+    this.packet.renew();
+  }
+
   close(): void {
     this.tap.close();
     this.packet.close();

@@ -94,6 +94,10 @@ export class MirrorPort implements Port {
     this.inner.beforeSleep?.();
   }
 
+  renew(): void {
+    this.inner.renew?.();
+  }
+
   rxBurst(frames: Frames, slots: Int32Array, max: number): number {
     this.settle();
     const count = this.inner.rxBurst(frames, slots, max);

@@ -14,6 +14,7 @@
  * packet(7), Documentation/networking/packet_mmap.rst, linux/if_packet.h. Not done: TX ring (slower than sendmmsg), fan-out by
  * program (PACKET_FANOUT_EBPF).
  */
+import { fstatSync } from 'node:fs';
 import { release } from 'node:os';
 import {
   FRAME_NEEDS_CSUM,
@@ -36,8 +37,10 @@ import {
   EINTR,
   ENETDOWN,
   errno,
+  getsockname,
   getsockopt,
   ioctlPointer,
+  type Memory,
   mapDescriptor,
   mapMemory,
   memcpy,
@@ -46,6 +49,7 @@ import {
   socket,
   storeAddress,
   systemError,
+  unmap,
 } from './ffi.ts';
 import { inNetns } from './netns.ts';
 import { newPortCounters, type Port, type PortCounters } from './port.ts';
@@ -114,14 +118,21 @@ export interface PacketRing {
   /** V2: bytes from one slot to the next; slots do not cross blocks. */
   slotBytes: number;
   /**
-   * Where its reader is: block, cursor, packets left (int32). The kernel goes on where it was, so who takes a dead worker's
-   * ring over must go on there, too. Absent: the ring is new.
+   * Where its reader is: block, cursor, packets left, and in whose ring (the socket's inode; int32 each). The kernel goes on
+   * where it was, so who takes a dead worker's ring over must go on there, too. Absent: the ring is new.
    */
   place?: SharedArrayBuffer;
 }
 
 /** Bytes of a ring's `place`. */
-export const PLACE_BYTES = 12;
+export const PLACE_BYTES = 16;
+
+/**
+ * Fan-out groups of this process so far, and how far apart their numbers are: sockets that are about to be replaced may still
+ * be in one that had the same index.
+ */
+let groups = 0;
+const GROUP_STEP = 4093;
 
 /** Opens the sockets of a port. Main thread; the order of the descriptors is the order in the fan-out group. Errors: IoError. */
 export function openPacket(options: PacketOptions): OpenedPacket {
@@ -133,6 +144,7 @@ export function openPacket(options: PacketOptions): OpenedPacket {
   // Kernels before 6.2 refuse a UDP super-frame (VIRTIO_NET_HDR_GSO_UDP_L4).
   const [major, minor] = release().split('.').map(Number);
   const offloads = major > 6 || (major === 6 && minor >= 2) ? 0x6f : 0x0f;
+  const group = groups++ * GROUP_STEP;
   return inNetns(options.netns ?? '', () => {
     const fds: number[] = [];
     try {
@@ -140,7 +152,7 @@ export function openPacket(options: PacketOptions): OpenedPacket {
         const fd = socket(AF_PACKET, SOCK_RAW_NONBLOCK_CLOEXEC, 0);
         if (fd < 0) throw systemError(where, 'a packet socket', errno(), 'run as root or grant CAP_NET_RAW');
         fds.push(fd);
-        configure(where, fd, options, ring);
+        configure(where, fd, options, ring, group);
       }
       return { fds, offloads, ring };
     } catch (error) {
@@ -150,7 +162,7 @@ export function openPacket(options: PacketOptions): OpenedPacket {
   });
 }
 
-function configure(where: string, fd: number, options: PacketOptions, ring: PacketRing | null): void {
+function configure(where: string, fd: number, options: PacketOptions, ring: PacketRing | null, group: number): void {
   const set = (name: number, words: readonly number[], what: string, advice = ''): void => {
     const value = new Uint8Array(new Int32Array(words).buffer);
     if (setsockopt(fd, SOL_PACKET, name, value, value.length) < 0) throw systemError(where, what, errno(), advice);
@@ -184,7 +196,15 @@ function configure(where: string, fd: number, options: PacketOptions, ring: Pack
   view.setUint16(2, ring === null ? 0 : ETH_P_ALL); // network byte order; 0: nothing is received
   view.setInt32(4, ifindex, true);
   if (bind(fd, address, address.length) < 0) throw systemError(where, 'to bind to the device', errno());
-  if (options.queues > 1 && ring !== null) set(PACKET_FANOUT, [(process.pid * 31 + ifindex) & 0xffff], 'PACKET_FANOUT'); // type HASH
+  if (options.queues > 1 && ring !== null)
+    set(PACKET_FANOUT, [(process.pid * 31 + ifindex + group) & 0xffff], 'PACKET_FANOUT'); // type HASH
+}
+
+/** Index of the device that a packet socket is bound to; −1 once that was deleted, or moved into another namespace. */
+export function boundDevice(fd: number): number {
+  const address = new Uint8Array(20); // struct sockaddr_ll
+  if (getsockname(fd, address, new Uint8Array([address.length, 0, 0, 0])) < 0) return -1;
+  return new DataView(address.buffer).getInt32(4, true);
 }
 
 export interface PacketPortOptions {
@@ -208,9 +228,10 @@ export class PacketPort implements Port {
   private readonly slotBytes: number;
   private readonly perBlock: number;
   private readonly blocks: number;
-  private readonly ring: Int32Array;
-  private readonly ring16: Uint16Array;
-  private readonly ringBase: number;
+  private ring = new Int32Array(0);
+  private ring16 = new Uint16Array(0);
+  private ringBase = 0;
+  private mapped: Memory | null = null;
   /** Where to read next: block, and in it V2: slot number; V3: bytes to the packet header and packets left. */
   private block = 0;
   private cursor = 0;
@@ -235,15 +256,8 @@ export class PacketPort implements Port {
     this.slotBytes = geometry.slotBytes;
     this.perBlock = Math.floor(BLOCK_BYTES / this.slotBytes);
     this.blocks = geometry.blocks;
-    const ring =
-      this.blocks === 0
-        ? { buffer: new ArrayBuffer(0), base: 0 }
-        : mapDescriptor(options.fd, this.blocks * BLOCK_BYTES, 0, true, `port ${options.name} (packet)`);
-    this.ring = new Int32Array(ring.buffer);
-    this.ring16 = new Uint16Array(ring.buffer);
-    this.ringBase = ring.base;
     this.place = new Int32Array(geometry.place ?? new ArrayBuffer(PLACE_BYTES));
-    [this.block, this.cursor, this.left] = this.place;
+    this.map();
     const memory = mapMemory(BATCH * 80);
     this.messages = new Int32Array(memory.buffer);
     this.messagesAt = memory.base;
@@ -284,9 +298,35 @@ export class PacketPort implements Port {
     this.sendBatch(frames);
   }
 
+  renew(): void {
+    this.map();
+    this.linkUp = true;
+  }
+
   close(): void {
     this.linkUp = false;
     close(this.pollFd);
+  }
+
+  /** Maps the ring of the socket that the descriptor stands for, in place of another's, and goes to where its reader was. */
+  private map(): void {
+    if (this.blocks === 0) return;
+    const ownerNow = (): number => fstatSync(this.pollFd).ino | 0;
+    let owner: number;
+    do {
+      const old = this.mapped;
+      owner = ownerNow();
+      this.mapped = mapDescriptor(this.pollFd, this.blocks * BLOCK_BYTES, 0, true, `port ${this.name} (packet)`);
+      this.ring = new Int32Array(this.mapped.buffer);
+      this.ring16 = new Uint16Array(this.mapped.buffer);
+      this.ringBase = this.mapped.base;
+      // It would keep the old socket, with all of its memory.
+      if (old !== null) unmap(old);
+      // The main thread may have put yet another there meanwhile.
+    } while (ownerNow() !== owner);
+    if (this.place[3] !== owner) this.place.fill(0);
+    this.place[3] = owner;
+    [this.block, this.cursor, this.left] = this.place;
   }
 
   private adopt(frames: Frames): void {

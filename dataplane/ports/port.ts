@@ -42,6 +42,11 @@ export interface Port {
   readonly ringFd?: number;
   /** Called before every sleep that `ringFd` shall end. */
   beforeSleep?(): void;
+  /**
+   * The descriptor stands for another device of the same name and kind now, where the one before was deleted: goes on with
+   * that. Kinds whose device is on the main thread have none. Errors: IoError.
+   */
+  renew?(): void;
   /** Releases the device. Frames still owned are freed. */
   close(): void;
 }

@@ -151,9 +151,13 @@ export function receiveProgram(queues: number): Assembler {
 
 /**
  * Gives a TAP device (all its queues, by their descriptors in order) receive rings. Main thread. Returns what each queue's
- * worker needs, and the descriptors that keep it alive: the device has the program as long as it stands. Errors: IoError.
+ * worker needs, the descriptors that keep it alive (the device has the program as long as it stands), and among these the
+ * program. Errors: IoError.
  */
-export function openTapRings(name: string, queues: readonly number[]): { rings: TapRing[]; fds: number[] } {
+export function openTapRings(
+  name: string,
+  queues: readonly number[],
+): { rings: TapRing[]; fds: number[]; program: number } {
   const who = asker(name);
   const fds: number[] = [];
   const keep = (fd: number): number => {
@@ -169,19 +173,25 @@ export function openTapRings(name: string, queues: readonly number[]): { rings: 
     const named = Object.fromEntries(maps.map((fd, n) => [`ring${n}`, fd]));
     const code = receiveProgram(queues.length).assemble({ ...named, state });
     const program = keep(loadProgram('sluice_receive', code, 'filter', who));
-    if (ioctlPointer(queues[0], TUNSETFILTEREBPF, new Uint8Array(new Int32Array([program]).buffer)) < 0)
-      throw systemError(who.where, 'the device to take a filter', errno(), who.advice);
+    setTapFilter(name, queues[0], program);
     const { base } = mapDescriptor(state, valueBytes, 0, false, who.where);
     const rings = maps.map((fd, n) => ({
       fd,
       state: base + n * STATE_BYTES,
       ...mapRing(fd, RING_BYTES, who.where),
     }));
-    return { rings, fds };
+    return { rings, fds, program };
   } catch (error) {
     for (const fd of fds) closeDescriptor(fd);
     throw error;
   }
+}
+
+/** Gives the device of a queue the program of `openTapRings`: its frames come by the rings from here on. Errors: IoError. */
+export function setTapFilter(name: string, queue: number, program: number): void {
+  const { where, advice } = asker(name);
+  if (ioctlPointer(queue, TUNSETFILTEREBPF, new Uint8Array(new Int32Array([program]).buffer)) < 0)
+    throw systemError(where, 'the device to take a filter', errno(), advice);
 }
 
 /** Empty when this process may have receive rings, else why not. Nothing is attached. */
@@ -224,6 +234,7 @@ export class RingTapPort implements Port {
     this.name = tap.name;
     this.number = tap.number;
     this.counters = tap.counters;
+    this.task = task;
     this.tap = tap;
     this.ring = new BpfRing(task);
     this.state = new Int32Array(viewMemory(task.state, STATE_BYTES).buffer);
@@ -284,6 +295,10 @@ export class RingTapPort implements Port {
 
   txBurst(frames: Frames, slots: Int32Array, n: number): void {
     this.tap.txBurst(frames, slots, n);
+  }
+
+  renew(): void {
+    this.tap.renew?.();
   }
 
   /** Closes the queue; the ring's descriptors are closed by whoever opened them. */

@@ -347,6 +347,10 @@ export class TapPort implements Port {
     }
   }
 
+  renew(): void {
+    this.linkUp = true;
+  }
+
   close(): void {
     if (this.arena !== null) this.release(this.arena);
     this.arena = null;

@@ -182,6 +182,11 @@ export class UringGroup {
     this.setFile(lane, -1);
   }
 
+  /** Reads and writes of a lane go to what the descriptor stands for now. False: the kernel refuses. */
+  renew(lane: number, fd: number): boolean {
+    return this.setFile(lane, fd);
+  }
+
   private setFile(lane: number, fd: number): boolean {
     // struct io_uring_files_update { u32 offset, resv; u64 fds }
     const words = new Int32Array(this.update.buffer, 2048, 8);
@@ -378,6 +383,13 @@ export class UringTapPort implements Port {
       }
       this.send(frames, slot);
     }
+  }
+
+  renew(): void {
+    // The table of fixed files keeps the old one until it is told.
+    if (this.plain === null && !this.group.renew(this.lane, this.pollFd)) this.fallBack();
+    this.plain?.renew();
+    this.linkUp = true;
   }
 
   close(): void {
