@@ -29,7 +29,7 @@ function advice({ client, server, process: child, socket }: World): string {
     'Break it on purpose, and look at drops, neigh, route and link:',
     `  ip -n ${server} link set sl-wan down    # show link and route say so; the server loses its routes with it`,
     inside(server, `curl --max-time 3 -g http://[${CLIENT6}]/who  # unsolicited: FILTER_DROP`),
-    `  ip -n ${server} link delete sl-wan      # the port is gone for good, the other goes on`,
+    `  ip -n ${server} link delete sl-wan      # the port is down until the router has made it anew, in its own namespace`,
     `  kill -TERM ${child.pid}    # the router ends and takes its devices with it`,
     '',
     'Enter or Ctrl-C takes everything down.',

@@ -37,10 +37,11 @@ export interface Device {
   fds: number[];
   /** Kind `host`: lives on the main thread. */
   host: HostPort | null;
-  /** Index of its device when it was opened; 0 unknown. */
-  ifindex: number;
-  /** Opens the device that has its name now, in place of the one that was deleted. Errors: IoError; then nothing has changed. */
-  reopen: () => void;
+  /**
+   * Opens the device that has its name now, in place of the one that was deleted (a TAP is made). Errors: IoError; then nothing
+   * has changed. Null: kind `host`, as the package `cap` ends the process when its device goes away (an assertion of its own).
+   */
+  reopen: (() => void) | null;
   /** What worker n gets. */
   tasks: PortTask[];
 }
@@ -101,12 +102,11 @@ export function closeDevice(device: Device): void {
 }
 
 /**
- * True when a device of kind packet or host is not the one that has its name and the index `ifindex` now: that one was made, or
- * moved here, after this one was deleted or moved away. (Of its own TAP a router knows by its descriptor.)
+ * True when the device of a port of kind packet is not the one that has its name and the index `ifindex` now: that one was made,
+ * or moved here, after this one was deleted or moved away. (Of its own TAP a router knows by its descriptor.)
  */
 export function isReplaced(device: Device, ifindex: number): boolean {
-  if (device.kind === 'packet') return boundDevice(device.fds[0]) !== ifindex;
-  return device.kind === 'host' && device.ifindex !== ifindex;
+  return device.kind === 'packet' && boundDevice(device.fds[0]) !== ifindex;
 }
 
 /** The file of a worker's mirror: one file has one writer. '' for none. */
@@ -134,7 +134,7 @@ async function openDevice(
   kernel: KernelEngine | null,
 ): Promise<Device> {
   const { name, number, ifname } = port;
-  const device: Device = { name, number, kind: 'tap', ifname, fds: [], host: null, tasks: [], ifindex: 0, reopen() {} };
+  const device: Device = { name, number, kind: 'tap', ifname, fds: [], host: null, tasks: [], reopen: null };
   const inKernel = kernel?.ports.some((one) => one.number === number) === true;
   const task = (worker: number, more: Partial<PortTask>): PortTask => ({
     kind: 'ring',
@@ -233,15 +233,6 @@ async function openDevice(
   // Loaded only where it is used: its addons are optional.
   const { HostPort } = await import('../../dataplane/ports/host.ts');
   device.host = new HostPort({ name, number, device: ifname, send: 'inject' });
-  device.ifindex = link.ifindex;
-  device.reopen = () => {
-    const { ifindex } = linkState(ifname);
-    const host = new HostPort({ name, number, device: ifname, send: 'inject' });
-    if (device.host !== null) Object.assign(host.counters, device.host.counters);
-    device.host?.close();
-    device.host = host;
-    device.ifindex = ifindex;
-  };
   for (let worker = 0; worker < workers; worker++) device.tasks.push(task(worker, { kind: 'ring' }));
   return device;
 }

@@ -716,11 +716,11 @@ export class Supervisor {
 
   /** A device was deleted, or moved away. */
   private missDevice(watch: Watch): void {
-    const { name, ifname, port } = watch;
+    const { name, ifname, port, device } = watch;
     watch.last = GONE;
     watch.failed = false;
-    const then = 'its port is down until there is one of that name again, the others go on';
-    this.log('warn', `ports.${name}: the device ${ifname} is gone; ${then}`);
+    const until = device?.reopen ? 'there is one of that name again' : 'the router is started again';
+    this.log('warn', `ports.${name}: the device ${ifname} is gone; its port is down until ${until}, the others go on`);
     this.setLink(port, false);
   }
 
@@ -731,13 +731,16 @@ export class Supervisor {
   private reviveDevice(watch: Watch, device: Device, now: DeviceState): void {
     const { name, ifname, port, tries } = watch;
     const isTap = device.kind === 'tap';
-    if (this.stopping || (!isTap && !now.exists)) return;
+    // Nobody but this router makes its TAP; of any other device there will be news.
+    if (this.stopping || device.reopen === null || !(isTap || now.exists)) return;
     // One that only had another name for a while is what it was.
-    if (isTap || isReplaced(device, now.ifindex)) {
+    if (isTap ? !now.exists : isReplaced(device, now.ifindex)) {
       if (!tries.mayTry()) return;
       try {
         device.reopen();
       } catch (error) {
+        // Gone once more in this moment.
+        if (!isTap && !watch.look().exists) return;
         if (!watch.failed) this.log('warn', `${(error as Error).message}; the port is down, it is tried again`);
         watch.failed = true;
         tries.failed();

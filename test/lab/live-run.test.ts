@@ -174,17 +174,18 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
       await nothingLeft();
     });
 
-  it('a device that is deleted is reported, and the other port goes on', async () => {
+  it('a device that is deleted and cannot be made again is reported, and the other port goes on; then it can', async () => {
     await start(1);
-    const { lab, router } = live;
+    const { lab, router, where } = live;
+    const told = (text: string): Promise<unknown> =>
+      waitFor(`to be told: ${text}`, () => router.stderr().includes(text), { detail: () => router.stderr() });
+    // Somebody else has taken its name.
+    lab.runSync(where, 'ip', ['link', 'add', 'sl-wan', 'type', 'veth', 'peer', 'name', 'taken']);
     lab.runSync(server, 'ip', ['link', 'delete', 'sl-wan']);
-    await waitFor('the report', () =>
-      router
-        .stderr()
-        .includes(
-          'warning: ports.wan: the device sl-wan is gone; its port is down until the router is started again, the others go on',
-        ),
+    await told(
+      'warning: ports.wan: the device sl-wan is gone; its port is down until there is one of that name again, the others go on',
     );
+    await told('warning: port sl-wan (tap): expected the device to be created, got EINVAL');
     for (const target of ['10.77.1.1', '2001:db8:77:1::1'])
       await lab.run(client, 'ping', ['-n', '-c2', '-i0.2', target]);
     const refused = await lab.run(client, 'ping', ['-n', '-c1', '-W10', '203.0.113.10'], { check: false });
@@ -192,6 +193,17 @@ describe.skipIf(!labReady(['ping', 'curl'], { tun: true }))('sluice run', () => 
     const links = JSON.parse(show('link', '-j')) as { ifname: string; operstate: string }[];
     expect(links.map((l) => l.operstate)).toEqual(['UP', 'NOTPRESENT']);
     expect(show('route')).toMatch(/^203\.0\.113\.0\/24 dev wan .* linkdown$/m);
+    lab.runSync(where, 'ip', ['link', 'delete', 'sl-wan']);
+    await told('ports.wan: the device sl-wan is back');
+    expect(router.stderr().split('it is tried again')).toHaveLength(2);
+    lab.runSync(where, 'ip', ['link', 'set', 'sl-wan', 'netns', server]);
+    lab.runSync(server, 'ip', ['address', 'add', '203.0.113.10/24', 'dev', 'sl-wan']);
+    lab.runSync(server, 'ip', ['link', 'set', 'sl-wan', 'up']);
+    await waitFor(
+      'the server to answer',
+      async () => (await lab.run(client, 'ping', ['-n', '-c1', '-W1', '203.0.113.10'], { check: false })).status === 0,
+      { timeout: 30_000, detail: () => router.stderr() },
+    );
     process.kill(router.pid, 'SIGTERM');
     expect(await router.exited).toEqual({ code: 0, signal: null });
     await nothingLeft();

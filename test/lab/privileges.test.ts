@@ -82,7 +82,7 @@ describe.skipIf(!labReady(['ping', 'ip', 'setpriv'], { tun: true }))('privileges
     expect(existsSync(join(folder, 'control.sock'))).toBe(false);
   });
 
-  it('with these two alone, dead workers are replaced and a device that was deleted is noticed', {
+  it('with these two alone, dead workers are replaced, and devices that were deleted', {
     timeout: 180_000,
   }, async () => {
     const two = ['setpriv', '--bounding-set', '-all,+net_admin,+net_raw', '--no-new-privs', process.execPath, CHILD];
@@ -99,8 +99,18 @@ describe.skipIf(!labReady(['ping', 'ip', 'setpriv'], { tun: true }))('privileges
       await waitFor('a worker to die', () => (router.stderr().match(/it starts again/g) ?? []).length >= deaths);
       await answers();
     }
+    // The TAP the router makes again; the veth is another's.
     lab.runSync(ns, 'ip', ['link', 'delete', 'sl-lan']);
-    await waitFor('the loss to be noticed', () => /the device sl-lan is gone/.test(router.stderr()));
+    lab.runSync(ns, 'ip', ['link', 'delete', 'wan0']);
+    lab.runSync(ns, 'ip', ['link', 'add', 'wan0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', far]);
+    lab.runSync(ns, 'ip', ['link', 'set', 'wan0', 'up']);
+    lab.runSync(far, 'ip', ['address', 'add', '203.0.113.9/24', 'dev', 'eth0']);
+    lab.runSync(far, 'ip', ['link', 'set', 'eth0', 'up']);
+    for (const device of ['sl-lan', 'wan0'])
+      await waitFor('the loss to be mended', () => router.stderr().includes(`the device ${device} is back`), {
+        detail: () => router.stderr(),
+      });
+    await answers();
     process.kill(router.pid, 'SIGTERM');
     expect(await router.exited).toMatchObject({ code: 0 });
   });

@@ -1,6 +1,6 @@
 /** Ports of kind packet: AF_PACKET rings over a veth pair, tags and super-frames included. */
 import { createHash } from 'node:crypto';
-import { mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -31,7 +31,8 @@ function bytesOf(frames: Frames, slot: number): Uint8Array {
 }
 
 describe.skipIf(skipped !== '')('AF_PACKET', async () => {
-  const { openPacket, PacketPort, PLACE_BYTES } = await import('../../../dataplane/ports/packet.ts');
+  const { boundDevice, openPacket, PacketPort, PLACE_BYTES } = await import('../../../dataplane/ports/packet.ts');
+  const { replaceDescriptor } = await import('../../../dataplane/ports/ffi.ts');
   const { liveArena } = await import('../../../dataplane/ports/arena.ts');
   const { Poller, WOKE_PORT } = await import('../../../dataplane/ports/poller.ts');
   const { PeerSocket } = await import('./peer.ts');
@@ -146,6 +147,49 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
       }
       port.close();
       peer.close();
+    });
+
+  for (const mode of ['latency', 'bulk'] as const)
+    it(`goes on with another device of its name, and keeps nothing of the one before (${mode})`, () => {
+      const { near, other } = pair();
+      const options = { device: near, queues: 1, mode, superFrames: true, promiscuous: true, netns } as const;
+      const opened = openPacket(options);
+      const [fd] = opened.fds;
+      const ring = { ...opened.ring!, place: new SharedArrayBuffer(PLACE_BYTES) };
+      const take = () => new PacketPort({ name: near, number: 9, fd, offloads: opened.offloads, ring });
+      const mapped = () => readFileSync('/proc/self/maps', 'latin1').split('socket:[').length;
+      let port = take();
+      const rings = mapped();
+      const frames = liveArena(16, 4);
+      const slots = new Int32Array(8);
+      for (let made = 0; made < 3; made++) {
+        expect(boundDevice(fd)).toBe(ifindex(netns, near));
+        const peer = new PeerSocket(far, ifindex(far, other));
+        const sleeper = new Poller([port], -1);
+        // Another number of frames each time: the next ring begins at its beginning all the same.
+        for (let n = 0; n <= made; n++) {
+          const frame = new Uint8Array(60).fill(16 * made + n);
+          frame.set([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5]);
+          peer.send(frame);
+          for (let turn = 0; turn < 4 && port.rxBurst(frames, slots, 8) === 0; turn++) sleeper.wait(10_000);
+          expect(bytesOf(frames, slots[0])).toEqual(frame);
+          port.txBurst(frames, slots, 1);
+          expect(peer.await()).toEqual(frame);
+        }
+        peer.close();
+        ip(netns, 'link', 'delete', near);
+        expect(boundDevice(fd)).toBe(-1);
+        ip(netns, 'link', 'add', near, 'type', 'veth', 'peer', 'name', other, 'netns', far);
+        ip(netns, 'link', 'set', near, 'up');
+        ip(far, 'link', 'set', other, 'up');
+        replaceDescriptor(fd, openPacket(options).fds[0], near);
+        // A worker that has died meanwhile finds it so; one that lives is told.
+        if (made === 1) port = take();
+        else port.renew();
+      }
+      // What the dead worker had mapped.
+      expect(mapped() - rings).toBe(1);
+      port.close();
     });
 
   for (const mode of ['latency', 'bulk'] as const)

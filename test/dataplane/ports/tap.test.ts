@@ -32,11 +32,17 @@ function digest(frame: Uint8Array): string {
   return `${frame.length} ${createHash('sha256').update(frame).digest('hex').slice(0, 16)}`;
 }
 
+function bytesOf(frames: Frames, slot: number): Uint8Array {
+  const off = frames.meta[slot * META_WORDS + META_OFF];
+  return frames.u8.slice(off, off + frames.meta[slot * META_WORDS + META_LEN]);
+}
+
 describe.skipIf(skipped !== '')('TAP', async () => {
   const { openTap, TapPort } = await import('../../../dataplane/ports/tap.ts');
   const { liveArena } = await import('../../../dataplane/ports/arena.ts');
   const { inNetns } = await import('../../../dataplane/ports/netns.ts');
   const ffi = await import('../../../dataplane/ports/ffi.ts');
+  const { Poller } = await import('../../../dataplane/ports/poller.ts');
   const { PeerSocket } = await import('./peer.ts');
   const { linkState } = await import('../../../dataplane/ports/links.ts');
   const { UringGroup, UringTapPort } = await import('../../../dataplane/ports/uring.ts');
@@ -127,6 +133,44 @@ describe.skipIf(skipped !== '')('TAP', async () => {
         port.close();
         expect(frames.freeSmallCount).toBe(64);
         expect(frames.freeLargeCount).toBe(4);
+      });
+
+      it(`goes on with another device in place of a deleted one (${backend}, ${vnetHeader})`, (context) => {
+        const group = backend === 'uring' ? UringGroup.open() : null;
+        if (backend === 'uring' && group === null) context.skip();
+        const name = `t${devices++}`;
+        const make = () => openTap({ name, queues: 1, vnetHeader, offloads: 0x6f, mtu: 1500, netns });
+        const tap = make();
+        const options = { name, number: 3, fd: tap.fds[0], vnetHeader, offloads: tap.offloads };
+        const port = group === null ? new TapPort(options) : new UringTapPort(options, group);
+        const frames = liveArena(64, 4);
+        const slots = new Int32Array(64);
+        for (const fill of [1, 2, 3]) {
+          const peer = new PeerSocket(netns, ifindex(netns, name));
+          const sleeper = new Poller([port], -1);
+          const sent = new Uint8Array(60).fill(fill);
+          sent.set([0x88, 0xb5], 12);
+          peer.send(sent);
+          let got = port.rxBurst(frames, slots, 64);
+          for (let turn = 0; turn < 4 && got === 0; turn++) {
+            sleeper.wait(10_000);
+            got = port.rxBurst(frames, slots, 64);
+          }
+          expect(got).toBe(1);
+          expect(bytesOf(frames, slots[0])).toEqual(sent);
+          port.txBurst(frames, slots, 1);
+          port.rxBurst(frames, slots, 64);
+          expect(peer.await()).toEqual(sent);
+          peer.close();
+          ip(netns, 'link', 'delete', name);
+          port.rxBurst(frames, slots, 64);
+          expect(port.linkUp).toBe(false);
+          ffi.replaceDescriptor(tap.fds[0], make().fds[0], name);
+          port.renew();
+          expect(port.linkUp).toBe(true);
+        }
+        port.close();
+        expect([frames.freeSmallCount, frames.freeLargeCount]).toEqual([64, 4]);
       });
 
       it(`counts frames that find no slot, and goes on (${backend}, ${vnetHeader})`, (context) => {
