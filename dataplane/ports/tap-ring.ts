@@ -234,7 +234,6 @@ export class RingTapPort implements Port {
     this.name = tap.name;
     this.number = tap.number;
     this.counters = tap.counters;
-    this.task = task;
     this.tap = tap;
     this.ring = new BpfRing(task);
     this.state = new Int32Array(viewMemory(task.state, STATE_BYTES).buffer);
