@@ -12,7 +12,13 @@ import { close, IoError, replaceDescriptor } from '../../dataplane/ports/ffi.ts'
 import type { HostPort } from '../../dataplane/ports/host.ts';
 import type { KernelEngine, KernelPort as KernelPortDevice } from '../../dataplane/ports/kernel-engine.ts';
 import { linkDetails, linkState, NO_LINK } from '../../dataplane/ports/links.ts';
-import { boundDevice, type OpenedPacket, openPacket, PLACE_BYTES } from '../../dataplane/ports/packet.ts';
+import {
+  boundDevice,
+  isBoundElsewhere,
+  type OpenedPacket,
+  openPacket,
+  PLACE_BYTES,
+} from '../../dataplane/ports/packet.ts';
 import { type OpenedTap, openTap, type TapOptions, TUN_F_ALL } from '../../dataplane/ports/tap.ts';
 import { openTapRings, setTapFilter, type TapRing } from '../../dataplane/ports/tap-ring.ts';
 import { parseMac } from '../../dataplane/wire/address.ts';
@@ -102,11 +108,11 @@ export function closeDevice(device: Device): void {
 }
 
 /**
- * True when the device of a port of kind packet is not the one that has its name and the index `ifindex` now: that one was made,
- * or moved here, after this one was deleted or moved away. (Of its own TAP a router knows by its descriptor.)
+ * True when the device of a port of kind packet is not the one that has its name now: that one was made, or moved here, after
+ * this one was deleted or moved away. (Of its own TAP a router knows by its descriptor.)
  */
-export function isReplaced(device: Device, ifindex: number): boolean {
-  return device.kind === 'packet' && boundDevice(device.fds[0]) !== ifindex;
+export function isReplaced(device: Device): boolean {
+  return device.kind === 'packet' && isBoundElsewhere(device.fds[0], device.ifname);
 }
 
 /** The file of a worker's mirror: one file has one writer. '' for none. */

@@ -30,8 +30,6 @@ const IFF_RUNNING = 0x40;
 export interface DeviceState {
   /** False: the device was deleted. */
   exists: boolean;
-  /** Its index; 0 for a TAP, which is known by its descriptor. */
-  ifindex: number;
   /** Administratively up, with a carrier. */
   up: boolean;
   /** MAC of the kernel's end; '' unknown. */
@@ -43,7 +41,7 @@ export interface DeviceState {
   elsewhere: boolean;
 }
 
-export const GONE: DeviceState = { exists: false, ifindex: 0, up: false, mac: '', mtu: 0, flaps: 0, elsewhere: false };
+export const GONE: DeviceState = { exists: false, up: false, mac: '', mtu: 0, flaps: 0, elsewhere: false };
 
 /** Looks at one TAP device through a descriptor of one of its queues. */
 export class TapLink {
@@ -74,7 +72,7 @@ export class TapLink {
       this.enter();
       if (!this.ask(SIOCGIFFLAGS, name))
         // On the move, or a kernel that does not tell: it is there, and the next look knows more.
-        return { ...GONE, exists: true, up: this.socket < 0, elsewhere: this.elsewhere };
+        return { exists: true, up: this.socket < 0, mac: '', mtu: 0, flaps: 0, elsewhere: this.elsewhere };
     }
     const flags = view.getUint16(16, true);
     const up = (flags & IFF_UP) !== 0 && (flags & IFF_RUNNING) !== 0;
@@ -82,7 +80,7 @@ export class TapLink {
     const mac = this.ask(SIOCGIFHWADDR, name)
       ? Array.from(request.subarray(18, 24), (byte) => byte.toString(16).padStart(2, '0')).join(':')
       : '';
-    return { ...GONE, exists: true, up, mac, mtu, elsewhere: this.elsewhere };
+    return { exists: true, up, mac, mtu, flaps: 0, elsewhere: this.elsewhere };
   }
 
   close(): void {
@@ -132,7 +130,9 @@ export class TapLink {
 /** Looks at a device of the router's own namespace by its name. */
 export function lookByName(device: string): DeviceState {
   const link = linkState(device);
-  return link === NO_LINK ? GONE : { exists: true, ...link, flaps: carrierChanges(device), elsewhere: false };
+  return link === NO_LINK
+    ? GONE
+    : { exists: true, up: link.up, mac: link.mac, mtu: link.mtu, flaps: carrierChanges(device), elsewhere: false };
 }
 
 /** Between two looks while links change: what the kernel tells late is seen as early as without it. */

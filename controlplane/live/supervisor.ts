@@ -692,7 +692,7 @@ export class Supervisor {
       const { last: before, device } = watch;
       if (!before.exists && device === null) continue;
       const now = watch.look();
-      if (device !== null && (!now.exists || !before.exists || isReplaced(device, now.ifindex))) {
+      if (device !== null && (!now.exists || !before.exists || isReplaced(device))) {
         if (before.exists) this.missDevice(watch);
         this.reviveDevice(watch, device, now);
         continue;
@@ -734,7 +734,7 @@ export class Supervisor {
     // Nobody but this router makes its TAP; of any other device there will be news.
     if (this.stopping || device.reopen === null || !(isTap || now.exists)) return;
     // One that only had another name for a while is what it was.
-    if (isTap ? !now.exists : isReplaced(device, now.ifindex)) {
+    if (isTap ? !now.exists : isReplaced(device)) {
       if (!tries.mayTry()) return;
       try {
         device.reopen();

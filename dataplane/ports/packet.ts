@@ -167,11 +167,9 @@ function configure(where: string, fd: number, options: PacketOptions, ring: Pack
     const value = new Uint8Array(new Int32Array(words).buffer);
     if (setsockopt(fd, SOL_PACKET, name, value, value.length) < 0) throw systemError(where, what, errno(), advice);
   };
-  const request = new Uint8Array(40);
-  request.set(new TextEncoder().encode(options.device.slice(0, 15)));
-  if (ioctlPointer(fd, SIOCGIFINDEX, request) < 0)
+  const ifindex = indexOf(fd, options.device);
+  if (ifindex < 0)
     throw systemError(where, `a device ${options.device}`, errno(), 'see "ip link" for the names of this machine');
-  const ifindex = new DataView(request.buffer).getInt32(16, true);
   if (ring !== null) {
     set(PACKET_VERSION, [ring.version], `TPACKET version ${ring.version}`);
     set(PACKET_RESERVE, [RESERVE], 'PACKET_RESERVE');
@@ -198,6 +196,19 @@ function configure(where: string, fd: number, options: PacketOptions, ring: Pack
   if (bind(fd, address, address.length) < 0) throw systemError(where, 'to bind to the device', errno());
   if (options.queues > 1 && ring !== null)
     set(PACKET_FANOUT, [(process.pid * 31 + ifindex + group) & 0xffff], 'PACKET_FANOUT'); // type HASH
+}
+
+/** Index of the device of that name in a socket's namespace; −1 (and errno): there is none. */
+function indexOf(fd: number, device: string): number {
+  const request = new Uint8Array(40); // struct ifreq
+  request.set(new TextEncoder().encode(device.slice(0, 15)));
+  return ioctlPointer(fd, SIOCGIFINDEX, request) < 0 ? -1 : new DataView(request.buffer).getInt32(16, true);
+}
+
+/** True when there is a device of that name in a packet socket's namespace, and the socket is not bound to it. */
+export function isBoundElsewhere(fd: number, device: string): boolean {
+  const ifindex = indexOf(fd, device);
+  return ifindex >= 0 && ifindex !== boundDevice(fd);
 }
 
 /** Index of the device that a packet socket is bound to; −1 once that was deleted, or moved into another namespace. */

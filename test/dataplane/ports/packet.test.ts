@@ -31,7 +31,9 @@ function bytesOf(frames: Frames, slot: number): Uint8Array {
 }
 
 describe.skipIf(skipped !== '')('AF_PACKET', async () => {
-  const { boundDevice, openPacket, PacketPort, PLACE_BYTES } = await import('../../../dataplane/ports/packet.ts');
+  const { boundDevice, isBoundElsewhere, openPacket, PacketPort, PLACE_BYTES } = await import(
+    '../../../dataplane/ports/packet.ts'
+  );
   const { replaceDescriptor } = await import('../../../dataplane/ports/ffi.ts');
   const { liveArena } = await import('../../../dataplane/ports/arena.ts');
   const { Poller, WOKE_PORT } = await import('../../../dataplane/ports/poller.ts');
@@ -164,6 +166,7 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
       const slots = new Int32Array(8);
       for (let made = 0; made < 3; made++) {
         expect(boundDevice(fd)).toBe(ifindex(netns, near));
+        expect(isBoundElsewhere(fd, near)).toBe(false);
         const peer = new PeerSocket(far, ifindex(far, other));
         const sleeper = new Poller([port], -1);
         // Another number of frames each time: the next ring begins at its beginning all the same.
@@ -178,10 +181,11 @@ describe.skipIf(skipped !== '')('AF_PACKET', async () => {
         }
         peer.close();
         ip(netns, 'link', 'delete', near);
-        expect(boundDevice(fd)).toBe(-1);
+        expect([boundDevice(fd), isBoundElsewhere(fd, near)]).toEqual([-1, false]);
         ip(netns, 'link', 'add', near, 'type', 'veth', 'peer', 'name', other, 'netns', far);
         ip(netns, 'link', 'set', near, 'up');
         ip(far, 'link', 'set', other, 'up');
+        expect(isBoundElsewhere(fd, near)).toBe(true);
         replaceDescriptor(fd, openPacket(options).fds[0], near);
         // A worker that has died meanwhile finds it so; one that lives is told.
         if (made === 1) port = take();
