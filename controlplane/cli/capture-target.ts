@@ -6,9 +6,9 @@
  * the last one is taken back. A standard output that is a socket is written as it is: it may block.
  */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
-import { framesIn, takeBack, wholeRecords } from '../../dataplane/ports/capture-cut.ts';
+import { framesIn, openForWriting, takeBack, wholeRecords } from '../../dataplane/ports/capture-cut.ts';
 
-const { O_WRONLY, O_CREAT, O_TRUNC, O_NONBLOCK } = constants;
+const { O_WRONLY, O_TRUNC, O_NONBLOCK } = constants;
 
 export class CaptureTarget {
   private readonly file: string;
@@ -29,7 +29,7 @@ export class CaptureTarget {
       return true;
     }
     try {
-      this.descriptor = openSync(this.file, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK, 0o600);
+      this.descriptor = openForWriting(this.file, O_TRUNC);
       return true;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENXIO') return false;

@@ -2,9 +2,10 @@
  * Capture cut: where the whole records of a capture end, as CaptureWriter writes them (little-endian, no padding between).
  *
  * For writers that could not write all: what was written of the last record is taken back to here, so that a reader comes to
- * the end of the file behind a whole frame. Nothing here is for captures of others: no length is checked.
+ * the end of the file behind a whole frame; and how such a writer opens what it writes to. Nothing here is for captures of
+ * others: no length is checked.
  */
-import { fstatSync, ftruncateSync } from 'node:fs';
+import { constants, fstatSync, ftruncateSync, openSync } from 'node:fs';
 import { BLOCK_ENHANCED } from './capture-reader.ts';
 
 /** Bytes of a pcap file before its first record, and of a record before its frame. */
@@ -24,6 +25,23 @@ export function framesIn(bytes: Uint8Array, from: number, to: number, format: 'p
   for (let at = from; at < to; at += recordLength(bytes, at, format))
     if (format === 'pcap' || bytes[at] === BLOCK_ENHANCED) frames++;
   return frames;
+}
+
+/**
+ * Opens a file, made when there is none (its owner's alone: so is what a capture shows), or a named pipe, without ever waiting: ENXIO
+ * is a pipe that nobody reads. Throws what the system says.
+ *
+ * @param flags further O_* flags
+ */
+export function openForWriting(path: string, flags: number): number {
+  const { O_WRONLY, O_NONBLOCK, O_CREAT } = constants;
+  try {
+    return openSync(path, O_WRONLY | O_NONBLOCK | flags);
+  } catch (error) {
+    // O_CREAT only where it is needed: with it Linux refuses a pipe of somebody else in a folder for all (fs.protected_fifos).
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return openSync(path, O_WRONLY | O_NONBLOCK | O_CREAT | flags, 0o600);
+  }
 }
 
 /** Takes the last `half` bytes of a regular file back; nothing of any other, nor where the file system refuses. */

@@ -15,16 +15,15 @@
  * Losses are written down as an Interface Statistics Block (draft, section 4.6) before the next frame. A write to a slow disk
  * does take the worker's time: that is the system call's, for which there is no other way here.
  */
-import { existsSync, fstatSync, statfsSync, statSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, statfsSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { framesIn, takeBack, wholeRecords } from './capture-cut.ts';
+import { framesIn, openForWriting, takeBack, wholeRecords } from './capture-cut.ts';
 import { CaptureWriter } from './capture-writer.ts';
 import {
   addressOf,
-  close,
   EAGAIN,
   EINTR,
-  ENOENT,
+  EIO,
   ENOSPC,
   ENXIO,
   EPIPE,
@@ -32,17 +31,11 @@ import {
   fcntl,
   type Memory,
   mapMemory,
-  O_CLOEXEC,
-  O_NONBLOCK,
-  open,
   ppoll,
   write,
 } from './ffi.ts';
 
-const O_WRONLY = 1;
-const O_CREAT = 0x40;
-const O_TRUNC = 0x200;
-const O_APPEND = 0x400;
+const { O_APPEND, O_TRUNC } = constants;
 const F_SETPIPE_SZ = 1031;
 /** What a pipe may hold without privileges (/proc/sys/fs/pipe-max-size). */
 const PIPE_BYTES = 1 << 20;
@@ -193,22 +186,17 @@ export class MirrorFile {
   }
 
   private open(): void {
-    const flags = O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC | (this.empty ? O_TRUNC : 0);
-    // What a capture shows is its owner's alone to read. O_CREAT only where it is needed: it refuses pipes of others in sticky folders.
-    this.fd = open(this.path, flags, 0);
-    if (this.fd < 0 && errno() === ENOENT) this.fd = open(this.path, flags | O_CREAT, 0o600);
-    if (this.fd < 0) {
-      this.stop(errno());
-      return;
-    }
     try {
+      // By Node's call: it closes what a worker leaves open that dies without a last word (out of memory).
+      this.fd = openForWriting(this.path, O_APPEND | (this.empty ? O_TRUNC : 0));
       const stat = fstatSync(this.fd);
       this.kind = stat.isFIFO() ? 'pipe' : stat.isFile() ? 'file' : 'device';
       this.device = stat.dev;
       this.inode = stat.ino;
       this.length = stat.size;
-    } catch {
-      this.kind = 'device'; // a file system that does not answer: it is found out by writing
+    } catch (error) {
+      this.stop(-((error as NodeJS.ErrnoException).errno ?? -EIO));
+      return;
     }
     if (this.kind === 'pipe') fcntl(this.fd, F_SETPIPE_SZ, PIPE_BYTES); // refused: the usual 64 KiB do as well
     this.empty = false;
@@ -289,7 +277,11 @@ export class MirrorFile {
     this.takenFrames = this.encoder.frames;
     this.chunk = NOTHING;
     this.sent = 0;
-    close(this.fd);
+    try {
+      closeSync(this.fd);
+    } catch {
+      // What a file system says late is not known to be of any frame.
+    }
     this.fd = -1;
   }
 

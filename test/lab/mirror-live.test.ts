@@ -54,10 +54,14 @@ workers: 1
     } catch (error) {
       expect((error as NodeJS.ErrnoException).code).toBe('ENOSPC');
     }
-    await waitFor('the mirror to stop', async () => ping() === 0 && (await lan()).mirror?.stopped === true, { detail });
+    await waitFor('the mirror to stop', async () => ping() === 0 && (await lan()).mirror?.stopped === true, {
+      timeout: 60_000,
+      detail,
+    });
     const before = readAll(readFileSync(mirror));
     expect(before).toBeGreaterThan(0);
     await waitFor('frames to be missing', async () => ping() === 0 && ((await lan()).mirror?.lost ?? 0) > 3, {
+      timeout: 60_000,
       detail,
     });
     await waitFor('it to be said', () => said(full) === 1, { detail });
@@ -70,7 +74,7 @@ workers: 1
       detail,
     });
     await waitFor('it to be said', () => said(again) === 1, { detail });
-    expect(ping()).toBe(0);
+    await waitFor('packets to go on', () => ping() === 0, { timeout: 60_000, detail });
     process.kill(router.pid, 'SIGTERM');
     expect(await router.exited).toEqual({ code: 0, signal: null });
     expect(readAll(readFileSync(mirror))).toBeGreaterThan(before);
