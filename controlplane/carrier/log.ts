@@ -124,7 +124,8 @@ export class BlockLog {
 
   private append(lines: string): void {
     try {
-      appendFileSync(this.file, lines, { mode: 0o600 });
+      // A full disk may have taken half a line: what follows begins its own (an empty line is none).
+      appendFileSync(this.file, this.failed ? `\n${lines}` : lines, { mode: 0o600 });
       this.failed = false;
     } catch (error) {
       if (!this.failed)

@@ -2,29 +2,26 @@
  * The mirror of a running router on a disk that fills: packets go on, the router says so once, and the mirror goes on when
  * there is room again.
  */
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { waitFor } from '../../controlplane/lab/namespace.ts';
 import type { LinkJson } from '../../controlplane/show/link.ts';
 import { CaptureReader } from '../../dataplane/ports/capture-reader.ts';
+import { diskReady, mountDisk, unmountDisk } from '../lib/disk.ts';
 import { type LiveLab, startLive } from './live-lab.ts';
 import { labReady } from './need.ts';
 
-describe.skipIf(!labReady(['ping', 'mount', 'umount'], { tun: true }))('a mirror on a full disk', () => {
+describe.skipIf(!labReady(['ping'], { tun: true }) || !diskReady())('a mirror on a full disk', () => {
   let disk = '';
   let live: LiveLab | undefined;
 
   beforeEach(() => {
-    disk = mkdtempSync(join(tmpdir(), 'sluice-disk-'));
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'sluice-mirror-lab', disk]);
+    disk = mountDisk('4m');
   });
   afterEach(() => {
     live?.close();
-    execFileSync('umount', ['-l', disk]);
-    rmSync(disk, { recursive: true });
+    unmountDisk(disk);
   });
 
   it('packets go on; the router says once that it is full, and once that frames are recorded again', async () => {

@@ -2,17 +2,13 @@
  * Capture cut: what captures leave on a disk that fills can be read to its end, and holds what they say that it does. The full disk is
  * a little tmpfs, which needs root.
  */
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CaptureTarget } from '../../../controlplane/cli/capture-target.ts';
 import { CaptureReader } from '../../../dataplane/ports/capture-reader.ts';
 import { CaptureWriter } from '../../../dataplane/ports/capture-writer.ts';
-
-const root = process.platform === 'linux' && process.getuid?.() === 0;
-if (!root) console.warn('SKIPPED: captures on a full disk (not root: it needs a file system to fill)');
+import { diskReady, mountDisk, unmountDisk } from '../../lib/disk.ts';
 
 const FRAMES = 4000;
 const FRAME = new Uint8Array(1500);
@@ -28,16 +24,12 @@ function read(bytes: Uint8Array): [frames: number, sound: boolean] {
   return [reader.frames, reader.error === null];
 }
 
-describe.skipIf(!root)('a capture on a full disk', () => {
+describe.skipIf(!diskReady())('a capture on a full disk', () => {
   let disk = '';
   beforeEach(() => {
-    disk = mkdtempSync(join(tmpdir(), 'sluice-disk-'));
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'sluice-capture-test', disk]);
+    disk = mountDisk('1m');
   });
-  afterEach(() => {
-    execFileSync('umount', ['-l', disk]);
-    rmSync(disk, { recursive: true });
-  });
+  afterEach(() => unmountDisk(disk));
 
   it('ends behind a whole block: its file could not be read to its end', () => {
     const file = join(disk, 'c.pcapng');

@@ -22,12 +22,11 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CaptureReader } from '../../../dataplane/ports/capture-reader.ts';
 import { CaptureWriter } from '../../../dataplane/ports/capture-writer.ts';
+import { diskReady, mountDisk, unmountDisk } from '../../lib/disk.ts';
 import { random } from './lab.ts';
 
 const live = process.platform === 'linux';
 if (!live) console.warn('SKIPPED: mirror files (not Linux)');
-const mountable = live && process.getuid?.() === 0;
-if (live && !mountable) console.warn('SKIPPED: mirrors on a full disk (not root: it needs a file system to fill)');
 
 const ENOENT = 2;
 const ENXIO = 6;
@@ -168,16 +167,16 @@ describe.skipIf(!live)('mirror file', async () => {
     expect([ids.length > 0, ids.length + mirror.lost, mirror.trouble]).toEqual([true, 663, 0]);
   });
 
-  describe.skipIf(!mountable)('on a full disk', () => {
+  describe.skipIf(!diskReady())('on a full disk', () => {
+    let disk = '';
     beforeEach(() => {
-      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=5m', 'sluice-mirror-test', folder]);
+      disk = mountDisk('5m');
+      path = join(disk, 'lan.pcapng');
     });
-    afterEach(() => {
-      execFileSync('umount', ['-l', folder]);
-    });
+    afterEach(() => unmountDisk(disk));
 
     it('ends behind a whole block, says why, and goes on as a further section when there is room again', () => {
-      const ballast = join(folder, 'ballast');
+      const ballast = join(disk, 'ballast');
       writeFileSync(ballast, new Uint8Array(3_000_000));
       const mirror = new MirrorFile(path);
       mirror.addInterface('lan');
