@@ -4,7 +4,8 @@
  * Each frame carries its direction (epb_flags), a number (epb_packetid) and, when received, what became of it: the comment
  * that the caller's verdictOf() gives. The verdict is known only after the path has run, when the frame may have been
  * rewritten or its slot used again. So received frames are copied at once, and all of a turn's frames are written in the
- * order they were seen when the turn is over: at the next rxBurst, at settle() or at close().
+ * order they were seen when the turn is over: at the next rxBurst, at settle() or at close(). A live router's mirrors give no
+ * verdictOf(): its text would be made for every frame. `sluice capture` is what says why.
  *
  * A mirror never changes what is forwarded: the same slots, in the same order, with the same metadata. When the file cannot
  * be written, frames still flow. Frames sent are recorded as the path made them: a super-frame is one frame, and a partial
