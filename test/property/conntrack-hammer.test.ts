@@ -155,8 +155,9 @@ describe('two threads and one connection table', () => {
           if (lasting) expect(ended, `deletion of ${n}, kill ${kill}`).toBe(true);
         }
         table.offline();
-        await progress(0, 2000); // nobody waits for a lock that the dead one held
+        // The successor first, as in life: the dead one may have had all records that are free.
         doomed = run(1, 101 + kill, false);
+        await progress(0, 2000); // nobody waits for a lock that the dead one held
       }
       // The last one has begun: at the end each takes all records that are free, and one that begins then finds none.
       Atomics.store(shared, W.OPERATIONS + 1, 0);
