@@ -27,7 +27,10 @@ const FEWER_RUNS: Readonly<Record<string, number>> = {
   'memory.nat44.slow.1m': 2,
   'memory.ipv6.engine.1k': 2,
   'memory.ipv6.engine.1m': 3,
+  'memory.workers.2': 4,
 };
+/** Windows of ten million connections, which take a minute to make. */
+const WINDOWS_10M = 3;
 const LEFT_OUT = 'in memory: no device, no system call';
 
 /** Our runs, alternating with each peer that was named; without one, beside the reference where there is one. */
@@ -74,6 +77,15 @@ async function withPeers(
   return results.length > 0 ? results : [plain];
 }
 
+const runsOf = (name: string, context: Context): number => Math.min(FEWER_RUNS[name] ?? context.runs, context.runs);
+
+/**
+ * IPv6 and NAT44 with the engine are compared (SP5), so where both are asked for each run of the one is followed by one of the
+ * other: what the machine does to one it does to both. Answers of IPv6, each with the NAT44 figure before it, until its turn.
+ */
+const pairs = new Map<string, { answer: ForwardAnswer; before: number }[]>();
+const OWN = 'own NAT44';
+
 function forwarding(name: string, family: 4 | 6, engine: boolean, size: string, quick: boolean): Workload {
   return {
     name,
@@ -85,16 +97,34 @@ function forwarding(name: string, family: 4 | 6, engine: boolean, size: string, 
       const sequences: number[] = [];
       const stills: number[] = [];
       let hugeBytes = 0;
-      // Ten million connections take a minute to make: one process, as many windows as there are runs.
+      // Ten million connections: one process, several windows.
       const once = size === '10m';
+      const windows = once ? Math.min(WINDOWS_10M, context.runs) : 1;
+      const ask = (of: 4 | 6): Promise<ForwardAnswer> =>
+        child<ForwardAnswer>({
+          kind: 'forward',
+          family: of,
+          flows,
+          engine,
+          huge: true,
+          window: context.window,
+          windows,
+        });
+      const paired = pairs.get(name) ?? [];
+      const before = paired.map((pair) => pair.before);
+      const sister = `memory.ipv6.engine.${size}`;
+      const follows = family === 4 && engine && context.chosen.has(sister);
+      const kept: { answer: ForwardAnswer; before: number }[] = [];
       const one = async (): Promise<number[]> => {
-        const task = { kind: 'forward', family, flows, engine, huge: true, window: context.window };
-        const answer = await child<ForwardAnswer>({ ...task, windows: once ? context.runs : 1 });
+        const answer = paired.shift()?.answer ?? (await ask(family));
         sequences.push(...answer.sequence);
         stills.push(answer.still);
         hugeBytes = answer.hugeBytes;
+        if (follows && kept.length < runsOf(sister, context))
+          kept.push({ answer: await ask(6), before: answer.random[0] });
         return answer.random;
       };
+      if (follows) pairs.set(sister, kept);
       const detail = () => ({
         flows,
         'sequence.pps': median(sequences),
@@ -103,8 +133,11 @@ function forwarding(name: string, family: 4 | 6, engine: boolean, size: string, 
       });
       const order = 'flows in random order (in sequence: sequence.pps)';
       const note = once ? `${LEFT_OUT}; ${order}; all runs in one process` : `${LEFT_OUT}; ${order}`;
-      const runs = Math.min(FEWER_RUNS[name] ?? context.runs, context.runs);
-      return withPeers(name, 'pps', context, once ? 1 : runs, one, detail, note);
+      if (before.length === 0)
+        return withPeers(name, 'pps', context, once ? 1 : runsOf(name, context), one, detail, note);
+      const values: number[] = [];
+      while (paired.length > 0) values.push(...(await one()));
+      return [summarize({ name, unit: 'pps', values, peer: OWN, peerValues: before, note, detail: detail() })];
     },
   };
 }
@@ -131,11 +164,10 @@ const workers: Workload = {
   quick: false,
   async measure(context) {
     const values: Record<1 | 2, number[]> = { 1: [], 2: [] };
-    for (let run = 0; run < context.runs; run++)
+    const runs = runsOf('memory.workers.2', context);
+    for (let run = 0; run < runs; run++)
       for (const count of [2, 1] as const) {
-        context.progress(
-          `memory.workers.2 run ${run + 1} of ${context.runs}, ${count} thread${count === 1 ? '' : 's'}`,
-        );
+        context.progress(`memory.workers.2 run ${run + 1} of ${runs}, ${count} thread${count === 1 ? '' : 's'}`);
         const task = { kind: 'workers', flows: SIZES['65k'], workers: count, huge: true, window: context.window };
         values[count].push((await child<{ rate: number }>(task)).rate);
       }

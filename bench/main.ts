@@ -179,6 +179,7 @@ async function main(argv: readonly string[]): Promise<void> {
     runs: options.runs,
     quick: options.quick,
     window: options.window,
+    chosen: new Set(workloads.map(({ name }) => name)),
     peers: options.peers,
     progress: (text) => say(`${text}  (${((performance.now() - begin) / 1000).toFixed(0)} s)`),
   };

@@ -47,6 +47,7 @@ function medians(samples: readonly Sample[], prefix = ''): Record<string, number
 const FEWER_RUNS: Readonly<Record<string, number>> = {
   'tap.nat44.imix': 2,
   'tap.nat44.cpu': 2,
+  'kernel-engine.cpu': 3,
   'packet.nat44.64b': 2,
   'packet.nat44.tcp': 2,
   'kernel-engine.new-flows': 2,
@@ -243,7 +244,7 @@ const idle: Workload = {
     const missing = whyNot();
     if (missing !== '') return [{ name, skipped: missing }];
     // So long that a collection of garbage, of which there is one now and then, counts for what it is.
-    const seconds = context.window < 2000 ? 3 : 30;
+    const seconds = context.window < 2000 ? 3 : 20;
     const bed = await sluiceBed('tap');
     try {
       const pid = bed.router?.pid ?? 0;

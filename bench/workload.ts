@@ -11,6 +11,8 @@ export interface Context {
   quick: boolean;
   /** Milliseconds of one timed window. */
   window: number;
+  /** Names of all workloads of this run. */
+  chosen: ReadonlySet<string>;
   /** Executables that run a peer: called with the workload's name, they print one number in its unit. */
   peers: ReadonlyMap<string, string>;
   /** One line for people about what happens now. */
