@@ -149,6 +149,22 @@ export function receiveProgram(queues: number): Assembler {
   return a.label('keep').mov('r0', KEEP).exit();
 }
 
+/** Maps and program for so many queues; each descriptor is put into `fds` as it is made. Errors: IoError. */
+function makeRings(who: Asker, queues: number, fds: number[]): { maps: number[]; state: number; program: number } {
+  const keep = (fd: number): number => {
+    fds.push(fd);
+    return fd;
+  };
+  const size = { keyBytes: 0, valueBytes: 0, entries: RING_BYTES };
+  const maps: number[] = [];
+  for (let n = 0; n < queues; n++) maps.push(keep(createMap({ kind: 'ring', name: `sluice_ring${n}`, ...size }, who)));
+  const words = { kind: 'array', keyBytes: 4, valueBytes: queues * STATE_BYTES, entries: 1, mapped: true } as const;
+  const state = keep(createMap({ name: 'sluice_ring', ...words }, who));
+  const named = Object.fromEntries(maps.map((fd, n) => [`ring${n}`, fd]));
+  const code = receiveProgram(queues).assemble({ ...named, state });
+  return { maps, state, program: keep(loadProgram('sluice_receive', code, 'filter', who)) };
+}
+
 /**
  * Gives a TAP device (all its queues, by their descriptors in order) receive rings. Main thread. Returns what each queue's
  * worker needs, the descriptors that keep it alive (the device has the program as long as it stands), and among these the
@@ -160,21 +176,10 @@ export function openTapRings(
 ): { rings: TapRing[]; fds: number[]; program: number } {
   const who = asker(name);
   const fds: number[] = [];
-  const keep = (fd: number): number => {
-    fds.push(fd);
-    return fd;
-  };
   try {
-    const size = { keyBytes: 0, valueBytes: 0, entries: RING_BYTES };
-    const maps = queues.map((_, n) => keep(createMap({ kind: 'ring', name: `sluice_ring${n}`, ...size }, who)));
-    const valueBytes = queues.length * STATE_BYTES;
-    const words = { kind: 'array', keyBytes: 4, valueBytes, entries: 1, mapped: true } as const;
-    const state = keep(createMap({ name: 'sluice_ring', ...words }, who));
-    const named = Object.fromEntries(maps.map((fd, n) => [`ring${n}`, fd]));
-    const code = receiveProgram(queues.length).assemble({ ...named, state });
-    const program = keep(loadProgram('sluice_receive', code, 'filter', who));
+    const { maps, state, program } = makeRings(who, queues.length, fds);
     setTapFilter(name, queues[0], program);
-    const { base } = mapDescriptor(state, valueBytes, 0, false, who.where);
+    const { base } = mapDescriptor(state, queues.length * STATE_BYTES, 0, false, who.where);
     const rings = maps.map((fd, n) => ({
       fd,
       state: base + n * STATE_BYTES,
@@ -198,13 +203,7 @@ export function setTapFilter(name: string, queue: number, program: number): void
 export function receiveRingRefusal(): string {
   const fds: number[] = [];
   try {
-    const who = asker('none');
-    const size = { keyBytes: 0, valueBytes: 0, entries: RING_BYTES };
-    fds.push(createMap({ kind: 'ring', name: 'sluice_ring0', ...size }, who));
-    const words = { kind: 'array', keyBytes: 4, valueBytes: STATE_BYTES, entries: 1, mapped: true } as const;
-    fds.push(createMap({ name: 'sluice_ring', ...words }, who));
-    const code = receiveProgram(1).assemble({ ring0: fds[0], state: fds[1] });
-    fds.push(loadProgram('sluice_receive', code, 'filter', who));
+    makeRings(asker('none'), 1, fds);
     return '';
   } catch (error) {
     return (error as Error).message;

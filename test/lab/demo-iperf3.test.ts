@@ -28,7 +28,9 @@ describe.skipIf(!labReady(['ping', 'iperf3'], { tun: true }))('iperf3 through th
       for (const direction of ['up', 'down']) {
         const args = ['-c', host, '-t', '2', '-J', ...(direction === 'down' ? ['-R'] : [])];
         const done = await lab.run(client, 'iperf3', args, { timeout: 30_000 });
-        bytes[direction] = JSON.parse(done.stdout).end.sum_received.bytes;
+        const report = JSON.parse(done.stdout);
+        expect(report.error, `iperf3, ${direction}`).toBeUndefined();
+        bytes[direction] = report.end.sum_received.bytes;
       }
       expect(bytes.up).toBeGreaterThan(1_000_000);
       expect(bytes.down).toBeGreaterThan(1_000_000);
